@@ -1,0 +1,68 @@
+# costd: one sentence per target; `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-unit lint types contracts format bench crash soak proto lock coverage clean
+
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## Make .venv from the lock file.
+
+$(STAMP): requirements.lock pyproject.toml clients/python/pyproject.toml
+	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "costd needs Python 3.11 or newer"'
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { \
+	  echo "python3-venv is missing; installing it with apt-get"; \
+	  apt-get update -qq && apt-get install -y -qq python3-venv && $(PYTHON) -m venv $(VENV); }
+	@echo "installing locked packages into $(VENV) …"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e clients/python
+	@touch $@
+
+demo: $(STAMP) ## Run the main job: a daemon, a few hundred agents, a live screen; TRACE=FILE.csv replays a trace.
+	@$(BIN)/python -m costd.cli.demo $(if $(TRACE),--trace $(TRACE)) $(DEMO_ARGS)
+
+test: $(STAMP) ## Run every test.
+	$(BIN)/pytest -n 2 --dist worksteal
+
+test-unit: $(STAMP) ## Run the tests that take seconds.
+	$(BIN)/pytest -q tests/unit tests/property tests/contract tests/style
+
+lint: $(STAMP) ## Check style and format.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP) ## Format the code.
+	$(BIN)/ruff check --fix-only -q .
+	$(BIN)/ruff format -q .
+
+types: $(STAMP) ## Check types.
+	$(BIN)/mypy
+
+contracts: $(STAMP) ## Check that imports point down only.
+	$(BIN)/lint-imports
+
+coverage: $(STAMP) ## Measure branch coverage; 100 % of model and engine is required.
+	$(BIN)/pytest -q --cov --cov-report=term-missing:skip-covered tests/unit tests/property tests/contract tests/integration
+	$(BIN)/coverage report --include='costd/model/*,costd/engine/*' --fail-under=100
+
+bench: $(STAMP) ## Measure speed and size side by side; writes build/bench.json.
+	$(BIN)/python bench/run.py
+
+crash: $(STAMP) ## Kill -9 the daemon 50 times under load and check that the books add up.
+	$(BIN)/python -m bench.crash
+
+soak: $(STAMP) ## Put 10 million asks through 100,000 short windows and check that the store stays bounded.
+	$(BIN)/python -m bench.soak
+
+proto: $(STAMP) ## Generate the wire code from proto/.
+	$(BIN)/python proto/generate.py
+
+lock: ## Pin every dependency in requirements.lock.
+	uv pip compile -q pyproject.toml --extra dev --extra build --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --universal -o requirements.lock
+
+clean: ## Remove what the other targets made.
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,3 @@
+"""costd: admission control for what AI agents spend."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,81 @@
+"""One request to admit."""
+
+import msgspec
+
+from costd.model.labels import (
+    LABEL_COUNT_MAX,
+    LABEL_KEY_LENGTH_MAX,
+    LABEL_VALUE_LENGTH_MAX,
+    RESERVED_KEYS,
+)
+from costd.model.money import AMOUNT_MAX
+
+ASK_ID_LENGTH_MIN = 16
+ASK_ID_LENGTH_MAX = 128
+NAME_LENGTH_MAX = 256
+ACCEPTABLE_COUNT_MAX = 64
+TOKENS_MAX = 10**12
+"""Far beyond any model, small enough that tokens × price stays a sensible amount."""
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One request to admit; the fields are those of `costd.v1.AdmitRequest`.
+
+    `grant_digest` stands for the override grant's bytes, so that a replay can be compared
+    without storing a signed permission.
+    """
+
+    ask_id: str
+    task_class: str = ""
+    labels: dict[str, str] = {}
+    estimated_cost_nusd: int | None = None
+    prompt_tokens: int | None = None
+    max_output_tokens: int | None = None
+    provider: str = ""
+    model: str = ""
+    tier: str = ""
+    acceptable_models: tuple[str, ...] = ()
+    grant_digest: str = ""
+    ttl_ns: int = 0
+    batch: bool = False
+    cost_kind: str = ""
+    units: dict[str, int] = {}
+
+
+def ask_problem(ask: Ask) -> str | None:
+    """Name the first field that breaks a rule, and the rule; None for a sound ask."""
+    if not ASK_ID_LENGTH_MIN <= len(ask.ask_id) <= ASK_ID_LENGTH_MAX:
+        return (
+            f"ask_id has {len(ask.ask_id)} characters; it must have "
+            f"{ASK_ID_LENGTH_MIN} to {ASK_ID_LENGTH_MAX} (make a UUIDv7)"
+        )
+    if ask.estimated_cost_nusd is not None and not 0 <= ask.estimated_cost_nusd <= AMOUNT_MAX:
+        return f"estimated_cost_nusd is {ask.estimated_cost_nusd}; it must not be negative"
+    for name, count in (
+        ("prompt_tokens", ask.prompt_tokens),
+        ("max_output_tokens", ask.max_output_tokens),
+        *ask.units.items(),
+    ):
+        if count is not None and not 0 <= count <= TOKENS_MAX:
+            return f"{name} is {count}; it must lie in 0 … {TOKENS_MAX}"
+    if ask.ttl_ns < 0:
+        return "ttl is negative"
+    if len(ask.acceptable_models) > ACCEPTABLE_COUNT_MAX:
+        return f"acceptable_models has more than {ACCEPTABLE_COUNT_MAX} entries"
+    return labels_problem(ask.labels)
+
+
+def labels_problem(labels: dict[str, str]) -> str | None:
+    """Name the first label that breaks a rule; None for sound labels."""
+    if len(labels) > LABEL_COUNT_MAX:
+        return f"labels has {len(labels)} entries; at most {LABEL_COUNT_MAX} are allowed"
+    for key, value in labels.items():
+        if not key or len(key) > LABEL_KEY_LENGTH_MAX:
+            return f"labels: key {key[:80]!r} must have 1 to {LABEL_KEY_LENGTH_MAX} characters"
+        if len(value) > LABEL_VALUE_LENGTH_MAX:
+            return f"labels[{key}] has more than {LABEL_VALUE_LENGTH_MAX} characters"
+        if key in RESERVED_KEYS:
+            return f"labels[{key}]: {key} has a field of its own; set that instead"
+        if not value.isprintable() or not key.isprintable():
+            return f"labels[{key!r}] has characters that cannot be printed"
+    return None

@@ -1,0 +1,42 @@
+"""Money: whole nano-USD, and how people write it."""
+
+from decimal import Decimal, InvalidOperation
+
+NUSD_PER_USD = 1_000_000_000
+AMOUNT_MAX = 2**63 - 1
+"""The largest amount of anything: what a signed 64-bit field of the wire and of SQL can hold."""
+
+
+def usd_to_nusd(text: str | int | Decimal) -> int:
+    """Read dollars as people write them: `1.25`, `$1,250.00`, `0.000000001`.
+
+    Units:   returns whole nano-USD; more than nine decimals is an error, not a rounding.
+    Errors:  ValueError for text, NaN, infinities, negatives and amounts past AMOUNT_MAX.
+    """
+    cleaned = text.strip().removeprefix("$").replace(",", "") if isinstance(text, str) else text
+    try:
+        amount = Decimal(cleaned)
+    except InvalidOperation as error:
+        raise ValueError(f"{text!r} is not an amount in dollars") from error
+    if not amount.is_finite():
+        raise ValueError(f"{text!r} is not a finite amount in dollars")
+    scaled = amount.scaleb(9)
+    if scaled != scaled.to_integral_value():
+        raise ValueError(f"{text!r} has more than nine decimals; the smallest amount is 1e-9 $")
+    nusd = int(scaled)
+    if not 0 <= nusd <= AMOUNT_MAX:
+        raise ValueError(f"{text!r} is outside 0 … {AMOUNT_MAX} nano-dollars")
+    return nusd
+
+
+def format_nusd(nusd: int) -> str:
+    """Write nano-USD as dollars with at least two decimals and no rounding: `$0.000000001`."""
+    sign = "-" if nusd < 0 else ""
+    whole, rest = divmod(abs(nusd), NUSD_PER_USD)
+    decimals = f"{rest:09d}".rstrip("0").ljust(2, "0")
+    return f"{sign}${whole:,}.{decimals}"
+
+
+def ceil_div(numerator: int, denominator: int) -> int:
+    """Divide and round up; what things cost is rounded this way."""
+    return -(-numerator // denominator)

@@ -1,0 +1,210 @@
+"""The versioned, immutable rules in force."""
+
+from enum import StrEnum
+from fractions import Fraction
+
+import msgspec
+
+from costd.model.labels import Selector
+from costd.model.price import UnitPrice
+from costd.model.time import NEVER_NS
+
+
+class WindowKind(StrEnum):
+    """How a window begins and ends."""
+
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    QUARTER = "quarter"
+    YEAR = "year"
+    RUN = "run"
+    TOTAL = "total"
+
+
+class Window(msgspec.Struct, frozen=True):
+    """A half-open span `[start, end)` of the calendar in one IANA time zone."""
+
+    kind: WindowKind
+    time_zone: str = "UTC"
+    week_starts: int = 0
+    """0 is Monday, as in `datetime.weekday()`."""
+
+
+class Unit(StrEnum):
+    """What a budget counts."""
+
+    NUSD = "nusd"
+    TOKENS = "tokens"
+    CALLS = "calls"
+
+
+class RateUnit(StrEnum):
+    """What a token bucket counts."""
+
+    REQUESTS = "requests"
+    PROMPT_TOKENS = "prompt_tokens"
+    OUTPUT_TOKENS = "output_tokens"
+    TOKENS = "tokens"
+    NUSD = "nusd"
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One rung of a budget's ladder, reached at a utilisation or at a burn rate.
+
+    Exactly one of `at_bp` (basis points of what the class at hand can draw) and `burn_bp` (pace
+    as basis points of the pace that would last to the window's end) is set.
+    """
+
+    at_bp: int | None = None
+    burn_bp: int | None = None
+    max_retries: int | None = None
+    max_output_tokens: int | None = None
+    compression: bool = False
+    cache: bool = False
+    batch: bool = False
+    tiers_down: int = 0
+    switch_provider: bool = False
+    economy: bool = False
+    deny: bool = False
+    halt: bool = False
+    alert: bool = True
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
+    """Money, tokens or calls allowed to a selector per window; without a limit it only tracks."""
+
+    budget_id: str
+    selector: Selector
+    window: Window
+    unit: Unit = Unit.NUSD
+    per: tuple[str, ...] = ()
+    limit: int | None = None
+    reserve: int = 0
+    """The part of the limit, in its unit, that only critical classes draw."""
+    steps: tuple[Step, ...] = ()
+    active: bool = True
+    missing_deny: bool = False
+    shadow: bool = False
+    was: str = ""
+    upgrade_text: str = ""
+    upgrade_url: str = ""
+
+
+class Rate(msgspec.Struct, frozen=True, kw_only=True):
+    """A token bucket: `amount` units every `interval_ns`, at most `burst` at once."""
+
+    rate_id: str
+    selector: Selector
+    unit: RateUnit
+    amount: int
+    interval_ns: int
+    burst: int
+    per: tuple[str, ...] = ()
+    missing_deny: bool = False
+    shadow: bool = False
+    upgrade_text: str = ""
+    upgrade_url: str = ""
+
+
+class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
+    """Models allowed or forbidden to a selector; patterns are `provider/model` with `*`."""
+
+    rule_id: str
+    selector: Selector
+    allow: tuple[str, ...] = ()
+    """If any are given, only these models may be used."""
+    forbid: tuple[str, ...] = ()
+    shadow: bool = False
+    upgrade_text: str = ""
+    upgrade_url: str = ""
+
+
+class ModelRef(msgspec.Struct, frozen=True):
+    """A model as the catalogue spells it."""
+
+    provider: str
+    model: str
+
+    def __str__(self) -> str:
+        """Write it as `provider/model`."""
+        return f"{self.provider}/{self.model}" if self.provider else self.model
+
+
+class Tier(msgspec.Struct, frozen=True, kw_only=True):
+    """A class of models; the policy lists tiers from best to plainest."""
+
+    name: str
+    models: tuple[ModelRef, ...] = ()
+    relative_cost: Fraction | None = None
+    """Cost of an ask at this tier, as a share of what it costs at the first tier."""
+
+
+class TaskClass(msgspec.Struct, frozen=True, kw_only=True):
+    """What kind of work; a critical one keeps its tier and may draw the reserve."""
+
+    name: str
+    critical: bool = False
+    min_tier: str = ""
+    tier: str = ""
+    max_output_tokens: int | None = None
+    ttl_ns: int = 0
+    takes_steps: bool = False
+    """A critical class that opts in to cheaper directives and tiers, down to `min_tier`."""
+
+
+class GrantKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A public key whose override grants are honoured."""
+
+    key_id: str
+    public_key: str
+    admin: bool = False
+
+
+class PolicyPrice(msgspec.Struct, frozen=True, kw_only=True):
+    """A price the policy states itself; beats the catalogue where `models` matches.
+
+    `models` is a pattern `provider/model` with `*`. `units` are as in `Price.units`, `minus`
+    included. In force in `[from_ns, until_ns)` of wall time. `batch` prices serve batch asks.
+    """
+
+    models: str
+    units: tuple[UnitPrice, ...]
+    from_ns: int = 0
+    until_ns: int = NEVER_NS
+    batch: bool = False
+    context_window: int | None = None
+
+
+class Discount(msgspec.Struct, frozen=True, kw_only=True):
+    """A share off the price of matching models: they cost `(1 - share)` of it."""
+
+    models: str
+    share: Fraction
+    from_ns: int = 0
+    until_ns: int = NEVER_NS
+
+
+class PolicySet(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything one policy file says."""
+
+    revision: str
+    tiers: tuple[Tier, ...] = ()
+    task_classes: dict[str, TaskClass] = {}
+    default_task_class: str = ""
+    default_tier: str = ""
+    budgets: tuple[Budget, ...] = ()
+    rates: tuple[Rate, ...] = ()
+    model_rules: tuple[ModelRule, ...] = ()
+    grant_keys: tuple[GrantKey, ...] = ()
+    unmatched_allow: bool = False
+    unknown_price_assume: ModelRef | None = None
+    """Whose price an unknown model is charged at; None denies it."""
+    prices: tuple[PolicyPrice, ...] = ()
+    discounts: tuple[Discount, ...] = ()
+    ttl_ns: int = 600_000_000_000
+    ttl_ns_max: int = 86_400_000_000_000
+    late_settle_ns: int = 604_800_000_000_000
+    shadow: bool = False

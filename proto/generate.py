@@ -1,0 +1,40 @@
+"""Generate the Python wire code, once for the daemon and once for the client.
+
+Two copies, because the client must not import costd. Both register the same file descriptors, so
+that a process may import both.
+"""
+
+import re
+import shutil
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+from grpc_tools import protoc
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGETS = {"costd.wire.pb": ROOT / "costd/wire/pb", "costd_client.pb": ROOT / "clients/python/costd_client/pb"}
+
+
+def generate() -> None:
+    """Run protoc and rewrite the imports for each target package."""
+    sources = sorted(str(path) for path in (ROOT / "proto/costd/v1").glob("*.proto"))
+    well_known = str(resources.files("grpc_tools") / "_proto")
+    with tempfile.TemporaryDirectory() as folder:
+        code = protoc.main(
+            ["protoc", f"-I{ROOT / 'proto'}", f"-I{well_known}", f"--python_out={folder}",
+             f"--pyi_out={folder}", f"--grpc_python_out={folder}", *sources]
+        )
+        if code:
+            raise SystemExit(f"protoc failed with {code}")
+        for package, target in TARGETS.items():
+            shutil.rmtree(target, ignore_errors=True)
+            target.mkdir(parents=True)
+            (target / "__init__.py").write_text('"""Generated from proto/ by `make proto`."""\n')
+            for made in sorted(Path(folder, "costd/v1").iterdir()):
+                text = re.sub(r"from costd\.v1 import", f"from {package} import", made.read_text())
+                (target / made.name).write_text(text)
+
+
+if __name__ == "__main__":
+    generate()
