@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from costd.model.counter import Counter
+from costd.model.grant import GrantUse
 from costd.model.price import Price
 
 
@@ -18,6 +19,10 @@ class State(Protocol):
 
     def rate(self, key: bytes) -> int | None:
         """Return when this bucket is full again (steady ns), None if it is full."""
+        ...
+
+    def grant(self, grant_id: str) -> GrantUse | None:
+        """Return what has been used of this override grant, None if nothing was."""
         ...
 
 

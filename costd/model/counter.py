@@ -46,12 +46,7 @@ class Counter(msgspec.Struct, frozen=True, array_like=True):
     def excused(self) -> int:
         """How far past its limit the counter may stand, all causes together."""
         return (
-            self.overrun
-            + self.granted
-            + self.lowered
-            + self.late
-            + self.unadmitted
-            + self.shadow
+            self.overrun + self.granted + self.lowered + self.late + self.unadmitted + self.shadow
         )
 
 

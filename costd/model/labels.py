@@ -49,7 +49,10 @@ class Selector(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         """Write it the way policies do: `project=api, user!=root`."""
-        return ", ".join(
-            f"{match.key}{'!=' if match.negated else '='}{'|'.join(sorted(match.values)) or '*'}"
-            for match in self.matches
-        ) or "everything"
+        return (
+            ", ".join(
+                f"{match.key}{'!=' if match.negated else '='}{'|'.join(sorted(match.values)) or '*'}"
+                for match in self.matches
+            )
+            or "everything"
+        )

@@ -92,3 +92,13 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     reported_nusd: int = 0
     cost_nusd: int = 0
     closed_ns: int = 0
+
+    @property
+    def admitted_as_ask(self) -> bool:
+        """Whether an ask made it; a record, which cannot expire, did otherwise."""
+        return self.decision.expires_ns > 0
+
+    @property
+    def expires_ns(self) -> int:
+        """When it expires by the wall clock of its admit; follows extensions."""
+        return self.admitted_ns + self.due_ns - self.admitted_steady_ns

@@ -44,7 +44,9 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             if not 0 <= count <= AMOUNT_MAX:
                 return f"usage.{name} is {count}; it must lie in 0 … {AMOUNT_MAX}"
         if (self.cached_tokens or 0) + (self.cache_write_tokens or 0) > (self.prompt_tokens or 0):
-            return "usage.cached_tokens + cache_write_tokens exceed prompt_tokens, which includes them"
+            return (
+                "usage.cached_tokens + cache_write_tokens exceed prompt_tokens, which includes them"
+            )
         if (self.reasoning_tokens or 0) > (self.output_tokens or 0):
             return "usage.reasoning_tokens exceed output_tokens, which include them"
         return None

@@ -1,0 +1,30 @@
+"""Exit codes of costctl, and the one exception that carries them (docs/reference/costctl.md)."""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a script can branch on."""
+
+    OK = 0
+    """Done; for `admit` and `explain`: allowed or degraded."""
+    ERROR = 1
+    """The daemon refused the request, or a file could not be read."""
+    USAGE = 2
+    """The command line is wrong."""
+    DENIED = 3
+    """`admit` and `explain`: the verdict is deny."""
+    CONFLICT = 4
+    """The books say otherwise: no such reservation, closed another way, id used before."""
+    UNREACHABLE = 5
+    """No daemon answers, or it is not ready."""
+    POLICY = 6
+    """The policy is not valid, or an expected decision came out differently."""
+
+
+class Failure(Exception):  # noqa: N818  not every one is an error: it ends a command early
+    """End the command with one line on standard error and this exit code."""
+
+    def __init__(self, message: str, exit_code: ExitCode = ExitCode.ERROR) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -1,0 +1,106 @@
+"""The Admission service: parse, ask the ledger, reply. Sync; the server wraps it."""
+
+from costd.daemon.ledger import Ledger
+from costd.engine.rules import BudgetRule
+from costd.errors import InvalidAsk
+from costd.model.decision import Directives, Reason
+from costd.model.kill import KillSwitch
+from costd.model.usage import Usage
+from costd.wire import convert
+from costd.wire.pb import admission_pb2 as pb
+
+CALLER_LENGTH_MAX = 256
+
+
+class AdmissionService:
+    """Answers agents; one method per RPC: `(request, caller) -> response`.
+
+    Errors:  those of `costd.errors`, which the server maps to statuses.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def Admit(self, request: pb.AdmitRequest, caller: str) -> pb.Decision:  # noqa: N802 - the RPC's name
+        """Decide an ask."""
+        admitted = self._ledger.admit(
+            convert.ask_from_pb(request), caller=_checked(caller), grant=request.override_grant
+        )
+        return convert.decision_to_pb(
+            admitted.decision, admitted.state, replayed=admitted.replayed
+        )
+
+    def Explain(self, request: pb.AdmitRequest, caller: str) -> pb.Explanation:  # noqa: N802
+        """Decide without consuming, and show how."""
+        explanation = self._ledger.explain(
+            convert.ask_from_pb(request), caller=_checked(caller), grant=request.override_grant
+        )
+        return convert.explanation_to_pb(explanation)
+
+    def Settle(self, request: pb.SettleRequest, caller: str) -> pb.Settlement:  # noqa: N802, ARG002
+        """Close a reservation at its cost."""
+        report = convert.report_from_pb(request)
+        closed = self._ledger.settle(
+            convert.reservation_id_from_text(request.reservation_id),
+            usage=report.usage,
+            cost_nusd=report.cost_nusd if request.HasField("cost_nusd") else None,
+            report=report,
+        )
+        return convert.settlement_to_pb(
+            closed.reservation, replayed=closed.replayed, late=closed.late
+        )
+
+    def Void(self, request: pb.VoidRequest, caller: str) -> pb.Settlement:  # noqa: N802, ARG002
+        """Close a reservation at zero."""
+        closed = self._ledger.void(convert.reservation_id_from_text(request.reservation_id))
+        return convert.settlement_to_pb(closed.reservation, replayed=closed.replayed, late=False)
+
+    def Extend(self, request: pb.ExtendRequest, caller: str) -> pb.Extension:  # noqa: N802, ARG002
+        """Enlarge a running call's reservation."""
+        usage: Usage | None = None
+        if request.HasField("usage_so_far"):
+            usage = convert.usage_from_pb(request.usage_so_far)
+        result = self._ledger.extend(
+            convert.reservation_id_from_text(request.reservation_id),
+            additional_cost_nusd=request.additional_cost_nusd,
+            additional_output_tokens=request.additional_output_tokens,
+            ttl_ns=convert.duration_ns(request, "ttl"),
+            usage_so_far=usage,
+        )
+        held = result.reservation
+        message = pb.Extension(
+            reservation_id=request.reservation_id,
+            extended=result.reason is Reason.OK,
+            reason=int(result.reason),  # type: ignore[arg-type]
+            hold_nusd=held.hold_nusd,
+            expires_ns=held.expires_ns,
+            reported_nusd=held.reported_nusd,
+        )
+        if result.reason is not Reason.OK:
+            convert.directives_to_pb(message.directives, Directives(stop=True))
+        if isinstance(result.refused_by, BudgetRule):
+            message.binding.rule, message.binding.kind = result.refused_by.budget.budget_id, "budget"
+        elif isinstance(result.refused_by, KillSwitch):
+            message.binding.rule, message.binding.kind = result.refused_by.kill_id, "kill_switch"
+        return message
+
+    def Record(self, request: pb.RecordRequest, caller: str) -> pb.Settlement:  # noqa: N802
+        """Charge what nobody asked for."""
+        if request.happened_ns < 0:
+            raise InvalidAsk("happened_ns must not be negative; 0 means now")
+        closed = self._ledger.record(
+            convert.record_ask_from_pb(request),
+            convert.report_from_pb(request),
+            caller=_checked(caller),
+            happened_ns=request.happened_ns,
+            cost_known=request.HasField("cost_nusd"),
+        )
+        return convert.settlement_to_pb(
+            closed.reservation, replayed=closed.replayed, late=closed.late
+        )
+
+
+def _checked(caller: str) -> str:
+    if len(caller) > CALLER_LENGTH_MAX:
+        raise InvalidAsk(f"the caller's name has more than {CALLER_LENGTH_MAX} characters")
+    return caller

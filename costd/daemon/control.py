@@ -1,0 +1,238 @@
+"""The Control service: what operators see and do at one daemon. Sync; the server wraps it."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any, Protocol
+
+import msgspec
+
+from costd import __version__
+from costd.daemon import views
+from costd.daemon.ledger import Ledger, engaged
+from costd.engine.changes import Family
+from costd.errors import BudgetNotFound, InvalidAsk
+from costd.model.kill import KillMode, KillSwitch
+from costd.model.reservation import Reservation, ReservationState
+from costd.pricing import CATALOGUE_VERSION
+from costd.wire import convert
+from costd.wire.pb import control_pb2 as pb
+
+ROWS_MAX = 1_000
+_NAME_LENGTH_MAX = 256
+
+
+class PolicySource(Protocol):
+    """Where the policy in force came from; implemented by `costd.daemon.reload`."""
+
+    path: str
+    text: str
+    error: str
+    loaded_ns: int
+
+    def reload(self, actor: str) -> None:
+        """Read the file again. Errors: InvalidPolicy; the old policy stays in force."""
+        ...
+
+
+class ControlService:
+    """Answers operators; one method per RPC: `(request, caller) -> response`."""
+
+    def __init__(
+        self, ledger: Ledger, source: PolicySource, *, data_dir: str = "", durability: str = ""
+    ) -> None:
+        self._ledger = ledger
+        self._source = source
+        self._started_ns = ledger.clock.now().wall_ns
+        self._data_dir = data_dir
+        self._durability = durability
+
+    def GetStatus(self, request: pb.GetStatusRequest, caller: str) -> pb.Status:  # noqa: N802, ARG002 - the RPC's name
+        """How the daemon is."""
+        ledger, totals, now = self._ledger, self._ledger.totals, self._ledger.clock.now()
+        decisions: dict[str, int] = {}
+        for (verdict, task_class, _), count in ledger.tally.items():
+            name = f"{views.VERDICTS[verdict]}/{task_class}"
+            decisions[name] = decisions.get(name, 0) + count
+        return pb.Status(
+            version=__version__,
+            policy_revision=ledger.rules.policy.revision,
+            policy_path=self._source.path,
+            policy_error=self._source.error,
+            started_ns=self._started_ns,
+            now_ns=now.wall_ns,
+            open_reservations_count=totals.open_count,
+            reserved_nusd=totals.reserved_nusd,
+            exposure_nusd=totals.exposure_nusd,
+            unknown_ceiling_count=totals.unknown_ceiling_count,
+            kills_engaged_count=engaged(ledger.kills, now),
+            decisions=decisions,
+            catalogue_version=CATALOGUE_VERSION,
+            data_dir=self._data_dir,
+            durability=self._durability,
+        )
+
+    def ListBudgets(self, request: pb.ListBudgetsRequest, caller: str) -> pb.ListBudgetsResponse:  # noqa: N802, ARG002
+        """Every counter of every budget, the fullest first."""
+        if request.budget and not views.knows_budget(self._ledger, request.budget):
+            raise BudgetNotFound(f"no budget {request.budget!r} here; `costctl budgets` lists them")
+        rows = views.budgets(
+            self._ledger, request.budget, include_ended=request.include_ended
+        )
+        kept = _limit(request.limit_count)
+        return pb.ListBudgetsResponse(budgets=rows[:kept], truncated=len(rows) > kept)
+
+    def ListReservations(  # noqa: N802
+        self,
+        request: pb.ListReservationsRequest,
+        caller: str,  # noqa: ARG002
+    ) -> pb.ListReservationsResponse:
+        """Open reservations, and closed ones that are still remembered."""
+        ledger, kept = self._ledger, _limit(request.limit_count)
+        found: Iterator[Reservation]
+        if request.reservation_id:
+            identity = convert.reservation_id_from_text(request.reservation_id)
+            one = ledger.find_reservation(identity)
+            found = iter([one] if one else [])
+        else:
+            found = (
+                held
+                for _, held in ledger.store.scan(Family.RESERVATIONS)
+                if request.include_closed or held.state is ReservationState.HELD
+            )
+        rows = list(islice(found, kept + 1))
+        return pb.ListReservationsResponse(
+            reservations=[
+                convert.reservation_to_pb(held, views.budget_names(ledger, held))
+                for held in rows[:kept]
+            ],
+            truncated=len(rows) > kept,
+        )
+
+    def ListUsage(self, request: pb.ListUsageRequest, caller: str) -> pb.ListUsageResponse:  # noqa: N802, ARG002
+        """Usage events, or their sums by any label."""
+        return views.usage(self._ledger, request, _limit(request.limit_count))
+
+    def ListAlerts(self, request: pb.ListAlertsRequest, caller: str) -> pb.ListAlertsResponse:  # noqa: N802, ARG002
+        """Alerts, the newest first."""
+        rows, truncated = self._newest(Family.ALERTS, request, "raised_ns", convert.alert_to_pb)
+        return pb.ListAlertsResponse(alerts=rows, truncated=truncated)
+
+    def ListAudit(self, request: pb.ListAuditRequest, caller: str) -> pb.ListAuditResponse:  # noqa: N802, ARG002
+        """Audit records, the newest first; denials as counts per hour."""
+        rows, truncated = self._newest(Family.AUDIT, request, "at_ns", convert.audit_to_pb)
+        rows.sort(key=lambda row: -row.at_ns)
+        return pb.ListAuditResponse(records=rows, truncated=truncated)
+
+    def EngageKill(self, request: pb.EngageKillRequest, caller: str) -> pb.KillSwitch:  # noqa: N802
+        """Engage a kill switch; the same id twice is one switch."""
+        ledger, now = self._ledger, self._ledger.clock.now()
+        mode = _kill_mode(request.mode)
+        if mode is KillMode.MAX_TIER and request.max_tier not in ledger.rules.tier_index:
+            raise InvalidAsk(
+                f"max_tier {request.max_tier!r} is not in the policy; it has: "
+                f"{', '.join(ledger.rules.tier_index)}"
+            )
+        if not request.reason:
+            raise InvalidAsk("reason is empty; say why, for whoever finds it engaged")
+        for name, text in (("kill_id", request.kill_id), ("actor", request.actor)):
+            if len(text) > _NAME_LENGTH_MAX:
+                raise InvalidAsk(f"{name} has more than {_NAME_LENGTH_MAX} characters")
+        if request.kill_id:
+            known = ledger.store.get(Family.KILLS, request.kill_id.encode())
+            if known is not None and known.engaged(now.steady_ns):
+                return convert.kill_to_pb(known, engaged=True)
+        after_ns = convert.duration_ns(request, "release_after")
+        switch = KillSwitch(
+            kill_id=request.kill_id or f"kill-{uuid.uuid4().hex[:12]}",
+            scope=convert.scope_from_pb(dict(request.scope)),
+            mode=mode,
+            max_tier=request.max_tier if mode is KillMode.MAX_TIER else "",
+            reason=request.reason,
+            actor=request.actor or caller or "unknown",
+            engaged_ns=now.wall_ns,
+            releases_ns=now.wall_ns + after_ns if after_ns else 0,
+            releases_steady_ns=now.steady_ns + after_ns if after_ns else 0,
+        )
+        detail = f"{switch.mode} for {switch.scope}: {switch.reason}"
+        ledger.put_kill(switch, action="kill_engaged", actor=switch.actor, detail=detail)
+        return convert.kill_to_pb(switch, engaged=True)
+
+    def ReleaseKill(self, request: pb.ReleaseKillRequest, caller: str) -> pb.KillSwitch:  # noqa: N802
+        """Release a kill switch; releasing it again changes nothing."""
+        ledger, now = self._ledger, self._ledger.clock.now()
+        switch: KillSwitch | None = ledger.store.get(Family.KILLS, request.kill_id.encode())
+        if switch is None:
+            raise BudgetNotFound(
+                f"no kill switch {request.kill_id!r}; `costctl kills` lists them"
+            )
+        if not switch.engaged(now.steady_ns):
+            return convert.kill_to_pb(switch, engaged=False)
+        actor = request.actor or caller or "unknown"
+        released = msgspec.structs.replace(switch, released_ns=now.wall_ns, released_by=actor)
+        ledger.put_kill(released, action="kill_released", actor=actor, detail=request.reason)
+        return convert.kill_to_pb(released, engaged=False)
+
+    def ListKills(self, request: pb.ListKillsRequest, caller: str) -> pb.ListKillsResponse:  # noqa: N802, ARG002
+        """Kill switches, the newest first."""
+        steady_ns = self._ledger.clock.now().steady_ns
+        switches = [switch for _, switch in self._ledger.store.scan(Family.KILLS)]
+        switches.sort(key=lambda switch: -switch.engaged_ns)
+        return pb.ListKillsResponse(
+            kills=[
+                convert.kill_to_pb(switch, engaged=switch.engaged(steady_ns))
+                for switch in switches
+                if request.include_released or switch.engaged(steady_ns)
+            ]
+        )
+
+    def ListGrants(self, request: pb.ListGrantsRequest, caller: str) -> pb.ListGrantsResponse:  # noqa: N802, ARG002
+        """Override grants that were redeemed here."""
+        uses = (use for _, use in self._ledger.store.scan(Family.GRANTS))
+        return pb.ListGrantsResponse(grants=list(map(convert.grant_use_to_pb, uses)))
+
+    def GetPolicy(self, request: pb.GetPolicyRequest, caller: str) -> pb.Policy:  # noqa: N802, ARG002
+        """The policy in force, as it was read."""
+        return self._policy()
+
+    def ReloadPolicy(self, request: pb.ReloadPolicyRequest, caller: str) -> pb.Policy:  # noqa: N802
+        """Read the policy file again now."""
+        self._source.reload(request.actor or caller or "unknown")
+        return self._policy()
+
+    def _policy(self) -> pb.Policy:
+        return pb.Policy(
+            revision=self._ledger.rules.policy.revision,
+            path=self._source.path,
+            yaml=self._source.text,
+            loaded_ns=self._source.loaded_ns,
+        )
+
+    def _newest(
+        self, family: Family, request: Any, field: str, to_pb: Callable[[int, Any], Any]
+    ) -> tuple[list[Any], bool]:
+        """Read a log backwards until it is older than asked for."""
+        kept = _limit(request.limit_count)
+        rows: list[Any] = []
+        for key, record in self._ledger.store.scan(family, reverse=True):
+            if getattr(record, field) < request.since_ns:
+                if views.is_sequence(key):
+                    break
+                continue
+            if len(rows) == kept:
+                return rows, True
+            sequence = int.from_bytes(key[:8], "big") if views.is_sequence(key) else 0
+            rows.append(to_pb(sequence, record))
+        return rows, False
+
+
+def _limit(count: int) -> int:
+    return min(count, 100 * ROWS_MAX) if count > 0 else ROWS_MAX
+
+
+def _kill_mode(text: str) -> KillMode:
+    try:
+        return KillMode(text or KillMode.DENY_ALL)
+    except ValueError as error:
+        modes = ", ".join(KillMode)
+        raise InvalidAsk(f"mode {text[:80]!r} is not one of {modes}") from error

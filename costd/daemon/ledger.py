@@ -1,0 +1,545 @@
+"""The five steps of every request: parse, read, decide, commit, reply.
+
+Nothing here awaits between reading and committing, and one thread calls it, so two asks can
+never both be promised the same money.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, NamedTuple
+
+import msgspec
+
+from costd.clock import Clock
+from costd.daemon.totals import Totals
+from costd.engine import candidates as offers
+from costd.engine import keys, resolve
+from costd.engine.admit import admit, differing_field
+from costd.engine.changes import Changes, Family
+from costd.engine.evaluate import Question
+from costd.engine.explain import Explanation, explain
+from costd.engine.extend import Extended, More, extend
+from costd.engine.record import record
+from costd.engine.resolve import Ledgered, Report
+from costd.engine.rules import Rules
+from costd.errors import IdReused, InvalidAsk, NotPermitted, ReservationClosed, ReservationNotFound
+from costd.grants import verify
+from costd.model.ask import Ask, ask_problem
+from costd.model.decision import Decision, Verdict
+from costd.model.events import AuditRecord
+from costd.model.grant import Grant, GrantRefusal
+from costd.model.kill import KillSwitch
+from costd.model.policy import PolicySet
+from costd.model.price import Price
+from costd.model.reservation import Reservation, ReservationState
+from costd.model.time import NS_PER_S, Now
+from costd.model.usage import Usage
+from costd.pricing import PriceBook
+from costd.store.port import Store
+
+ANY_CLASS = "*"
+_HOUR_NS = 3600 * NS_PER_S
+
+
+class Trust(NamedTuple):
+    """What the daemon's own settings say of its callers."""
+
+    name: str = "costd"
+    """The daemon's name, an audience of override grants."""
+    labels_fixed: dict[str, str] = {}  # noqa: RUF012 - never written
+    claims: frozenset[str] = frozenset()
+    """Critical task classes that callers may claim; `*` for any."""
+
+
+class Admitted(NamedTuple):
+    """A decision, and how the reservation behind it stands now."""
+
+    decision: Decision
+    state: ReservationState | None
+    replayed: bool
+
+
+class Closed(NamedTuple):
+    """A reservation after a settle, void or record."""
+
+    reservation: Reservation
+    replayed: bool
+    late: bool = False
+
+
+class _State:
+    """The books as the rules read them: straight from the store."""
+
+    def __init__(self, store: Store) -> None:
+        self.counter = partial(store.get, Family.COUNTERS)
+        self.rate = partial(store.get, Family.RATES)
+        self._store = store
+
+    def grant(self, grant_id: str) -> Any:
+        return self._store.get(Family.GRANTS, grant_id.encode())
+
+
+class Ledger:
+    """One daemon's books over one store, under one policy at a time.
+
+    Shape:   sync, single-threaded; every method commits one batch before it returns.
+    Errors:  those of `costd.errors`; after StoreUnavailable nothing was decided.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        policy: PolicySet,
+        clock: Clock,
+        *,
+        trust: Trust | None = None,
+        closed_keep_s: int = 86_400,
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.trust = trust or Trust()
+        self.closed_keep_ns = closed_keep_s * NS_PER_S
+        self.totals = Totals.load(store)
+        self.tally: dict[tuple[int, str, int], int] = {}
+        """Decisions since the start, by (verdict, task class, reason)."""
+        self.events: dict[str, int] = {}
+        """Other things that happened since the start, by name, for metrics."""
+        self.kills: tuple[KillSwitch, ...] = self._engaged_kills()
+        self.recent_alerts: list[Any] = []
+        """Alerts committed since somebody last took them away, for the log."""
+        self._state = _State(store)
+        self._saved_prices: dict[str, Price] = {}
+        self.rules = Rules(policy, PriceBook(policy))
+        self._register_budgets()
+
+    # ---- agents -----------------------------------------------------------------------------
+
+    def admit(self, ask: Ask, *, caller: str = "", grant: str = "") -> Admitted:
+        """Decide an ask and hold its money; the same ask twice gets the same answer.
+
+        Errors:  InvalidAsk, NotPermitted, IdReused.
+        """
+        question = self._question(ask)
+        stored = self.store.get(Family.RESERVATIONS, keys.reservation_id(caller, ask.ask_id))
+        verified = self._verify(grant, question.now) if grant else None
+        if stored is not None:
+            return self._replay(question, stored, caller)
+        answer = admit(question, caller=caller, grant=verified)
+        decision, changes = answer.decision, answer.changes
+        if answer.reservation is None:
+            changes.puts.append(self._denial(question, decision))
+        else:
+            self.totals.opened(answer.reservation)
+            self._save_price(changes, answer.price)
+        self.commit(changes)
+        self._price_saved(answer.price)
+        self._count(question.task_class.name, decision)
+        return Admitted(
+            decision, None if answer.reservation is None else ReservationState.HELD, False
+        )
+
+    def explain(self, ask: Ask, *, caller: str = "", grant: str = "") -> Explanation:
+        """Answer as admit would, with every candidate and rule looked at; writes nothing."""
+        question = self._question(ask)
+        verified = self._verify(grant, question.now) if grant else None
+        return explain(question, caller=caller, grant=verified)
+
+    def settle(
+        self,
+        reservation_id: bytes,
+        *,
+        usage: Usage | None = None,
+        cost_nusd: int | None = None,
+        report: Report | None = None,
+    ) -> Closed:
+        """Close a reservation at what its call cost; idempotent.
+
+        Units:   either `usage`, priced as the admit was, or `cost_nusd`; `report` carries
+                 duration, outcome, retries and the model that answered.
+        Errors:  ReservationNotFound, ReservationClosed, InvalidAsk.
+        """
+        held = self._reservation(reservation_id)
+        report = report or Report(cost_nusd=0)
+        cost = self._cost(held, usage, cost_nusd, report)
+        report = dataclasses.replace(report, cost_nusd=cost, usage=usage)
+        if held.state is ReservationState.SETTLED:
+            if cost == held.cost_nusd:
+                return Closed(held, replayed=True)
+            raise ReservationClosed(
+                f"reservation {reservation_id.hex()} was settled at {held.cost_nusd} nano-USD; "
+                f"this settle says {cost}"
+            )
+        late = held.state is ReservationState.EXPIRED
+        closed, changes = resolve.settle(held, report, self._ledgered())
+        if not late:
+            self.totals.closed(held)
+        self.commit(changes)
+        self._event("settled_late" if late else "settled")
+        if cost > held.hold_nusd:
+            self._event("overrun")
+        return Closed(closed, replayed=False, late=late)
+
+    def void(self, reservation_id: bytes) -> Closed:
+        """Close a reservation at zero; idempotent.
+
+        Errors:  ReservationNotFound, ReservationClosed.
+        """
+        held = self._reservation(reservation_id)
+        if held.state is ReservationState.VOIDED:
+            return Closed(held, replayed=True)
+        closed, changes = resolve.void(held, self._ledgered())
+        self.totals.closed(held)
+        self.commit(changes)
+        self._event("voided")
+        return Closed(closed, replayed=False)
+
+    def extend(
+        self,
+        reservation_id: bytes,
+        *,
+        additional_cost_nusd: int = 0,
+        additional_output_tokens: int = 0,
+        ttl_ns: int = 0,
+        usage_so_far: Usage | None = None,
+    ) -> Extended:
+        """Enlarge a running call's hold, or note what it used so far.
+
+        Errors:  ReservationNotFound, ReservationClosed, InvalidAsk.
+        """
+        held = self._reservation(reservation_id)
+        if min(additional_cost_nusd, additional_output_tokens, ttl_ns) < 0:
+            raise InvalidAsk("additional amounts and ttl must not be negative")
+        price = self._price_of(held)
+        cost = additional_cost_nusd
+        if additional_output_tokens:
+            cost += self._marginal(held, price, additional_output_tokens)
+        reported = self._cost_of(price, usage_so_far) if usage_so_far is not None else 0
+        more = More(
+            cost_nusd=cost,
+            tokens=additional_output_tokens,
+            ttl_ns=ttl_ns,
+            reported=usage_so_far,
+            reported_nusd=reported,
+        )
+        result = extend(held, more, self._ledgered(), self.kills)
+        self.totals.changed(held, result.reservation)
+        self.commit(result.changes)
+        return result
+
+    def record(
+        self, ask: Ask, report: Report, *, caller: str = "", happened_ns: int = 0, cost_known: bool
+    ) -> Closed:
+        """Charge a call that was not admitted; `ask.ask_id` is the record id; idempotent.
+
+        A record whose id is that of an ask that was admitted after all (its answer was lost)
+        settles that reservation instead.
+
+        Errors:  InvalidAsk, NotPermitted, IdReused, ReservationClosed.
+        """
+        question = self._question(ask)
+        cost = report.cost_nusd if cost_known else None
+        stored = self.store.get(Family.RESERVATIONS, keys.reservation_id(caller, ask.ask_id))
+        if stored is not None:
+            return self._record_again(stored, report, cost)
+        price = offers.find_price(question.rules, ask, report.provider, report.model, question.now)
+        if cost is None:
+            cost = self._cost_of(price, report.usage)
+        report = dataclasses.replace(report, cost_nusd=cost)
+        recorded, changes = record(
+            question,
+            report,
+            self._ledgered(),
+            caller=caller,
+            happened_ns=happened_ns or question.now.wall_ns,
+            price=price,
+        )
+        self._save_price(changes, price)
+        self.commit(changes)
+        self._price_saved(price)
+        self._event("recorded")
+        return Closed(recorded, replayed=False)
+
+    # ---- operators --------------------------------------------------------------------------
+
+    def put_kill(self, switch: KillSwitch, *, action: str, actor: str, detail: str) -> None:
+        """Store a kill switch as engaged or released, with its audit record."""
+        changes = Changes()
+        changes.put(Family.KILLS, switch.kill_id.encode(), switch)
+        changes.audit.append(
+            AuditRecord(
+                at_ns=self.clock.now().wall_ns,
+                actor=actor,
+                action=action,
+                subject=switch.kill_id,
+                detail=detail,
+            )
+        )
+        self.commit(changes)
+
+    def swap_policy(self, policy: PolicySet, *, actor: str = "costd") -> None:
+        """Put another policy in force; reservations that are out close on their own counters."""
+        self.rules = Rules(policy, PriceBook(policy))
+        self._register_budgets()
+        self.audit(actor, "policy_loaded", policy.revision)
+
+    def audit(self, actor: str, action: str, subject: str, detail: str = "") -> None:
+        """Append one audit record."""
+        changes = Changes()
+        at_ns = self.clock.now().wall_ns
+        changes.audit.append(
+            AuditRecord(at_ns=at_ns, actor=actor, action=action, subject=subject, detail=detail)
+        )
+        self.commit(changes)
+
+    def expire(self, held: Reservation) -> None:
+        """Close a reservation that nobody closed."""
+        _, changes = resolve.expire(held, self._ledgered())
+        self.totals.closed(held)
+        self.commit(changes)
+        self._event("expired")
+
+    # ---- the store --------------------------------------------------------------------------
+
+    def commit(self, changes: Changes) -> None:
+        """Number the appended records and write everything as one batch.
+
+        Errors:  StoreUnavailable; then the totals are read again, so that they stay true.
+        """
+        puts, totals = changes.puts, self.totals
+        if changes.usage:
+            totals.number(puts, Family.USAGE, changes.usage)
+        if changes.alerts:
+            totals.number(puts, Family.ALERTS, changes.alerts)
+        if changes.audit:
+            totals.number(puts, Family.AUDIT, changes.audit)
+        if not puts:
+            return
+        puts.append(totals.put())
+        try:
+            self.store.commit(puts)
+        except BaseException:
+            self.totals = Totals.load(self.store)
+            raise
+        if changes.alerts:
+            self.recent_alerts += changes.alerts
+        if any(put[0] is Family.KILLS for put in puts):
+            self.kills = self._engaged_kills()
+
+    def find_reservation(self, reservation_id: bytes) -> Reservation | None:
+        """Return a reservation, None if there is none."""
+        found: Reservation | None = self.store.get(Family.RESERVATIONS, reservation_id)
+        return found
+
+    def _question(self, ask: Ask) -> Question:
+        """Check an ask and gather what stays the same while it is decided."""
+        problem = ask_problem(ask)
+        if problem:
+            raise InvalidAsk(problem)
+        trust = self.trust
+        for key, value in trust.labels_fixed.items():
+            if ask.labels.get(key, value) != value:
+                raise NotPermitted(
+                    f"labels[{key}] is fixed to {value!r} by this daemon; the ask claims "
+                    f"{ask.labels[key]!r}"
+                )
+        if trust.labels_fixed:
+            ask = msgspec.structs.replace(ask, labels={**ask.labels, **trust.labels_fixed})
+        task_class = offers.task_class_of(self.rules, ask)
+        if not ask.task_class:
+            ask = msgspec.structs.replace(ask, task_class=task_class.name)
+        if task_class.critical and not {ANY_CLASS, task_class.name} & trust.claims:
+            raise NotPermitted(
+                f"task class {task_class.name!r} is critical and this daemon's callers may not "
+                "claim it; add it to the daemon's `claims` setting"
+            )
+        return Question(
+            rules=self.rules,
+            state=self._state,
+            kills=self.kills,
+            ask=ask,
+            task_class=task_class,
+            now=self.clock.now(),
+        )
+
+    def _replay(self, question: Question, stored: Reservation, caller: str) -> Admitted:
+        """Give the stored answer again, unless a kill switch has been engaged since."""
+        field = differing_field(stored, question.ask)
+        if field is not None:
+            raise IdReused(
+                f"ask_id {question.ask.ask_id!r} was used by this caller with another {field}; "
+                "make a new id for every ask"
+            )
+        if self.kills and not stored.decision.grant_id:
+            answer = admit(question, caller=caller)
+            if answer.decision.verdict is Verdict.DENY and answer.decision.binding is not None:
+                if answer.decision.binding.kind == "kill_switch":
+                    return Admitted(answer.decision, stored.state, True)
+        return Admitted(stored.decision, stored.state, True)
+
+    def _verify(self, grant: str, now: Now) -> Grant | GrantRefusal:
+        return verify(
+            grant,
+            keys=self.rules.policy.grant_keys,
+            audience=self.trust.name,
+            wall_ns=now.wall_ns,
+        )
+
+    def _reservation(self, reservation_id: bytes) -> Reservation:
+        found = self.find_reservation(reservation_id)
+        if found is None:
+            raise ReservationNotFound(
+                f"no reservation {reservation_id.hex() or '(empty)'}; it was never made, or was "
+                "forgotten after its retention"
+            )
+        return found
+
+    def _ledgered(self) -> Ledgered:
+        return Ledgered(
+            state=self._state,
+            rules=self.rules,
+            now=self.clock.now(),
+            closed_keep_ns=self.closed_keep_ns,
+        )
+
+    def _record_again(self, stored: Reservation, report: Report, cost: int | None) -> Closed:
+        if not stored.admitted_as_ask and stored.state is ReservationState.SETTLED:
+            again = (
+                cost if cost is not None else self._cost_of(self._price_of(stored), report.usage)
+            )
+            if again != stored.cost_nusd:
+                raise IdReused(
+                    f"record_id {stored.ask.ask_id!r} was recorded before at {stored.cost_nusd} "
+                    f"nano-USD; this record says {again}"
+                )
+            return Closed(stored, replayed=True)
+        return self.settle(stored.reservation_id, usage=report.usage, cost_nusd=cost, report=report)
+
+    # ---- prices -----------------------------------------------------------------------------
+
+    def _cost(
+        self, held: Reservation, usage: Usage | None, cost_nusd: int | None, report: Report
+    ) -> int:
+        """What a settle charges."""
+        if cost_nusd is not None:
+            if cost_nusd < 0:
+                raise InvalidAsk(f"cost_nusd is {cost_nusd}; it must not be negative")
+            return cost_nusd
+        price = self._price_of(held)
+        if report.model and price is not None and report.model != held.decision.model:
+            answered = self.rules.prices.find(
+                report.provider or held.decision.provider,
+                report.model,
+                wall_ns=held.admitted_ns,
+                batch=held.ask.batch,
+            )
+            if answered is not None and answered.source.model != price.source.model:
+                price = answered
+        return self._cost_of(price, usage)
+
+    @staticmethod
+    def _cost_of(price: Price | None, usage: Usage | None) -> int:
+        """Price usage.
+
+        Errors:  InvalidAsk where nothing was measured, the figures contradict each other, or
+                 nobody knows the price.
+        """
+        if usage is None or not (counts := usage.counts()):
+            raise InvalidAsk("send usage with at least one count, or cost_nusd")
+        problem = usage.problem()
+        if problem:
+            raise InvalidAsk(problem)
+        if price is None:
+            raise InvalidAsk("nobody knows this model's price; send cost_nusd instead of usage")
+        try:
+            return price.cost_nusd(counts)
+        except ValueError as error:
+            raise InvalidAsk(f"usage: {error}") from error
+
+    @staticmethod
+    def _marginal(held: Reservation, price: Price | None, output_tokens: int) -> int:
+        """What so many output tokens more will cost."""
+        if price is None:
+            raise InvalidAsk("nobody knows this model's price; send additional_cost_nusd")
+        prompt = held.ask.prompt_tokens or 0
+        base = {"input_tokens": prompt, "output_tokens": 0}
+        longer = {"input_tokens": prompt, "output_tokens": output_tokens}
+        return price.cost_nusd(longer) - price.cost_nusd(base)
+
+    def _price_of(self, held: Reservation) -> Price | None:
+        """Find the price a reservation was admitted at, whatever the catalogue says today."""
+        price_id = held.decision.price_id
+        if not price_id:
+            return None
+        price = self._saved_prices.get(price_id)
+        if price is None:
+            price = self.store.get(Family.PRICES, price_id.encode())
+        return price
+
+    def _save_price(self, changes: Changes, price: Price | None) -> None:
+        """Write the price behind a hold, once, under its content's hash."""
+        if price is not None and price.price_id not in self._saved_prices:
+            changes.put(Family.PRICES, price.price_id.encode(), price)
+
+    def _price_saved(self, price: Price | None) -> None:
+        """Remember a price once its write has succeeded."""
+        if price is not None:
+            self._saved_prices.setdefault(price.price_id, price)
+
+    # ---- bookkeeping ------------------------------------------------------------------------
+
+    def _denial(self, question: Question, decision: Decision) -> tuple[Family, bytes, Any]:
+        """Count a denial; a storm of them cannot fill a disk."""
+        at_ns = question.now.wall_ns
+        hour_ns = at_ns - at_ns % _HOUR_NS
+        rule = decision.binding.rule if decision.binding else ""
+        subject = f"{decision.reason.name} {rule} {question.task_class.name}"
+        key = keys.sequence_key(hour_ns) + keys.digest(subject)
+        before: AuditRecord | None = self.store.get(Family.AUDIT, key)
+        count = before.count + 1 if before else 1
+        audited = AuditRecord(
+            at_ns=at_ns,
+            actor="",
+            action="denied",
+            subject=rule,
+            detail=f"{decision.reason.name} for {question.task_class.name}",
+            count=count,
+        )
+        return Family.AUDIT, key, audited
+
+    def _count(self, task_class: str, decision: Decision) -> None:
+        key = (decision.verdict, task_class, decision.reason)
+        self.tally[key] = self.tally.get(key, 0) + 1
+
+    def _event(self, name: str) -> None:
+        self.events[name] = self.events.get(name, 0) + 1
+
+    def _engaged_kills(self) -> tuple[KillSwitch, ...]:
+        steady_ns = self.clock.now().steady_ns
+        return tuple(
+            switch for _, switch in self.store.scan(Family.KILLS) if switch.engaged(steady_ns)
+        )
+
+    def _register_budgets(self) -> None:
+        """Remember what each counter tag stands for, also after its budget has left the policy."""
+        puts: list[tuple[Family, bytes, Any]] = []
+        for tag, rule in self.rules.budgets.items():
+            meta_key = b"budget/" + tag
+            if self.store.get(Family.META, meta_key) is None:
+                budget = rule.budget
+                name = msgspec.json.encode(
+                    {
+                        "id": budget.budget_id,
+                        "unit": budget.unit,
+                        "window": budget.window.kind,
+                        "per": budget.per,
+                    }
+                )
+                puts.append((Family.META, meta_key, name))
+        if puts:
+            self.store.commit(puts)
+
+
+def engaged(kills: Iterable[KillSwitch], now: Now) -> int:
+    """Count the kill switches that stop calls now."""
+    return sum(switch.engaged(now.steady_ns) for switch in kills)

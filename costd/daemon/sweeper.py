@@ -1,0 +1,172 @@
+"""What the daemon does by itself: expire, forget, release, trim; a slice at a time."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import msgspec
+
+from costd.daemon.ledger import Ledger
+from costd.engine import keys
+from costd.engine.changes import Family
+from costd.engine.horizon import Horizon
+from costd.model.counter import Counter
+from costd.model.kill import KillSwitch
+from costd.model.policy import WindowKind
+from costd.model.reservation import Reservation, ReservationState
+from costd.model.time import NEVER_NS, NS_PER_S
+
+_DAY_S = 86_400
+_TRIM_EVERY_NS = 60 * NS_PER_S
+_HORIZON_KEY = b"horizon"
+_SEQUENCED = 2**56
+"""Sequence numbers lie below, wall-clock hours (of denial counts) above."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How long records stay, in seconds, and how much one slice may do."""
+
+    counters_s: int = 35 * _DAY_S
+    """After its window's end; longer than the longest reservation and late settle."""
+    usage_s: int = 35 * _DAY_S
+    alerts_s: int = 30 * _DAY_S
+    audit_s: int = 400 * _DAY_S
+    runs_idle_s: int = 30 * _DAY_S
+    """How long a run's counter stays after its last change."""
+    slice_count: int = 500
+
+
+class Sweeper:
+    """Walks what is due; call `sweep` a few times a second."""
+
+    def __init__(self, ledger: Ledger, retention: Retention | None = None) -> None:
+        self.ledger = ledger
+        self.retention = retention or Retention()
+        now = ledger.clock.now()
+        raw = ledger.store.get(Family.META, _HORIZON_KEY)
+        saved = None if raw is None else msgspec.msgpack.decode(raw, type=Horizon)
+        self.horizon = saved.resumed(now) if saved else Horizon.at(now)
+        self._trimmed_ns = now.steady_ns - _TRIM_EVERY_NS
+        self._idle_rates: Iterator[tuple[bytes, int]] | None = None
+        self._idle_runs: Iterator[tuple[bytes, Counter]] | None = None
+        self.lag_ns = 0
+        """How long overdue the next reservation is."""
+
+    def sweep(self) -> int:
+        """Do one slice of everything; return how many reservations were looked at."""
+        now = self.ledger.clock.now()
+        self.horizon = self.horizon.moved(now)
+        looked_at = self._walk_due()
+        self._release_kills()
+        if now.steady_ns - self._trimmed_ns >= _TRIM_EVERY_NS:
+            self._trimmed_ns = now.steady_ns
+            self._trim()
+        self._drop_full_rates()
+        self._drop_idle_runs()
+        return looked_at
+
+    def save(self) -> None:
+        """Keep the horizon over a restart."""
+        raw = msgspec.msgpack.encode(self.horizon)
+        self.ledger.store.commit([(Family.META, _HORIZON_KEY, raw)])
+
+    def _walk_due(self) -> int:
+        """Expire what nobody closed, forget what closed long ago."""
+        ledger, store = self.ledger, self.ledger.store
+        steady_ns = ledger.clock.now().steady_ns
+        end = keys.due_key(steady_ns + 1, b"")
+        due = [key for key, _ in islice(store.scan(Family.DUE, end=end), self.retention.slice_count)]
+        forgotten: list[tuple[Family, bytes, None]] = []
+        for key in due:
+            identity = key[8:]
+            held: Reservation | None = store.get(Family.RESERVATIONS, identity)
+            if held is not None and keys.due_key(held.due_ns, identity) == key:
+                if held.state is ReservationState.HELD:
+                    ledger.expire(held)
+                    continue
+                forgotten.append((Family.RESERVATIONS, identity, None))
+            forgotten.append((Family.DUE, key, None))
+        if forgotten:
+            store.commit(forgotten)
+        full = len(due) == self.retention.slice_count
+        self.lag_ns = steady_ns - int.from_bytes(due[-1][:8], "big") if full else 0
+        return len(due)
+
+    def _release_kills(self) -> None:
+        """Release the kill switches whose time is up, with an audit record."""
+        ledger, now = self.ledger, self.ledger.clock.now()
+        for switch in ledger.kills:
+            if not switch.engaged(now.steady_ns):
+                released: KillSwitch = msgspec.structs.replace(
+                    switch, released_ns=now.wall_ns, released_by="costd"
+                )
+                ledger.put_kill(
+                    released, action="kill_released", actor="costd", detail="its time was up"
+                )
+
+    def _trim(self) -> None:
+        """Delete ended windows and old records by range, behind the horizon."""
+        keep, store = self.retention, self.ledger.store
+        counters_end = self.horizon.wall_ns - keep.counters_s * NS_PER_S
+        if counters_end > 0:
+            store.delete_range(Family.COUNTERS, b"", counters_end.to_bytes(8, "big"))
+        self._trim_log(Family.USAGE, "settled_ns", keep.usage_s)
+        self._trim_log(Family.ALERTS, "raised_ns", keep.alerts_s)
+        self._trim_log(Family.AUDIT, "at_ns", keep.audit_s)
+        denials_end = self.horizon.wall_ns - keep.audit_s * NS_PER_S
+        if denials_end > _SEQUENCED:
+            start, end = keys.sequence_key(_SEQUENCED), keys.sequence_key(denials_end)
+            store.delete_range(Family.AUDIT, start, end)
+        self.save()
+
+    def _trim_log(self, family: Family, field: str, keep_s: int) -> None:
+        """Delete the oldest records of one log; they are in order of time, but for clock steps."""
+        before_ns = self.horizon.wall_ns - keep_s * NS_PER_S
+        last: bytes | None = None
+        for key, record in self.ledger.store.scan(family, end=keys.sequence_key(_SEQUENCED)):
+            if getattr(record, field) >= before_ns:
+                break
+            last = key
+        if last is not None:
+            self.ledger.store.delete_range(family, b"", last + b"\0")
+
+    def _drop_full_rates(self) -> None:
+        """Forget buckets that have refilled; walks round and round, a slice at a time."""
+        store, steady_ns = self.ledger.store, self.ledger.clock.now().steady_ns
+        if self._idle_rates is None:
+            self._idle_rates = store.scan(Family.RATES)
+        slice_ = list(islice(self._idle_rates, self.retention.slice_count))
+        if not slice_:
+            self._idle_rates = None
+            return
+        # The walk may be behind; what counts is the bucket as it is now.
+        full = [
+            (Family.RATES, key, None)
+            for key, full_ns in slice_
+            if full_ns <= steady_ns and (store.get(Family.RATES, key) or 0) <= steady_ns
+        ]
+        if full:
+            store.commit(full)
+
+    def _drop_idle_runs(self) -> None:
+        """Forget counters of runs that have been idle for long; nothing else says a run is over."""
+        store, before_ns = self.ledger.store, self.horizon.wall_ns
+        before_ns -= self.retention.runs_idle_s * NS_PER_S
+        if self._idle_runs is None:
+            self._idle_runs = store.scan(Family.COUNTERS, start=NEVER_NS.to_bytes(8, "big"))
+        slice_ = list(islice(self._idle_runs, self.retention.slice_count))
+        if not slice_:
+            self._idle_runs = None
+            return
+        idle = []
+        for key, counter in slice_:
+            rule = self.ledger.rules.budgets.get(key[8:16])
+            is_run = rule is not None and rule.budget.window.kind is WindowKind.RUN
+            now: Counter | None = store.get(Family.COUNTERS, key) if is_run else None
+            if now is not None and not now.reserved and counter.changed_ns < before_ns:
+                if now.changed_ns < before_ns:
+                    idle.append((Family.COUNTERS, key, None))
+        if idle:
+            store.commit(idle)
+

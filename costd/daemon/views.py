@@ -1,0 +1,168 @@
+"""What operators look at, read from the store; nothing here writes."""
+
+from typing import Any
+
+import msgspec
+
+from costd.daemon.ledger import Ledger
+from costd.engine import keys
+from costd.engine.changes import Family
+from costd.engine.degrade import utilisation_bp
+from costd.engine.rules import BudgetRule
+from costd.model.counter import EMPTY_COUNTER, Counter
+from costd.model.events import UsageEvent
+from costd.model.reservation import Reservation
+from costd.model.time import NEVER_NS
+from costd.model.usage import CallOutcome
+from costd.wire import convert
+from costd.wire.pb import admission_pb2 as apb
+from costd.wire.pb import control_pb2 as pb
+
+VERDICTS = {1: "allow", 2: "degrade", 3: "deny"}
+_COLUMNS = ("settled", "reserved", "overrun", "granted", "lowered", "late", "unadmitted", "shadow")
+_SEQUENCED = 2**56
+
+
+def is_sequence(key: bytes) -> bool:
+    """Tell a log's sequence key from an hourly count's."""
+    return int.from_bytes(key[:8], "big") < _SEQUENCED
+
+
+def knows_budget(ledger: Ledger, budget_id: str) -> bool:
+    """Tell whether the policy has this budget, or a counter of it remains."""
+    if any(rule.budget.budget_id == budget_id for rule in ledger.rules.budgets.values()):
+        return True
+    return any(name["id"] == budget_id for name in _tag_names(ledger).values())
+
+
+def budgets(ledger: Ledger, budget_id: str, *, include_ended: bool) -> list[pb.BudgetStatus]:
+    """One row per counter, and one for each budget that has none yet; the fullest first."""
+    now_ns = ledger.clock.now().wall_ns
+    names = _tag_names(ledger)
+    start = b"" if include_ended else now_ns.to_bytes(8, "big")
+    rows, seen = [], set()
+    for key, counter in ledger.store.scan(Family.COUNTERS, start=start):
+        end_ns, tag, per = keys.split_counter_key(key)
+        name = names.get(tag)
+        if name is None or (budget_id and name["id"] != budget_id):
+            continue
+        seen.add(tag)
+        row = pb.BudgetStatus(
+            budget=name["id"],
+            key=keys.shown(per),
+            unit=name["unit"],
+            window=name["window"],
+            window_start_ns=counter.start_ns,
+            window_end_ns=0 if end_ns == NEVER_NS else end_ns,
+        )
+        _fill(row, counter, ledger.rules.budgets.get(tag))
+        rows.append(row)
+    for tag, rule in ledger.rules.budgets.items():
+        if tag not in seen and (not budget_id or rule.budget.budget_id == budget_id):
+            rows.append(_unused(rule, now_ns))
+    rows.sort(key=lambda row: (-row.utilisation_bp, row.budget, row.key))
+    return rows
+
+
+def _unused(rule: BudgetRule, now_ns: int) -> pb.BudgetStatus:
+    start_ns, end_ns = rule.window(now_ns)
+    row = pb.BudgetStatus(
+        budget=rule.budget.budget_id,
+        unit=rule.budget.unit,
+        window=rule.budget.window.kind,
+        window_start_ns=start_ns,
+        window_end_ns=0 if end_ns == NEVER_NS else end_ns,
+    )
+    _fill(row, EMPTY_COUNTER, rule)
+    return row
+
+
+def _fill(row: pb.BudgetStatus, counter: Counter, rule: BudgetRule | None) -> None:
+    for column in _COLUMNS:
+        setattr(row, column, getattr(counter, column))
+    row.reserve_used = counter.reserve_used
+    row.in_policy = rule is not None
+    limit = counter.limit if counter.limit >= 0 else None
+    if rule is not None:
+        limit = rule.budget.limit
+        row.active = rule.budget.active
+        row.reserve = rule.budget.reserve
+    if limit is None:
+        return
+    row.limit = limit
+    row.utilisation_bp = utilisation_bp(counter.used, limit)
+    if rule is not None:
+        reached = [s.at_bp for s in rule.budget.steps if s.at_bp is not None]
+        row.threshold_bp = max((at for at in reached if at <= row.utilisation_bp), default=0)
+
+
+def _tag_names(ledger: Ledger) -> dict[bytes, dict[str, Any]]:
+    """What every counter tag ever used stands for."""
+    prefix = b"budget/"
+    return {
+        key.removeprefix(prefix): msgspec.json.decode(raw)
+        for key, raw in ledger.store.scan(Family.META, start=prefix, end=b"budget0")
+    }
+
+
+def budget_names(ledger: Ledger, held: Reservation) -> list[str]:
+    """Name the counters a reservation holds on."""
+    names = []
+    for line in held.counters:
+        _, tag, per = keys.split_counter_key(line.key)
+        raw = ledger.store.get(Family.META, b"budget/" + tag)
+        name = msgspec.json.decode(raw)["id"] if raw else tag.hex()
+        names.append(f"{name} ({keys.shown(per)})" if per else name)
+    return names
+
+
+def usage(ledger: Ledger, request: pb.ListUsageRequest, kept: int) -> pb.ListUsageResponse:
+    """Usage events newest first, or sums over all of them by what is asked for."""
+    where, group_by = dict(request.where), list(request.group_by)
+    response = pb.ListUsageResponse()
+    groups: dict[tuple[str, ...], pb.UsageGroup] = {}
+    for key, event in ledger.store.scan(Family.USAGE, reverse=True):
+        if event.settled_ns < request.since_ns:
+            continue
+        if request.until_ns and event.settled_ns >= request.until_ns:
+            continue
+        if any(_fact(event, name) != value for name, value in where.items()):
+            continue
+        if group_by:
+            by = tuple(_fact(event, name) for name in group_by)
+            if by not in groups:
+                groups[by] = pb.UsageGroup(by=dict(zip(group_by, by, strict=True)))
+            _add(groups[by], event)
+        elif len(response.events) == kept:
+            response.truncated = True
+            break
+        else:
+            response.events.append(convert.usage_event_to_pb(int.from_bytes(key, "big"), event))
+    ranked = sorted(groups.values(), key=lambda group: -group.cost_nusd)
+    response.groups.extend(ranked[:kept])
+    response.truncated = response.truncated or len(ranked) > kept
+    return response
+
+
+def _fact(event: UsageEvent, name: str) -> str:
+    if name in {"provider", "model", "tier"}:
+        return str(getattr(event, name))
+    if name == "task_class":
+        return event.ask.task_class
+    if name == "cost_kind":
+        return event.ask.cost_kind or "llm_call"
+    if name == "reason":
+        return apb.Reason.Name(event.reason).removeprefix("REASON_")
+    if name == "outcome":
+        return CallOutcome(event.outcome).name
+    return event.ask.labels.get(name, keys.NO_LABEL)
+
+
+def _add(group: pb.UsageGroup, event: UsageEvent) -> None:
+    group.calls_count += 1
+    group.cost_nusd += event.cost_nusd
+    if event.usage is not None:
+        group.prompt_tokens += event.usage.prompt_tokens or 0
+        group.cached_tokens += event.usage.cached_tokens or 0
+        group.output_tokens += event.usage.output_tokens or 0
+        group.reasoning_tokens += event.usage.reasoning_tokens or 0

@@ -1,0 +1,287 @@
+"""Decide an ask: the first candidate that fits wins, and only the winner consumes anything."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from costd.engine import books, keys, redeem
+from costd.engine import candidates as offers
+from costd.engine.changes import Changes, Family
+from costd.engine.evaluate import Evaluation, Question, binding_of, budget_binding, evaluate
+from costd.engine.refuse import describe, would_pass
+from costd.model.ask import Ask
+from costd.model.decision import NO_DIRECTIVES, Decision, Reason, Verdict
+from costd.model.grant import Grant, GrantRefusal
+from costd.model.price import Price
+from costd.model.reservation import Excuse, Reservation, ReservationState
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A decision, and what must be written before it may be given."""
+
+    decision: Decision
+    changes: Changes
+    reservation: Reservation | None = None
+    price: Price | None = None
+    """The price behind the hold."""
+
+
+def admit(question: Question, *, caller: str, grant: Grant | GrantRefusal | None = None) -> Answer:
+    """Decide whether a call may happen, at which tier, and hold its money.
+
+    Shape:   reads state through `question`, writes nothing; Answer.changes is one atomic batch.
+    Ensures: for every budget and window, settled + reserved + hold <= limit in force, else it is
+             not admitted (or is excused, and counted under its cause). A refusal changes nothing.
+    Errors:  InvalidAsk for an ask that no policy could answer.
+    Source:  docs/ARCHITECTURE.md, the path of one Admit.
+    """
+    asked = offers.asked_candidate(question.rules, question.ask, question.task_class, question.now)
+    first, chosen = search(question, asked)
+    would_have = None
+    if question.rules.has_shadow and not _plain(first, chosen):
+        would_have = (_verdict(first, chosen), _reason(first, chosen))
+        question.enforce_shadow = False
+        first, chosen = search(question, asked)
+    refusal = 0
+    if grant is not None:
+        redeemed = redeem.redeem(
+            question, asked, grant, needed=not _plain(first, chosen), refused=first
+        )
+        if isinstance(redeemed, redeem.Redeemed):
+            return _hold(question, redeemed.evaluation, caller, granted=redeemed, first=first)
+        refusal = int(redeemed)
+    if chosen is None:
+        return Answer(_refuse(question, first, asked, refusal), Changes())
+    return _hold(
+        question, chosen, caller, first=first, would_have=would_have, grant_refusal=refusal
+    )
+
+
+def search(question: Question, asked: offers.Candidate) -> tuple[Evaluation, Evaluation | None]:
+    """Find the first candidate that fits: (evaluation of the asked one, the winner or None).
+
+    Steps ask for cheaper candidates but do not insist: where none is on offer, the asked one
+    stands, with its directives.
+    """
+    first = evaluate(question, asked)
+    if first.reason is Reason.OK:
+        if first.demands is None or _meets(question, first, asked, first.candidate):
+            return first, first
+        fallback: Evaluation | None = first
+    elif first.rejects_candidate:
+        fallback = None
+    else:
+        return first, None
+    demanding = first
+    for candidate in offers.cheaper_candidates(
+        question.rules, question.ask, question.task_class, question.now, asked=asked
+    ):
+        if not _meets(question, demanding, asked, candidate):
+            continue
+        result = evaluate(question, candidate)
+        if result.reason is Reason.OK:
+            if result.demands is None or _meets(question, result, asked, candidate):
+                return first, result
+            fallback = fallback or result
+            demanding = result
+        elif not result.rejects_candidate:
+            break
+    return first, fallback
+
+
+def _meets(
+    question: Question, result: Evaluation, asked: offers.Candidate, candidate: offers.Candidate
+) -> bool:
+    """Tell whether a candidate is what the reached steps ask for; tiers stop at `min_tier`."""
+    demands = result.demands
+    if demands is None:
+        return True
+    last = len(question.rules.policy.tiers) - 1
+    last = max(asked.tier_index, question.rules.tier_index.get(question.task_class.min_tier, last))
+    wanted = last if demands.economy else min(last, asked.tier_index + demands.tiers_down)
+    if candidate.tier_index < wanted:
+        return False
+    return not demands.switch_provider or candidate.provider != asked.provider
+
+
+def _plain(first: Evaluation, chosen: Evaluation | None) -> bool:
+    return chosen is first and chosen.directives is NO_DIRECTIVES
+
+
+def _verdict(first: Evaluation, chosen: Evaluation | None) -> Verdict:
+    if chosen is None:
+        return Verdict.DENY
+    return Verdict.ALLOW if _plain(first, chosen) else Verdict.DEGRADE
+
+
+def _reason(first: Evaluation, chosen: Evaluation | None) -> Reason:
+    if first.reason is not Reason.OK:
+        return first.reason
+    return Reason.OK if _plain(first, chosen) else Reason.STEP
+
+
+def _refuse(
+    question: Question, first: Evaluation, asked: offers.Candidate, refusal: int
+) -> Decision:
+    """State the refusal as an answer: what binds, when it resets, what would pass now."""
+    binding = binding_of(question, first)
+    upgrade = redeem.upgrade_of(first.binding_rule)
+    decision = Decision(
+        verdict=Verdict.DENY,
+        reason=first.reason,
+        ask_id=question.ask.ask_id,
+        tier=asked.tier,
+        provider=asked.provider,
+        model=asked.model,
+        asked_tier=asked.tier,
+        binding=binding,
+        would_pass=would_pass(question, first, asked),
+        upgrade_text=upgrade[0],
+        upgrade_url=upgrade[1],
+        grant_refusal=refusal,
+        policy_revision=question.rules.policy.revision,
+        message=describe(first.reason, binding, asked),
+        **_tightest(first),
+    )
+    return decision
+
+
+def _tightest(result: Evaluation) -> dict[str, Any]:
+    """The tightest budget's fields of a decision."""
+    rule = result.tightest
+    if rule is None:
+        return {}
+    return {
+        "tightest_budget": rule.budget.budget_id,
+        "tightest_key": keys.shown(keys.split_counter_key(result.tightest_key)[2]),
+        "utilisation_bp": result.tightest_bp,
+        "threshold_bp": result.threshold_bp,
+    }
+
+
+def _hold(
+    question: Question,
+    chosen: Evaluation,
+    caller: str,
+    *,
+    first: Evaluation,
+    would_have: tuple[Verdict, Reason] | None = None,
+    granted: "redeem.Redeemed | None" = None,
+    grant_refusal: int = 0,
+) -> Answer:
+    """Hold the winner's money and state the decision."""
+    ask, now, policy = question.ask, question.now, question.rules.policy
+    candidate, estimate = chosen.candidate, chosen.estimate
+    ttl_ns = min(ask.ttl_ns or question.task_class.ttl_ns or policy.ttl_ns, policy.ttl_ns_max)
+    price = candidate.price
+    identity = keys.reservation_id(caller, ask.ask_id)
+    verdict, reason = Verdict.ALLOW, Reason.OK
+    extra: dict[str, Any] = {}
+    if granted is not None:
+        reason = Reason.GRANT
+        extra = {"grant_id": granted.grant.grant_id, "binding": binding_of(question, first)}
+    elif not _plain(first, chosen):
+        verdict, reason = Verdict.DEGRADE, _reason(first, chosen)
+        extra = _degraded(question, first, chosen)
+    if would_have is not None:
+        extra |= {"shadow_verdict": would_have[0], "shadow_reason": would_have[1]}
+        if verdict is Verdict.ALLOW:
+            reason = Reason.SHADOW
+    tightest = chosen.tightest
+    decision = Decision(
+        verdict=verdict,
+        reason=reason,
+        ask_id=ask.ask_id,
+        reservation_id=identity,
+        tier=candidate.tier,
+        provider=candidate.provider,
+        model=candidate.model,
+        asked_tier=first.candidate.tier,
+        directives=chosen.directives,
+        hold_nusd=estimate.hold_nusd,
+        ceiling_nusd=estimate.ceiling_nusd,
+        expires_ns=now.wall_ns + ttl_ns,
+        tightest_budget=tightest.budget.budget_id if tightest else "",
+        tightest_key=keys.shown(chosen.tightest_key[16:].decode()) if tightest else "",
+        utilisation_bp=chosen.tightest_bp,
+        threshold_bp=chosen.threshold_bp,
+        grant_refusal=grant_refusal,
+        policy_revision=policy.revision,
+        price_id=price.price_id if price else "",
+        price=price.source if price else None,
+        **extra,
+    )
+    reservation = Reservation(
+        reservation_id=identity,
+        caller=caller,
+        ask=ask,
+        decision=decision,
+        state=ReservationState.HELD,
+        counters=tuple([line for _, line, _ in chosen.lines]),
+        rates=tuple([line for line, _ in chosen.rates]),
+        hold_nusd=estimate.hold_nusd,
+        ceiling_nusd=estimate.ceiling_nusd,
+        admitted_ns=now.wall_ns,
+        admitted_steady_ns=now.steady_ns,
+        due_ns=now.steady_ns + ttl_ns,
+    )
+    # All checks passed; only writes below.
+    changes = Changes()
+    _write_holds(question, chosen, changes)
+    if granted is not None:
+        redeem.write(changes, question, granted)
+    changes.puts.append((Family.RESERVATIONS, identity, reservation))
+    changes.puts.append((Family.DUE, keys.due_key(reservation.due_ns, identity), b""))
+    return Answer(decision, changes, reservation, price)
+
+
+def _degraded(question: Question, first: Evaluation, chosen: Evaluation) -> dict[str, Any]:
+    """The fields that tell a caller why it got less than it asked for."""
+    demands = chosen.demands or first.demands
+    if first.reason is not Reason.OK:
+        binding = binding_of(question, first)
+        upgrade = redeem.upgrade_of(first.binding_rule)
+    else:
+        assert demands is not None
+        assert demands.rule is not None
+        binding = budget_binding(question, demands.rule, first)
+        upgrade = redeem.upgrade_of(demands.rule)
+    message = describe(_reason(first, chosen), binding, first.candidate)
+    return {
+        "binding": binding,
+        "message": message,
+        "upgrade_text": upgrade[0],
+        "upgrade_url": upgrade[1],
+    }
+
+
+def _write_holds(question: Question, chosen: Evaluation, changes: Changes) -> None:
+    """Reserve on every counter and take from every bucket."""
+    now, critical = question.now, question.task_class.critical
+    for rule, line, counter in chosen.lines:
+        hold, excuse = line.hold, line.excuse
+        posted = books.post(
+            counter,
+            rule.budget.limit,
+            reserved=hold,
+            reserve_reserved=line.reserve_hold,
+            granted=hold if excuse is Excuse.GRANTED else 0,
+            shadow=hold if excuse is Excuse.SHADOW else 0,
+            start_ns=rule.window(now.wall_ns)[0],
+            wall_ns=now.wall_ns,
+        )
+        books.write(changes, rule, line.key, posted, critical=critical, now=now)
+    for rate_line, full_ns in chosen.rates:
+        changes.puts.append((Family.RATES, rate_line.key, full_ns))
+
+
+def differing_field(stored: Reservation, ask: Ask) -> str | None:
+    """Name the first field in which a repeated ask differs from the stored one; None if none."""
+    return next(
+        (
+            name
+            for name in stored.ask.__struct_fields__
+            if getattr(stored.ask, name) != getattr(ask, name)
+        ),
+        None,
+    )

@@ -1,0 +1,406 @@
+"""Hold one candidate against every rule that matches it; consume nothing."""
+
+from collections.abc import Iterable
+
+from costd.engine import candidates as offers
+from costd.engine import keys
+from costd.engine.candidates import Candidate, Estimate
+from costd.engine.degrade import FULL_BP, Demands, drawable, steps_reached, utilisation_bp
+from costd.engine.ports import State
+from costd.engine.rate import available, take
+from costd.engine.rules import BudgetRule, Matching, RateRule, Rules, budget_amount, model_matches
+from costd.model.ask import Ask
+from costd.model.counter import EMPTY_COUNTER, Counter
+from costd.model.decision import NO_DIRECTIVES, Binding, Directives, Reason
+from costd.model.kill import KillMode, KillSwitch
+from costd.model.policy import ModelRule, TaskClass
+from costd.model.reservation import CounterLine, Excuse, RateLine
+from costd.model.time import NEVER_NS, Now
+
+
+class Evaluation:
+    """What became of one candidate; mutable while it is being evaluated, read-only after.
+
+    `reason` OK means that it fits. Otherwise `rejects_candidate` tells whether the next candidate
+    may be tried or the search ends here. `lines` and `rates` are what to hold if it wins.
+    """
+
+    __slots__ = (
+        "binding_rule", "candidate", "counter_key", "demands", "directives", "estimate", "lines",
+        "matching", "rates", "reason", "rejects_candidate", "threshold_bp", "tightest",
+        "tightest_bp", "tightest_key",
+    )  # fmt: skip
+
+    def __init__(self, candidate: Candidate) -> None:
+        self.candidate = candidate
+        self.reason = Reason.OK
+        self.rejects_candidate = False
+        self.binding_rule: BudgetRule | RateRule | ModelRule | KillSwitch | None = None
+        self.counter_key = b""
+        self.demands: Demands | None = None
+        self.directives: Directives = NO_DIRECTIVES
+        self.estimate = Estimate(0, None, None, None)
+        self.matching: Matching | None = None
+        self.lines: list[tuple[BudgetRule, CounterLine, Counter]] = []
+        self.rates: list[tuple[RateLine, int]] = []
+        self.tightest: BudgetRule | None = None
+        self.tightest_key = b""
+        self.tightest_bp = 0
+        self.threshold_bp = 0
+
+    def fail(
+        self,
+        reason: Reason,
+        rule: BudgetRule | RateRule | ModelRule | KillSwitch | None,
+        *,
+        rejects_candidate: bool = False,
+        key: bytes = b"",
+    ) -> "Evaluation":
+        """Note why the candidate does not fit."""
+        self.reason = reason
+        self.binding_rule = rule
+        self.rejects_candidate = rejects_candidate
+        self.counter_key = key
+        return self
+
+
+class Question:
+    """Everything that stays the same while an ask's candidates are evaluated."""
+
+    __slots__ = (
+        "ask",
+        "enforce_shadow",
+        "kills",
+        "now",
+        "rules",
+        "state",
+        "takes_steps",
+        "task_class",
+    )
+
+    def __init__(
+        self,
+        *,
+        rules: Rules,
+        state: State,
+        kills: Iterable[KillSwitch],
+        ask: Ask,
+        task_class: TaskClass,
+        now: Now,
+    ) -> None:
+        self.rules = rules
+        self.state = state
+        self.kills = kills
+        self.ask = ask
+        self.task_class = task_class
+        self.now = now
+        self.takes_steps = not task_class.critical or task_class.takes_steps
+        self.enforce_shadow = True
+        """Whether rules in shadow refuse; off when the real answer is found."""
+
+
+def evaluate(question: Question, candidate: Candidate) -> Evaluation:
+    """Hold a candidate against kill switches, model rules, rates and budgets, in this order.
+
+    Shape:   reads counters and buckets through `question.state`, writes nothing.
+    Ensures: a failing rule that names provider, model or tier rejects the candidate; any other
+             ends the search.
+    """
+    result = Evaluation(candidate)
+    kill = blocking_kill(question, candidate)
+    if kill is not None:
+        return result.fail(
+            Reason.KILL_SWITCH,
+            kill,
+            rejects_candidate=kill.mode is KillMode.MAX_TIER or kill.scope.names_candidate,
+        )
+    problem = _candidate_problem(question, candidate)
+    if problem is not None:
+        return result.fail(problem, None, rejects_candidate=problem is Reason.CONTEXT_TOO_LONG)
+    matching = result.matching = question.rules.matching(candidate.facts)
+    for rule in matching.model_rules:
+        if model_forbidden(rule, candidate) and _enforced(
+            question, rule.shadow or question.rules.policy.shadow
+        ):
+            return result.fail(Reason.MODEL_FORBIDDEN, rule, rejects_candidate=True)
+    if not matching.budgets and not _unmatched_allowed(question):
+        return result.fail(Reason.NO_BUDGET, None)
+    result.estimate = offers.estimate(question.rules, question.ask, question.task_class, candidate)
+    counters = _read_counters(question, result, matching)
+    if result.demands is not None:
+        _apply_demands(question, result)
+    if result.reason is Reason.OK and matching.rates:
+        _check_rates(question, result, matching)
+    if result.reason is Reason.OK:
+        _check_budgets(question, result, counters)
+    return result
+
+
+def blocking_kill(question: Question, candidate: Candidate) -> KillSwitch | None:
+    """Find an engaged kill switch that stops this candidate."""
+    for kill in question.kills:
+        if not kill.engaged(question.now.steady_ns) or not kill.scope.holds(candidate.facts):
+            continue
+        if kill.mode is KillMode.CRITICAL_ONLY and question.task_class.critical:
+            continue
+        if kill.mode is KillMode.MAX_TIER:
+            best = question.rules.tier_index.get(kill.max_tier, len(question.rules.tier_index))
+            if candidate.tier_index >= best:
+                continue
+        return kill
+    return None
+
+
+def _candidate_problem(question: Question, candidate: Candidate) -> Reason | None:
+    """Check what belongs to the candidate itself: is its price known, does the ask fit in it?"""
+    ask, rules = question.ask, question.rules
+    if candidate.price is None:
+        if (candidate.model or ask.estimated_cost_nusd is None) and not rules.policy.shadow:
+            return Reason.PRICE_UNKNOWN if candidate.model else Reason.NO_CANDIDATE
+        return None
+    if not offers.fits_context(ask, question.task_class, candidate):
+        return Reason.CONTEXT_TOO_LONG
+    return None
+
+
+def _enforced(question: Question, shadow: bool) -> bool:
+    return question.enforce_shadow or not shadow
+
+
+def _unmatched_allowed(question: Question) -> bool:
+    policy = question.rules.policy
+    return policy.unmatched_allow or (policy.shadow and not question.enforce_shadow)
+
+
+def model_forbidden(rule: ModelRule, candidate: Candidate) -> bool:
+    """Tell whether a model rule keeps this candidate from being used."""
+    provider, model = candidate.provider, candidate.model
+    if rule.allow and not model_matches(rule.allow, provider, model):
+        return True
+    return bool(rule.forbid) and model_matches(rule.forbid, provider, model)
+
+
+def _read_counters(
+    question: Question, result: Evaluation, matching: Matching
+) -> list[tuple[BudgetRule, bytes, Counter]]:
+    """Read each matching budget's counter and gather what its steps demand."""
+    facts, wall_ns = result.candidate.facts, question.now.wall_ns
+    critical, free = question.task_class.critical, not result.estimate.hold_nusd
+    read = question.state.counter
+    counters = []
+    for rule in matching.budgets:
+        budget = rule.budget
+        if budget.missing_deny and any(label not in facts for label in budget.per):
+            if _enforced(question, rule.shadow) and result.reason is Reason.OK:
+                result.fail(
+                    Reason.LABEL_MISSING, rule, rejects_candidate=budget.selector.names_candidate
+                )
+            continue
+        key = rule.counter_key(facts, wall_ns)
+        counter = read(key) or EMPTY_COUNTER
+        counters.append((rule, key, counter))
+        if not budget.steps or budget.limit is None or (free and budget.unit == "nusd"):
+            continue
+        limit, used = drawable(rule, counter, critical=critical)
+        if not rule.has_burn and used * FULL_BP < rule.first_step_bp * limit:
+            continue
+        if question.takes_steps and _enforced(question, rule.shadow):
+            reached = steps_reached(rule, used=used, limit=limit, wall_ns=wall_ns)
+            if reached:
+                if result.demands is None:
+                    result.demands = Demands()
+                result.demands.add(rule, reached)
+                if result.demands.deny is rule and result.reason is Reason.OK:
+                    result.fail(
+                        Reason.STEP_DENY,
+                        rule,
+                        key=key,
+                        rejects_candidate=budget.selector.names_candidate,
+                    )
+    return counters
+
+
+def _apply_demands(question: Question, result: Evaluation) -> None:
+    """Turn demands into directives; a shorter output also makes the hold smaller."""
+    assert result.demands is not None
+    directives = result.demands.directives
+    if directives is None:
+        return
+    cap = directives.max_output_tokens
+    if cap is not None:
+        shorter = offers.estimate(
+            question.rules, question.ask, question.task_class, result.candidate, cap
+        )
+        if result.estimate.output_tokens is not None and shorter == result.estimate:
+            directives = _without_output_cap(directives)
+        result.estimate = shorter
+    result.directives = directives
+
+
+def _without_output_cap(directives: Directives) -> Directives:
+    """Drop a bound that the ask already keeps, so that nothing is called degraded by it."""
+    return Directives(
+        max_retries=directives.max_retries,
+        compression=directives.compression,
+        cache=directives.cache,
+        batch=directives.batch,
+    )
+
+
+def rate_units(rate_unit: str, estimate: Estimate) -> int | None:
+    """How much of a bucket this ask takes; None where the ask does not say."""
+    if rate_unit == "requests":
+        return 1
+    if rate_unit == "nusd":
+        return estimate.hold_nusd
+    prompt, output = estimate.prompt_tokens, estimate.output_tokens
+    if rate_unit == "prompt_tokens":
+        return prompt
+    if rate_unit == "output_tokens":
+        return output
+    return None if prompt is None or output is None else prompt + output
+
+
+def _check_rates(question: Question, result: Evaluation, matching: Matching) -> None:
+    facts, steady_ns = result.candidate.facts, question.now.steady_ns
+    read = question.state.rate
+    for rule in matching.rates:
+        rate = rule.rate
+        names_candidate = rate.selector.names_candidate
+        enforced = not rule.shadow or question.enforce_shadow
+        if rate.missing_deny and any(label not in facts for label in rate.per):
+            if enforced:
+                result.fail(Reason.LABEL_MISSING, rule, rejects_candidate=names_candidate)
+                return
+            continue
+        units = rate_units(rate.unit, result.estimate)
+        if units is None:
+            if enforced:
+                result.fail(Reason.ESTIMATE_MISSING, rule, rejects_candidate=names_candidate)
+                return
+            continue
+        if not units:
+            continue
+        key = rule.bucket_key(facts)
+        fits, full_ns = take(rate, read(key), units, steady_ns)
+        if fits:
+            line = RateLine(key, rate.unit, units, rate.interval_ns, rate.amount)
+            result.rates.append((line, full_ns))
+        elif enforced:
+            result.fail(Reason.RATE_LIMITED, rule, key=key, rejects_candidate=names_candidate)
+            return
+
+
+def _check_budgets(
+    question: Question, result: Evaluation, counters: list[tuple[BudgetRule, bytes, Counter]]
+) -> None:
+    """settled + reserved + hold <= limit, for every budget; see also the tightest of them."""
+    cost_nusd, _, prompt, output = result.estimate
+    tokens = None if prompt is None or output is None else prompt + output
+    critical = question.task_class.critical
+    for rule, key, counter in counters:
+        budget = rule.budget
+        unit = budget.unit
+        if unit == "tokens" and tokens is None:
+            if budget.limit is not None and _enforced(question, rule.shadow):
+                result.fail(
+                    Reason.ESTIMATE_MISSING, rule, rejects_candidate=budget.selector.names_candidate
+                )
+                return
+        hold = budget_amount(unit, cost_nusd=cost_nusd, tokens=tokens or 0)
+        if budget.limit is None or (not hold and unit == "nusd"):
+            # It only tracks, or the call is free: money budgets do not apply.
+            result.lines.append((rule, CounterLine(key, unit, hold), counter))
+            continue
+        used = counter.settled + counter.reserved
+        fits = used + hold <= budget.limit
+        limit, drawn, from_reserve = budget.limit, used, 0
+        if budget.reserve:
+            limit, drawn = drawable(rule, counter, critical=critical)
+            if critical:
+                general = used - counter.reserve_settled - counter.reserve_reserved
+                from_reserve = hold - min(hold, max(0, budget.limit - budget.reserve - general))
+            else:
+                fits = fits and drawn + hold <= limit
+        if fits:
+            line = CounterLine(key, unit, hold, from_reserve)
+        elif question.enforce_shadow or not rule.shadow:
+            result.fail(
+                Reason.BUDGET_EXHAUSTED,
+                rule,
+                key=key,
+                rejects_candidate=budget.selector.names_candidate,
+            )
+            share = utilisation_bp(drawn, limit)
+            if share >= result.tightest_bp:
+                _note_tightest(result, rule, key, share)
+            return
+        else:
+            line = CounterLine(key, unit, hold, 0, Excuse.SHADOW)
+        result.lines.append((rule, line, counter))
+        share = (drawn + hold) * FULL_BP // limit if limit > 0 else FULL_BP
+        if share >= result.tightest_bp:
+            _note_tightest(result, rule, key, share)
+
+
+def _note_tightest(result: Evaluation, rule: BudgetRule, key: bytes, share: int) -> None:
+    result.tightest, result.tightest_key, result.tightest_bp = rule, key, share
+    if share >= rule.first_step_bp:
+        result.threshold_bp = max(
+            step.at_bp
+            for step in rule.budget.steps
+            if step.at_bp is not None and step.at_bp <= share
+        )
+    else:
+        result.threshold_bp = 0
+
+
+def binding_of(question: Question, result: Evaluation) -> Binding | None:
+    """Describe the rule that made the candidate fail, for the caller."""
+    rule, now = result.binding_rule, question.now
+    if isinstance(rule, BudgetRule):
+        return budget_binding(question, rule, result)
+    if isinstance(rule, RateRule):
+        rate = rule.rate
+        full_ns = question.state.rate(result.counter_key)
+        _, full_after = take(
+            rate, full_ns, rate_units(rate.unit, result.estimate) or 0, now.steady_ns
+        )
+        burst_ns = take(rate, None, rate.burst, 0)[1]
+        never = (rate_units(rate.unit, result.estimate) or 0) > rate.burst
+        free = available(rate, full_ns, now.steady_ns)
+        return Binding(
+            rule=rate.rate_id,
+            kind="rate",
+            unit=rate.unit,
+            limit=rate.burst,
+            used=rate.burst - free,
+            key=keys.shown(keys.per_key(rate.per, result.candidate.facts)) if rate.per else "",
+            resets_ns=0 if never else now.wall_ns + max(0, full_after - burst_ns - now.steady_ns),
+        )
+    if isinstance(rule, ModelRule):
+        return Binding(rule=rule.rule_id, kind="model_rule")
+    if isinstance(rule, KillSwitch):
+        return Binding(rule=rule.kill_id, kind="kill_switch", resets_ns=rule.releases_ns)
+    return None
+
+
+def budget_binding(question: Question, rule: BudgetRule, result: Evaluation) -> Binding:
+    """Describe a budget's level as the class at hand sees it."""
+    budget, facts = rule.budget, result.candidate.facts
+    start_ns, end_ns = rule.window(question.now.wall_ns)
+    counter = question.state.counter(rule.counter_key(facts, question.now.wall_ns)) or EMPTY_COUNTER
+    limit, used = 0, counter.used
+    if budget.limit is not None:
+        limit, used = drawable(rule, counter, critical=question.task_class.critical)
+    return Binding(
+        rule=budget.budget_id,
+        kind="budget",
+        limit=limit,
+        used=used,
+        unit=budget.unit,
+        key=keys.shown(keys.per_key(budget.per, facts)) if budget.per else "",
+        window_start_ns=start_ns,
+        window_end_ns=0 if end_ns == NEVER_NS else end_ns,
+        resets_ns=0 if end_ns == NEVER_NS else end_ns,
+    )

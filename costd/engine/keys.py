@@ -1,0 +1,79 @@
+"""Where things stand in the store: big-endian keys that begin with what they are deleted by."""
+
+from collections.abc import Mapping
+from hashlib import blake2b
+
+from costd.model.policy import Budget, Rate
+from costd.model.time import NEVER_NS
+
+NO_LABEL = "(none)"
+"""Stands for a missing `per` label, under one shared counter."""
+
+TAG_BYTES = 8
+SEPARATOR = "\x1f"
+
+
+def reservation_id(caller: str, ask_id: str) -> bytes:
+    """Derive a reservation's id: the same ask of the same caller is the same reservation."""
+    return blake2b(f"{caller}\0{ask_id}".encode(), digest_size=16).digest()
+
+
+def budget_tag(budget: Budget) -> bytes:
+    """Identify a budget's counters: its id, window, unit and per, not its limit or steps."""
+    window = budget.window
+    return _tag(
+        "budget",
+        budget.budget_id,
+        window.kind,
+        window.time_zone,
+        str(window.week_starts),
+        budget.unit,
+        *budget.per,
+    )
+
+
+def rate_tag(rate: Rate) -> bytes:
+    """Identify a rate's buckets: its id, unit and per, not its amount or burst."""
+    return _tag("rate", rate.rate_id, rate.unit, *rate.per)
+
+
+def _tag(*parts: str) -> bytes:
+    return blake2b("\0".join(parts).encode(), digest_size=TAG_BYTES).digest()
+
+
+def per_key(per: tuple[str, ...], facts: Mapping[str, str]) -> str:
+    """Write the `per` values of an ask: `user=ann`, joined by a separator labels cannot hold."""
+    if len(per) == 1:
+        name = per[0]
+        return f"{name}={facts.get(name, NO_LABEL)}"
+    return SEPARATOR.join(f"{name}={facts.get(name, NO_LABEL)}" for name in per)
+
+
+def shown(key: str) -> str:
+    """Write a per key for people."""
+    return key.replace(SEPARATOR, ", ")
+
+
+def window_prefix(end_ns: int, tag: bytes) -> bytes:
+    """Begin a counter's key; window end first, so that ended windows leave by range."""
+    return end_ns.to_bytes(8, "big") + tag
+
+
+def split_counter_key(key: bytes) -> tuple[int, bytes, str]:
+    """Take a counter's key apart into window end, budget tag and per key."""
+    return int.from_bytes(key[:8], "big"), key[8:16], key[16:].decode()
+
+
+def due_key(due_ns: int, identity: bytes) -> bytes:
+    """Order reservations by when the sweeper must look at them."""
+    return min(due_ns, NEVER_NS).to_bytes(8, "big") + identity
+
+
+def sequence_key(sequence: int) -> bytes:
+    """Order appended records."""
+    return sequence.to_bytes(8, "big")
+
+
+def digest(text: str) -> bytes:
+    """Shorten a text to eight bytes that stand for it in a key."""
+    return blake2b(text.encode(), digest_size=TAG_BYTES).digest()

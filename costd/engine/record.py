@@ -1,0 +1,110 @@
+"""Charge spend that nobody asked for: past the limit if need be, into `unadmitted`."""
+
+from costd.engine import books, keys
+from costd.engine.changes import Changes, Family
+from costd.engine.evaluate import Question
+from costd.engine.resolve import Ledgered, Report
+from costd.engine.rules import budget_amount
+from costd.model.counter import EMPTY_COUNTER
+from costd.model.decision import Decision, Reason, Verdict
+from costd.model.events import UsageEvent
+from costd.model.price import Price
+from costd.model.reservation import CounterLine, Reservation, ReservationState
+
+
+def record(
+    question: Question,
+    report: Report,
+    books_of: Ledgered,
+    *,
+    caller: str,
+    happened_ns: int,
+    price: Price | None,
+) -> tuple[Reservation, Changes]:
+    """Charge a call that was not admitted, on the budgets that would have matched it.
+
+    Shape:   `question.ask.ask_id` is the record id; writes a reservation that is settled already,
+             so that repeating the record finds it.
+    Ensures: counts in the windows of `happened_ns`; consumes no rate.
+    """
+    ask, rules, now = question.ask, question.rules, books_of.now
+    tier_index = rules.tier_of(report.provider, report.model)
+    tier = rules.policy.tiers[tier_index].name if tier_index is not None else ask.tier
+    facts = {
+        **ask.labels,
+        "task_class": question.task_class.name,
+        "provider": report.provider,
+        "model": report.model,
+        "tier": tier,
+    }
+    tokens = report.usage.total_tokens if report.usage else 0
+    changes, lines = Changes(), []
+    for rule in rules.matching(facts).budgets:
+        unit = rule.budget.unit
+        amount = budget_amount(unit, cost_nusd=report.cost_nusd, tokens=tokens)
+        start_ns, _ = rule.window(happened_ns)
+        key = rule.counter_key(facts, happened_ns)
+        posted = books.post(
+            question.state.counter(key) or EMPTY_COUNTER,
+            rule.budget.limit,
+            settled=amount,
+            unadmitted=amount,
+            start_ns=start_ns,
+            wall_ns=now.wall_ns,
+        )
+        books.write(changes, rule, key, posted, critical=question.task_class.critical, now=now)
+        lines.append(CounterLine(key, unit, 0))
+    identity = keys.reservation_id(caller, ask.ask_id)
+    decision = Decision(
+        verdict=Verdict.ALLOW,
+        reason=Reason.OK,
+        ask_id=ask.ask_id,
+        reservation_id=identity,
+        tier=tier,
+        provider=report.provider,
+        model=report.model,
+        policy_revision=rules.policy.revision,
+        price_id=price.price_id if price else "",
+        price=price.source if price else None,
+    )
+    stored = Reservation(
+        reservation_id=identity,
+        caller=caller,
+        ask=ask,
+        decision=decision,
+        state=ReservationState.SETTLED,
+        counters=tuple(lines),
+        rates=(),
+        hold_nusd=0,
+        ceiling_nusd=None,
+        admitted_ns=happened_ns,
+        admitted_steady_ns=now.steady_ns,
+        due_ns=now.steady_ns + max(books_of.closed_keep_ns, rules.policy.late_settle_ns),
+        reported=report.usage,
+        cost_nusd=report.cost_nusd,
+        closed_ns=now.wall_ns,
+    )
+    changes.puts.append((Family.RESERVATIONS, identity, stored))
+    changes.puts.append((Family.DUE, keys.due_key(stored.due_ns, identity), b""))
+    changes.usage.append(
+        UsageEvent(
+            reservation_id=identity,
+            ask=ask,
+            tier=tier,
+            provider=report.provider,
+            model=report.model,
+            cost_nusd=report.cost_nusd,
+            hold_nusd=0,
+            admitted_ns=happened_ns,
+            settled_ns=now.wall_ns,
+            usage=report.usage,
+            price=decision.price,
+            price_id=decision.price_id,
+            reason=0,
+            closed_as="recorded",
+            duration_ns=report.duration_ns,
+            outcome=report.outcome,
+            retry_count=report.retry_count,
+        )
+    )
+    return stored, changes

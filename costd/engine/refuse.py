@@ -1,0 +1,146 @@
+"""Say why not, and what would pass instead."""
+
+from costd.engine import candidates as offers
+from costd.engine.degrade import drawable
+from costd.engine.evaluate import Evaluation, Question, evaluate, rate_units
+from costd.engine.rate import available
+from costd.engine.rules import RateRule
+from costd.model.counter import EMPTY_COUNTER
+from costd.model.decision import Binding, Reason, WouldPass
+from costd.model.money import format_nusd
+
+_OFFERS_MAX = 3
+_LIMITS = frozenset({Reason.BUDGET_EXHAUSTED, Reason.RATE_LIMITED})
+
+
+def would_pass(
+    question: Question, refused: Evaluation, asked: offers.Candidate
+) -> tuple[WouldPass, ...]:
+    """List what would be admitted now: a smaller amount, or cheaper candidates.
+
+    Shape:   evaluates candidates again, consuming nothing; at most three offers.
+    """
+    found = []
+    if refused.reason in _LIMITS:
+        amount = largest_amount(question, asked)
+        if amount:
+            found.append(
+                WouldPass(
+                    tier=asked.tier, provider=asked.provider, model=asked.model, amount_nusd=amount
+                )
+            )
+    if (
+        refused.reason in _LIMITS
+        or refused.rejects_candidate
+        or refused.reason is Reason.PRICE_UNKNOWN
+    ):
+        for candidate in offers.cheaper_candidates(
+            question.rules, question.ask, question.task_class, question.now, asked=asked
+        ):
+            if len(found) >= _OFFERS_MAX:
+                break
+            if evaluate(question, candidate).reason is Reason.OK:
+                found.append(
+                    WouldPass(
+                        tier=candidate.tier, provider=candidate.provider, model=candidate.model
+                    )
+                )
+    return tuple(found)
+
+
+def largest_amount(question: Question, candidate: offers.Candidate) -> int:
+    """Find the largest hold that every money rule would let this candidate make now; 0 if none.
+
+    Zero as well where a rule in other units refuses, because no amount of money helps there.
+    """
+    facts, now = candidate.facts, question.now
+    matching = question.rules.matching(facts)
+    estimate = offers.estimate(question.rules, question.ask, question.task_class, candidate)
+    room = estimate.hold_nusd
+    for rule in matching.budgets:
+        if rule.budget.limit is None or rule.shadow:
+            continue
+        counter = question.state.counter(rule.counter_key(facts, now.wall_ns)) or EMPTY_COUNTER
+        limit, used = drawable(rule, counter, critical=question.task_class.critical)
+        left = max(0, min(limit - used, rule.budget.limit - counter.used))
+        if rule.budget.unit == "nusd":
+            room = min(room, left)
+        elif left < _needed(rule.budget.unit, estimate):
+            return 0
+    for rate_rule in matching.rates:
+        room = _room_in_bucket(question, rate_rule, candidate, estimate, room)
+    return room
+
+
+def _needed(unit: str, estimate: offers.Estimate) -> int:
+    if unit == "calls":
+        return 1
+    return (estimate.prompt_tokens or 0) + (estimate.output_tokens or 0)
+
+
+def _room_in_bucket(
+    question: Question,
+    rule: RateRule,
+    candidate: offers.Candidate,
+    estimate: offers.Estimate,
+    room: int,
+) -> int:
+    if rule.shadow:
+        return room
+    full_ns = question.state.rate(rule.bucket_key(candidate.facts))
+    free = available(rule.rate, full_ns, question.now.steady_ns)
+    if rule.rate.unit == "nusd":
+        return min(room, free)
+    return room if free >= (rate_units(rule.rate.unit, estimate) or 0) else 0
+
+
+def describe(reason: Reason, binding: Binding | None, asked: offers.Candidate) -> str:
+    """Say in one sentence why an ask was refused or degraded."""
+    name = f"{asked.provider}/{asked.model}".strip("/")
+    subject = _subject(binding)
+    match reason:
+        case Reason.BUDGET_EXHAUSTED:
+            text = f"{subject} has too little left: {_level(binding)}"
+        case Reason.RATE_LIMITED:
+            text = f"{subject} has not refilled enough: {_level(binding)}"
+        case Reason.STEP_DENY:
+            text = f"{subject} has reached its deny step: {_level(binding)}"
+        case Reason.STEP:
+            text = (
+                f"{subject} has reached a step that asks for something cheaper: {_level(binding)}"
+            )
+        case Reason.KILL_SWITCH:
+            text = f"{subject} is engaged"
+        case Reason.MODEL_FORBIDDEN:
+            text = f"{subject} forbids {name}"
+        case Reason.NO_BUDGET:
+            text = "no budget matches this ask and the policy denies those; add a budget or `unmatched: allow`"
+        case Reason.LABEL_MISSING:
+            text = f"{subject} counts per a label that this ask lacks"
+        case Reason.PRICE_UNKNOWN:
+            text = (
+                f"nobody knows what {name} costs; add it to the policy's prices "
+                "or set `unknown_price: {assume: …}`"
+            )
+        case Reason.ESTIMATE_MISSING:
+            text = f"{subject} counts tokens; state prompt_tokens and max_output_tokens"
+        case Reason.CONTEXT_TOO_LONG:
+            text = f"prompt and output together do not fit {name}'s context window"
+        case _:
+            text = f"no model of tier {asked.tier or '(none)'} is acceptable to the caller"
+    return text
+
+
+def _subject(binding: Binding | None) -> str:
+    if binding is None:
+        return ""
+    kind = binding.kind.replace("_", " ")
+    return f"{kind} {binding.rule}{f' ({binding.key})' if binding.key else ''}"
+
+
+def _level(binding: Binding | None) -> str:
+    if binding is None:
+        return ""
+    if binding.unit == "nusd":
+        return f"{format_nusd(binding.used)} of {format_nusd(binding.limit)} used"
+    return f"{binding.used:,} of {binding.limit:,} {binding.unit} used"

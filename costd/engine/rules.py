@@ -1,0 +1,188 @@
+"""A policy made ready to decide: rules found by label, windows remembered."""
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import Generic, NamedTuple, TypeVar
+
+from costd.engine import keys
+from costd.engine.ports import Prices
+from costd.engine.window import window_bounds
+from costd.model.labels import Facts, Selector
+from costd.model.policy import Budget, ModelRule, PolicySet, Rate
+
+_MEMO_MAX = 8192
+_MEMO_KEYS_MAX = 16
+
+Rule = TypeVar("Rule")
+
+
+class BudgetRule:
+    """A budget with its counter tag and the window it was last asked about."""
+
+    __slots__ = (
+        "_end",
+        "_prefix",
+        "_start",
+        "budget",
+        "first_step_bp",
+        "has_burn",
+        "shadow",
+        "tag",
+    )
+
+    def __init__(self, budget: Budget, *, shadow: bool = False) -> None:
+        self.budget = budget
+        self.tag = keys.budget_tag(budget)
+        self.shadow = budget.shadow or shadow
+        self.first_step_bp = min(
+            (step.at_bp for step in budget.steps if step.at_bp is not None), default=2**62
+        )
+        self.has_burn = any(step.burn_bp is not None for step in budget.steps)
+        self._start = self._end = 0
+        self._prefix = b""
+
+    def window(self, wall_ns: int) -> tuple[int, int]:
+        """Find the window in force; remembered, because it rarely changes."""
+        if not self._start <= wall_ns < self._end:
+            self._start, self._end = window_bounds(self.budget.window, wall_ns)
+            self._prefix = keys.window_prefix(self._end, self.tag)
+        return self._start, self._end
+
+    def counter_key(self, facts: Facts, wall_ns: int) -> bytes:
+        """Make the key of the counter these facts count under now."""
+        if not self._start <= wall_ns < self._end:
+            self.window(wall_ns)
+        per = self.budget.per
+        return self._prefix + keys.per_key(per, facts).encode() if per else self._prefix
+
+
+class RateRule:
+    """A rate with its bucket tag."""
+
+    __slots__ = ("rate", "shadow", "tag")
+
+    def __init__(self, rate: Rate, *, shadow: bool = False) -> None:
+        self.rate = rate
+        self.tag = keys.rate_tag(rate)
+        self.shadow = rate.shadow or shadow
+
+    def bucket_key(self, facts: Facts) -> bytes:
+        """Make the key of the bucket these facts draw from."""
+        per = self.rate.per
+        return self.tag + keys.per_key(per, facts).encode() if per else self.tag
+
+
+class Matching(NamedTuple):
+    """The rules whose selectors hold for some facts."""
+
+    budgets: tuple[BudgetRule, ...]
+    rates: tuple[RateRule, ...]
+    model_rules: tuple[ModelRule, ...]
+
+
+class _Anchors(Generic[Rule]):
+    """Finds the rules that may match without looking at those that cannot.
+
+    A rule waits under one of the label values it needs; only rules that need none are always
+    looked at. This is why an admit does not grow with the budgets it does not match.
+    """
+
+    def __init__(self, rules: Iterable[tuple[Selector, Rule]]) -> None:
+        self._always: list[tuple[int, Selector, Rule]] = []
+        self._anchored: dict[tuple[str, str], list[tuple[int, Selector, Rule]]] = {}
+        for order, (selector, rule) in enumerate(rules):
+            anchor = next((m for m in selector.matches if m.values and not m.negated), None)
+            if anchor is None:
+                self._always.append((order, selector, rule))
+                continue
+            for value in anchor.values:
+                self._anchored.setdefault((anchor.key, value), []).append((order, selector, rule))
+
+    def matching(self, facts: Facts) -> tuple[Rule, ...]:
+        found = [entry for entry in self._always if entry[1].holds(facts)]
+        if self._anchored:
+            for item in facts.items():
+                for entry in self._anchored.get(item, ()):
+                    if entry[1].holds(facts):
+                        found.append(entry)  # noqa: PERF401 - a comprehension hides the lookup
+        return tuple(rule for _, _, rule in sorted(found, key=lambda entry: entry[0]))
+
+
+class Rules:
+    """One policy revision, compiled. Immutable but for what it remembers."""
+
+    def __init__(self, policy: PolicySet, prices: Prices) -> None:
+        self.policy = policy
+        self.prices = prices
+        self.tier_index = {tier.name: index for index, tier in enumerate(policy.tiers)}
+        self._tier_of: dict[tuple[str, str], int] = {}
+        for index, tier in enumerate(policy.tiers):
+            for ref in tier.models:
+                # An ask without a provider means any; a policy's model without one means all.
+                for provider in {ref.provider or "*", ""}:
+                    self._tier_of.setdefault((provider, ref.model), index)
+        self.budgets = {
+            rule.tag: rule for rule in (BudgetRule(b, shadow=policy.shadow) for b in policy.budgets)
+        }
+        rates = [RateRule(rate, shadow=policy.shadow) for rate in policy.rates]
+        self.has_shadow = (
+            policy.shadow
+            or any(rule.shadow for rule in self.budgets.values())
+            or any(rule.shadow for rule in rates)
+            or any(rule.shadow for rule in policy.model_rules)
+        )
+        self._budgets = _Anchors(
+            (r.budget.selector, r) for r in self.budgets.values() if r.budget.active
+        )
+        self._rates = _Anchors((rule.rate.selector, rule) for rule in rates)
+        self._model_rules = _Anchors((rule.selector, rule) for rule in policy.model_rules)
+        selectors = [
+            *(budget.selector for budget in policy.budgets),
+            *(rate.selector for rate in policy.rates),
+            *(rule.selector for rule in policy.model_rules),
+        ]
+        self._read_keys = tuple(
+            sorted({match.key for selector in selectors for match in selector.matches})
+        )
+        self._read_set = frozenset(self._read_keys)
+        self._memo: dict[tuple[object, ...], Matching] = {}
+
+    def matching(self, facts: Facts) -> Matching:
+        """Find every rule whose selector holds; the same facts are looked up once."""
+        if len(self._read_keys) <= _MEMO_KEYS_MAX:
+            seen: tuple[object, ...] = tuple(map(facts.get, self._read_keys))
+        else:
+            seen = tuple(item for item in facts.items() if item[0] in self._read_set)
+        matching = self._memo.get(seen)
+        if matching is None:
+            matching = Matching(
+                self._budgets.matching(facts),
+                self._rates.matching(facts),
+                self._model_rules.matching(facts),
+            )
+            if len(self._memo) >= _MEMO_MAX:
+                self._memo.clear()
+            self._memo[seen] = matching
+        return matching
+
+    def tier_of(self, provider: str, model: str) -> int | None:
+        """Find the best tier that lists this model."""
+        return self._tier_of.get((provider, model), self._tier_of.get(("*", model)))
+
+
+def model_matches(patterns: tuple[str, ...], provider: str, model: str) -> bool:
+    """Tell whether a model is one of these: `model`, `provider/model`, with `*` for anything."""
+    return any(_pattern_matches(pattern, provider, model) for pattern in patterns)
+
+
+@lru_cache(maxsize=8192)
+def _pattern_matches(pattern: str, provider: str, model: str) -> bool:
+    return fnmatchcase(f"{provider}/{model}", pattern) or fnmatchcase(model, pattern)
+
+
+def budget_amount(unit: str, *, cost_nusd: int, tokens: int) -> int:
+    """How much of a budget's unit one call counts."""
+    if unit == "nusd":
+        return cost_nusd
+    return tokens if unit == "tokens" else 1

@@ -1,0 +1,389 @@
+"""Proto ↔ model, field by field. Nothing is decided here."""
+
+from typing import Any
+
+from costd.engine import keys
+from costd.engine.explain import CandidateReport, Explanation
+from costd.engine.resolve import Report
+from costd.errors import InvalidAsk
+from costd.model.ask import Ask
+from costd.model.decision import NO_DIRECTIVES, Binding, Decision, Directives, WouldPass
+from costd.model.events import Alert, AuditRecord, UsageEvent
+from costd.model.grant import GrantUse
+from costd.model.kill import KillSwitch
+from costd.model.labels import Match, Selector
+from costd.model.price import PriceSource
+from costd.model.reservation import Reservation, ReservationState
+from costd.model.time import NS_PER_S
+from costd.model.usage import CallOutcome, Usage
+from costd.wire.pb import admission_pb2 as pb
+from costd.wire.pb import control_pb2 as cpb
+
+_DURATION_S_MAX = 10 * 365 * 86_400
+
+
+def ask_from_pb(request: pb.AdmitRequest) -> Ask:
+    """Read an ask; the grant is represented by its digest only."""
+    grant = request.override_grant
+    return Ask(
+        ask_id=request.ask_id,
+        task_class=request.task_class,
+        labels=dict(request.labels),
+        estimated_cost_nusd=(
+            request.estimated_cost_nusd if request.HasField("estimated_cost_nusd") else None
+        ),
+        prompt_tokens=request.prompt_tokens if request.HasField("prompt_tokens") else None,
+        max_output_tokens=(
+            request.max_output_tokens if request.HasField("max_output_tokens") else None
+        ),
+        provider=request.provider,
+        model=request.model,
+        tier=request.tier,
+        acceptable_models=tuple(request.acceptable_models),
+        grant_digest=keys.digest(grant).hex() if grant else "",
+        ttl_ns=duration_ns(request, "ttl"),
+        batch=request.batch,
+        cost_kind=request.cost_kind,
+        units=dict(request.units),
+    )
+
+
+def duration_ns(message: Any, field: str) -> int:
+    """Read a duration, 0 if it is not set.
+
+    Errors:  InvalidAsk for one that is negative or past ten years.
+    """
+    if not message.HasField(field):
+        return 0
+    duration = getattr(message, field)
+    if not 0 <= duration.seconds <= _DURATION_S_MAX or duration.nanos < 0:
+        raise InvalidAsk(f"{field} must lie between 0 and {_DURATION_S_MAX} seconds")
+    return int(duration.seconds) * NS_PER_S + int(duration.nanos)
+
+
+def decision_to_pb(
+    decision: Decision, state: ReservationState | None, *, replayed: bool
+) -> pb.Decision:
+    """Write a decision; optional parts only where they say something."""
+    message = pb.Decision(
+        verdict=int(decision.verdict),  # type: ignore[arg-type]
+        reason=int(decision.reason),  # type: ignore[arg-type]
+        ask_id=decision.ask_id,
+        reservation_id=decision.reservation_id.hex(),
+        tier=decision.tier,
+        provider=decision.provider,
+        model=decision.model,
+        asked_tier=decision.asked_tier,
+        hold_nusd=decision.hold_nusd,
+        expires_ns=decision.expires_ns,
+        tightest_budget=decision.tightest_budget,
+        tightest_key=decision.tightest_key,
+        utilisation_bp=decision.utilisation_bp,
+        threshold_bp=decision.threshold_bp,
+        policy_revision=decision.policy_revision,
+        source="daemon",
+    )
+    if decision.ceiling_nusd is not None:
+        message.ceiling_nusd = decision.ceiling_nusd
+    if decision.price is not None:
+        _price_source(message.price, decision.price, decision.price_id)
+    if state is not None:
+        message.state = int(state)  # type: ignore[assignment]
+    if decision.directives is not NO_DIRECTIVES:
+        directives_to_pb(message.directives, decision.directives)
+    if replayed:
+        message.replayed = True
+    _rare_fields(message, decision)
+    return message
+
+
+def _rare_fields(message: pb.Decision, decision: Decision) -> None:
+    """Fields that a plain allow does not have."""
+    if decision.binding is not None:
+        binding_to_pb(message.binding, decision.binding)
+    if decision.message:
+        message.message = decision.message
+    if decision.would_pass:
+        message.would_pass.extend(map(_would_pass, decision.would_pass))
+    if decision.upgrade_text or decision.upgrade_url:
+        message.upgrade_text, message.upgrade_url = decision.upgrade_text, decision.upgrade_url
+    if decision.grant_refusal:
+        message.grant_refusal = decision.grant_refusal  # type: ignore[assignment]
+    if decision.grant_id:
+        message.grant_id = decision.grant_id
+    if decision.shadow_verdict:
+        message.shadow_verdict = decision.shadow_verdict  # type: ignore[assignment]
+        message.shadow_reason = decision.shadow_reason  # type: ignore[assignment]
+
+
+def _would_pass(offer: WouldPass) -> pb.WouldPass:
+    return pb.WouldPass(
+        tier=offer.tier, provider=offer.provider, model=offer.model, amount_nusd=offer.amount_nusd
+    )
+
+
+def _price_source(message: pb.PriceSource, source: PriceSource, price_id: str) -> None:
+    message.source, message.version = source.source, source.version
+    message.provider, message.model = source.provider, source.model
+    message.price_id = price_id
+    if source.assumed:
+        message.assumed = True
+
+
+def directives_to_pb(message: pb.Directives, directives: Directives) -> None:
+    """Write directives; unset ones ask for nothing."""
+    message.SetInParent()
+    if directives.max_output_tokens is not None:
+        message.max_output_tokens = directives.max_output_tokens
+    if directives.max_retries is not None:
+        message.max_retries = directives.max_retries
+    message.compression, message.cache = directives.compression, directives.cache
+    message.batch, message.stop = directives.batch, directives.stop
+
+
+def binding_to_pb(message: pb.Binding, binding: Binding) -> None:
+    """Write the rule that decided."""
+    for name in binding.__struct_fields__:
+        setattr(message, name, getattr(binding, name))
+
+
+def usage_from_pb(message: pb.Usage) -> Usage:
+    """Read usage; absent stays unknown, zero stays zero."""
+
+    def known(name: str) -> int | None:
+        return getattr(message, name) if message.HasField(name) else None
+
+    return Usage(
+        prompt_tokens=known("prompt_tokens"),
+        cached_tokens=known("cached_tokens"),
+        cache_write_tokens=known("cache_write_tokens"),
+        output_tokens=known("output_tokens"),
+        reasoning_tokens=known("reasoning_tokens"),
+        units=dict(message.units),
+    )
+
+
+def usage_to_pb(usage: Usage) -> pb.Usage:
+    """Write usage."""
+    return pb.Usage(
+        prompt_tokens=usage.prompt_tokens,
+        cached_tokens=usage.cached_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        output_tokens=usage.output_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        units=usage.units,
+    )
+
+
+def report_from_pb(request: pb.SettleRequest | pb.RecordRequest) -> Report:
+    """Read what a caller says of a finished call; an explicit cost goes to `cost_nusd`."""
+    if request.retry_count < 0:
+        raise InvalidAsk("retry_count must not be negative")
+    return Report(
+        cost_nusd=request.cost_nusd if request.HasField("cost_nusd") else 0,
+        usage=usage_from_pb(request.usage) if request.HasField("usage") else None,
+        duration_ns=duration_ns(request, "duration"),
+        outcome=_outcome(request.outcome),
+        retry_count=request.retry_count,
+        provider=request.provider,
+        model=request.model,
+    )
+
+
+def _outcome(number: int) -> CallOutcome:
+    try:
+        return CallOutcome(number)
+    except ValueError as error:
+        raise InvalidAsk(f"outcome {number} is not one of Outcome's values") from error
+
+
+def record_ask_from_pb(request: pb.RecordRequest) -> Ask:
+    """Read the ask that a record stands for; its id is the record's."""
+    return Ask(
+        ask_id=request.record_id,
+        task_class=request.task_class,
+        labels=dict(request.labels),
+        provider=request.provider,
+        model=request.model,
+        batch=request.batch,
+        cost_kind=request.cost_kind,
+    )
+
+
+def settlement_to_pb(closed: Reservation, *, replayed: bool, late: bool) -> pb.Settlement:
+    """Write how a reservation was closed."""
+    message = pb.Settlement(
+        reservation_id=closed.reservation_id.hex(),
+        state=int(closed.state),  # type: ignore[arg-type]
+        cost_nusd=closed.cost_nusd,
+        hold_nusd=closed.hold_nusd,
+        overrun_nusd=max(0, closed.cost_nusd - closed.hold_nusd) if closed.admitted_as_ask else 0,
+        replayed=replayed,
+        late=late,
+    )
+    if closed.decision.price is not None:
+        _price_source(message.price, closed.decision.price, closed.decision.price_id)
+    return message
+
+
+def reservation_id_from_text(text: str) -> bytes:
+    """Read a reservation's id.
+
+    Errors:  InvalidAsk for text that is no id.
+    """
+    try:
+        return bytes.fromhex(text)
+    except ValueError as error:
+        raise InvalidAsk(f"reservation_id {text[:80]!r} is not one: 32 hex digits") from error
+
+
+def explanation_to_pb(explanation: Explanation) -> pb.Explanation:
+    """Write an explanation."""
+    message = pb.Explanation(
+        decision=decision_to_pb(explanation.decision, None, replayed=False)
+    )
+    # Explaining holds nothing, so there is no reservation to name.
+    message.decision.reservation_id = ""
+    message.candidates.extend(map(_candidate_report, explanation.candidates))
+    return message
+
+
+def _candidate_report(report: CandidateReport) -> pb.CandidateReport:
+    message = pb.CandidateReport(
+        tier=report.tier,
+        provider=report.provider,
+        model=report.model,
+        hold_nusd=report.hold_nusd,
+        outcome=report.outcome,
+        why=report.why,
+    )
+    for rule in report.rules:
+        line = message.rules.add(passed=rule.passed, reason=int(rule.reason), note=rule.note)
+        binding_to_pb(line.binding, rule.binding)
+    return message
+
+
+# ---- control --------------------------------------------------------------------------------
+
+
+def reservation_to_pb(held: Reservation, budgets: list[str]) -> cpb.ReservationStatus:
+    """Write a reservation for operators."""
+    decision = held.decision
+    return cpb.ReservationStatus(
+        reservation_id=held.reservation_id.hex(),
+        ask_id=held.ask.ask_id,
+        caller=held.caller,
+        state=int(held.state),  # type: ignore[arg-type]
+        task_class=held.ask.task_class,
+        labels=held.ask.labels,
+        tier=decision.tier,
+        provider=decision.provider,
+        model=decision.model,
+        hold_nusd=held.hold_nusd,
+        ceiling_nusd=held.ceiling_nusd,
+        reported_nusd=held.reported_nusd,
+        cost_nusd=held.cost_nusd,
+        admitted_ns=held.admitted_ns,
+        expires_ns=held.expires_ns,
+        budgets=budgets,
+    )
+
+
+def usage_event_to_pb(sequence: int, event: UsageEvent) -> cpb.UsageEvent:
+    """Write a usage event."""
+    message = cpb.UsageEvent(
+        sequence=sequence,
+        reservation_id=event.reservation_id.hex(),
+        ask_id=event.ask.ask_id,
+        task_class=event.ask.task_class,
+        labels=event.ask.labels,
+        tier=event.tier,
+        provider=event.provider,
+        model=event.model,
+        cost_kind=event.ask.cost_kind or "llm_call",
+        usage=usage_to_pb(event.usage) if event.usage else None,
+        cost_nusd=event.cost_nusd,
+        hold_nusd=event.hold_nusd,
+        admitted_ns=event.admitted_ns,
+        settled_ns=event.settled_ns,
+        duration_ns=event.duration_ns,
+        outcome=int(event.outcome),  # type: ignore[arg-type]
+        retry_count=event.retry_count,
+        reason=event.reason,  # type: ignore[arg-type]
+        closed_as=event.closed_as,
+    )
+    if event.price is not None:
+        _price_source(message.price, event.price, event.price_id)
+    return message
+
+
+def alert_to_pb(sequence: int, alert: Alert) -> cpb.Alert:
+    """Write an alert."""
+    return cpb.Alert(
+        sequence=sequence,
+        raised_ns=alert.raised_ns,
+        kind=alert.kind,
+        rule=alert.rule,
+        key=alert.key,
+        threshold_bp=alert.threshold_bp,
+        utilisation_bp=alert.utilisation_bp,
+        message=alert.message,
+        amount_nusd=alert.amount_nusd,
+    )
+
+
+def audit_to_pb(sequence: int, record: AuditRecord) -> cpb.AuditRecord:
+    """Write an audit record."""
+    return cpb.AuditRecord(
+        sequence=sequence,
+        at_ns=record.at_ns,
+        actor=record.actor,
+        action=record.action,
+        subject=record.subject,
+        detail=record.detail,
+        count=record.count,
+    )
+
+
+def kill_to_pb(switch: KillSwitch, *, engaged: bool) -> cpb.KillSwitch:
+    """Write a kill switch; its scope as `key: value|value`, `*` for present, `!` before negated."""
+    return cpb.KillSwitch(
+        kill_id=switch.kill_id,
+        scope={
+            match.key: ("!" if match.negated else "") + ("|".join(sorted(match.values)) or "*")
+            for match in switch.scope.matches
+        },
+        mode=str(switch.mode),
+        max_tier=switch.max_tier,
+        reason=switch.reason,
+        actor=switch.actor,
+        engaged_ns=switch.engaged_ns,
+        releases_ns=switch.releases_ns,
+        released_ns=switch.released_ns,
+        released_by=switch.released_by,
+        engaged=engaged,
+    )
+
+
+def scope_from_pb(scope: dict[str, str]) -> Selector:
+    """Read a kill switch's scope; `*` means that the label is present."""
+    return Selector(
+        tuple(
+            Match(key, frozenset() if value == "*" else frozenset({value}))
+            for key, value in sorted(scope.items())
+        )
+    )
+
+
+def grant_use_to_pb(use: GrantUse) -> cpb.GrantStatus:
+    """Write what has been used of an override grant."""
+    return cpb.GrantStatus(
+        grant_id=use.grant_id,
+        subject=use.subject,
+        issuer=use.issuer,
+        uses_count=use.uses_count,
+        uses_max_count=use.uses_max_count,
+        used_nusd=use.used_nusd,
+        amount_nusd=use.amount_nusd,
+        expires_ns=use.expires_ns,
+    )

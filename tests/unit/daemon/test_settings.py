@@ -1,0 +1,190 @@
+import os
+
+import pytest
+
+from costd.daemon.endpoint import Endpoint, parse_endpoint
+from costd.daemon.settings import Settings, SettingsError, load_settings
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch):
+    for variable in [name for name in os.environ if name.startswith("COSTD_")]:
+        monkeypatch.delenv(variable)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        path = tmp_path / "costd.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_a_policy_is_all_that_must_be_said():
+    settings = load_settings({"policy": "p.yaml"})
+    assert settings.durability == "process"
+    assert settings.claims == ()
+    assert settings.labels_fixed == {}
+    assert settings.listen_endpoint is None
+    assert settings.metrics_endpoint == Endpoint("127.0.0.1", 9464)
+    assert settings.socket_mode_bits == 0o660
+    assert settings.socket.name == "costd.sock"
+    assert settings.control_socket == settings.socket.with_name("control.sock")
+
+
+def test_flags_beat_the_environment_which_beats_the_file_which_beats_defaults(write, monkeypatch):
+    path = write("policy: file.yaml\ndrain_s: 1\nname: of-file\nlog_level: debug\n")
+    monkeypatch.setenv("COSTD_DRAIN_S", "2")
+    monkeypatch.setenv("COSTD_NAME", "of-environment")
+    settings = load_settings({"config": path, "name": "of-flag"})
+    assert settings.name == "of-flag"
+    assert settings.drain_s == 2
+    assert settings.log_level == "debug"
+    assert str(settings.policy) == "file.yaml"
+    assert settings.usage_retention_s == 35 * 86_400
+
+
+def test_the_environment_can_name_the_file(write, monkeypatch):
+    monkeypatch.setenv("COSTD_CONFIG", str(write("policy: a.yaml\n")))
+    assert str(load_settings({}).policy) == "a.yaml"
+
+
+def test_an_empty_variable_says_nothing(monkeypatch):
+    monkeypatch.setenv("COSTD_LOG_LEVEL", "")
+    assert load_settings({"policy": "p.yaml"}).log_level == "info"
+
+
+@pytest.mark.parametrize(
+    "text", ["project=api, team=x", '{"project": "api", "team": "x"}', "project=api,team=x,"]
+)
+def test_fixed_labels_are_pairs_or_json(text, monkeypatch):
+    expected = {"project": "api", "team": "x"}
+    assert load_settings({"policy": "p", "labels_fixed": text}).labels_fixed == expected
+    monkeypatch.setenv("COSTD_LABELS_FIXED", text)
+    assert load_settings({"policy": "p"}).labels_fixed == expected
+
+
+def test_fixed_labels_and_claims_are_plain_yaml_in_a_file(write):
+    path = write("policy: p\nlabels_fixed:\n  team: x\nclaims: [security_review, testing]\n")
+    settings = load_settings({"config": path})
+    assert settings.labels_fixed == {"team": "x"}
+    assert settings.claims == ("security_review", "testing")
+
+
+@pytest.mark.parametrize(
+    ("text", "claims"), [("*", ("*",)), ("a, b", ("a", "b")), ('["a"]', ("a",))]
+)
+def test_claims_are_words_or_json(text, claims):
+    assert load_settings({"policy": "p", "claims": text}).claims == claims
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({}, "policy: needed; give --policy, COSTD_POLICY or --config"),
+        ({"policy": "p", "drain_s": "-3"}, "--drain-s: input should be greater than or equal to 0"),
+        ({"policy": "p", "drain_s": "soon"}, "--drain-s: input should be a valid number"),
+        (
+            {"policy": "p", "durability": "tape"},
+            "--durability: input should be 'process' or 'disk'",
+        ),
+        ({"policy": "p", "labels_fixed": "api"}, "--labels-fixed: write it as key=value"),
+        ({"policy": "p", "labels_fixed": "{1"}, "--labels-fixed"),
+        ({"policy": "p", "listen": "50051"}, "--listen: '50051' is not host:port"),
+        ({"policy": "p", "listen": "127.0.0.1:70000"}, "--listen: '127.0.0.1:70000' is not host"),
+        ({"policy": "p", "socket_mode": "0888"}, "--socket-mode"),
+        (
+            {"policy": "p", "socket": "/s", "control_socket": "/s"},
+            "--control-socket: /s is the agents' socket",
+        ),
+    ],
+)
+def test_a_bad_flag_is_named_with_what_is_wrong(flags, said):
+    with pytest.raises(SettingsError) as caught:
+        load_settings(flags)
+    assert str(caught.value).startswith(said)
+
+
+def test_a_bad_variable_is_named(monkeypatch):
+    monkeypatch.setenv("COSTD_LOG_FORMAT", "xml")
+    with pytest.raises(SettingsError, match=r"^environment COSTD_LOG_FORMAT: .* not 'xml'"):
+        load_settings({"policy": "p"})
+
+
+def test_a_bad_line_of_the_file_is_named(write):
+    path = write("policy: p\n\nname: ''\n")
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"config": path})
+    assert str(caught.value).startswith(f"{path}:3: name: ")
+
+
+def test_a_setting_that_does_not_exist_is_refused_with_its_line(write):
+    path = write("policy: p\nquota: 3\n")
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"config": path})
+    assert str(caught.value) == f"{path}:2: quota: no such setting"
+
+
+def test_every_fault_is_told_at_once(monkeypatch):
+    monkeypatch.setenv("COSTD_DURABILITY", "tape")
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"policy": "p", "log_level": "loud"})
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("policy: [", ":"),
+        ("- a\n- b\n", ":1: must be"),
+        ("a: 1\na: 2\n", ":2: not YAML"),
+    ],
+)
+def test_a_file_that_is_no_settings_file_is_named_with_its_line(write, text, said):
+    path = write(text)
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"config": path})
+    assert str(caught.value).startswith(f"{path}{said}")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(SettingsError, match=r"absent\.yaml: No such file"):
+        load_settings({"config": tmp_path / "absent.yaml"})
+
+
+@pytest.mark.parametrize("name", ["listen", "metrics_listen"])
+def test_an_address_others_can_reach_needs_an_explicit_word(name):
+    with pytest.raises(SettingsError, match=r"0\.0\.0\.0:9000 can be reached by others"):
+        load_settings({"policy": "p", name: "0.0.0.0:9000"})
+    accepted = load_settings({"policy": "p", name: "0.0.0.0:9000", "listen_insecure": True})
+    assert getattr(accepted, name) == "0.0.0.0:9000"
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint", "is_loopback"),
+    [
+        ("127.0.0.1:1", Endpoint("127.0.0.1", 1), True),
+        ("localhost:50051", Endpoint("localhost", 50051), True),
+        ("[::1]:0", Endpoint("::1", 0), True),
+        ("10.0.0.7:80", Endpoint("10.0.0.7", 80), False),
+        ("[::]:80", Endpoint("::", 80), False),
+        ("db.example:80", Endpoint("db.example", 80), False),
+    ],
+)
+def test_addresses_are_host_and_port(text, endpoint, is_loopback):
+    parsed = parse_endpoint("listen", text)
+    assert parsed == endpoint
+    assert parsed.is_loopback is is_loopback
+    assert str(parsed) == text
+
+
+@pytest.mark.parametrize("text", ["", "0", "off", "None"])
+def test_an_address_can_be_switched_off(text):
+    assert parse_endpoint("metrics_listen", text) is None
+
+
+@pytest.mark.parametrize("name", list(Settings.model_fields))
+def test_every_setting_says_what_it_does(name):
+    assert Settings.model_fields[name].description
