@@ -1,4 +1,4 @@
-"""Play expected decisions through the real ledger, on a store in memory and a clock of their own."""
+"""Play expected decisions through the real ledger, on a store in memory and a clock of its own."""
 
 from enum import Enum
 from pathlib import Path

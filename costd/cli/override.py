@@ -71,7 +71,7 @@ def issue(
     valid_for: Annotated[int, options.duration(about="How long it holds")],
     scope: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Labels it is for: a, a|b or * for any. Repeatable."),
+        typer.Option(metavar="KEY=VALUE", help="Labels it is for: a, a|b or * (any). Repeatable."),
     ] = None,
     everything: Annotated[bool, typer.Option("--everything", help="Instead of any scope.")] = False,
     uses: Annotated[int, typer.Option(min=1, help="How often it may be redeemed.")] = 1,

@@ -57,7 +57,9 @@ def show(
         return
     loaded = moment(answer.loaded_ns, utc=utc)
     console = render.console()
-    console.print(render.plain(f"# {answer.path} revision {answer.revision}, loaded {loaded}", "dim"))
+    console.print(
+        render.plain(f"# {answer.path} revision {answer.revision}, loaded {loaded}", "dim")
+    )
     console.print(render.lines(answer.yaml))
 
 
@@ -153,8 +155,12 @@ def _change_view(change: Change) -> RenderableType:
 def _results_view(results: list[Any]) -> RenderableType:
     parts: list[RenderableType] = []
     for result in results:
-        verdict = Text("FAIL ", style="bold red") if result.problems else Text("pass ", style="green")
-        parts.append(verdict + render.plain(f"{result.scenario}, line {result.line}: {result.said}"))
+        verdict = (
+            Text("FAIL ", style="bold red") if result.problems else Text("pass ", style="green")
+        )
+        parts.append(
+            verdict + render.plain(f"{result.scenario}, line {result.line}: {result.said}")
+        )
         parts += [render.plain(f"       {problem}", "red") for problem in result.problems]
     failed_count = sum(bool(result.problems) for result in results)
     style = "bold red" if failed_count else "bold green"

@@ -1,6 +1,7 @@
 """`prices` and `price`: what a model costs, and what one answer of a provider cost."""
 
 import json
+from fractions import Fraction
 from typing import Annotated, Any
 
 import msgspec
@@ -9,12 +10,13 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from costd.cli import options, render
+from costd.cli.breakdown import UnitCost, breakdown
 from costd.cli.document import emit
 from costd.cli.exits import Failure
 from costd.cli.sources import read_file
 from costd.cli.times import wall_ns
 from costd.errors import InvalidAsk
-from costd.model.money import format_nusd
+from costd.model.money import ceil_div, format_nusd
 from costd.model.policy import PolicySet
 from costd.model.price import Price, PriceSource
 from costd.policy import load_policy
@@ -85,12 +87,67 @@ def price(
         render.console().print(_view(known, name, cost_nusd, lines))
 
 
-class UnitCost(msgspec.Struct, frozen=True, kw_only=True):
-    """What one unit added to a cost; parts of it that are priced apart are lines of their own.
+def _body(file: str) -> dict[str, Any]:
+    try:
+        body = json.loads(read_file(file))
+    except (ValueError, RecursionError) as error:
+        raise Failure(f"{file}: not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise Failure(f"{file}: the response body must be a JSON object")
+    return body
 
-    `cost_nusd` is exact, as a decimal: only the sum of all lines is rounded, up.
-    """
 
-    unit: str
-    count: int
-    cost_nusd: str
+def _policy(path: str) -> PolicySet | None:
+    return load_policy(path) if path else None
+
+
+def _document(known: Price, name: str, cost_nusd: int, lines: list[UnitCost]) -> dict[str, Any]:
+    return {
+        "cost_nusd": cost_nusd,
+        "model": name,
+        "units": [
+            {"unit": line.unit, "count": line.count, "cost_nusd_exact": str(line.cost_nusd)}
+            for line in lines
+        ],
+        "price": {"price_id": known.price_id, **msgspec.structs.asdict(known.source)},
+    }
+
+
+def _view(known: Price, name: str, cost_nusd: int, lines: list[UnitCost]) -> RenderableType:
+    rows = [(line.unit, f"{line.count:,}", _exact_usd(line.cost_nusd)) for line in lines]
+    head = Text.assemble(render.plain(name, "bold"), " cost ", (format_nusd(cost_nusd), "bold"))
+    source = Text(f"price {known.price_id} of ", style="dim")
+    return Group(
+        head,
+        render.listing(UNIT_COLUMNS, rows, nothing="nothing was used"),
+        source + render.plain(_source_text(known.source), "dim"),
+    )
+
+
+def _exact_usd(nusd: Fraction) -> str:
+    """Write a share of a cost; `≈` where it ends between two nano-dollars (shown rounded up)."""
+    rounded = format_nusd(ceil_div(nusd.numerator, nusd.denominator))
+    return rounded if nusd.denominator == 1 else f"≈{rounded}"
+
+
+def _listing_row(listing: ModelListing) -> tuple[render.Cell, ...]:
+    notes = [*listing.notes, *filter(None, [listing.comments])]
+    if listing.deprecated:
+        notes.append("deprecated by its provider")
+    lines = list(listing.prices) or ["no price known"]
+    stated = Text("\n").join(render.plain(line) for line in lines)
+    for note in notes:
+        stated.append("\n").append_text(render.plain(" ".join(note.split()), "dim"))
+    source = _source_text(listing.source) if listing.source else ""
+    return (
+        f"{listing.provider}/{listing.model}",
+        listing.name,
+        f"{listing.context_window:,}" if listing.context_window else "",
+        stated,
+        Text("\n").join(render.plain(line) for line in (source, *listing.urls) if line),
+    )
+
+
+def _source_text(source: PriceSource) -> str:
+    of = "/".join(filter(None, (source.provider, source.model)))
+    return f"{of} by {source.source} {source.version}".strip()

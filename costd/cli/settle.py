@@ -159,8 +159,6 @@ def _require_cost(request: pb.SettleRequest | pb.RecordRequest) -> None:
         )
 
 
-
-
 def _show(settlement: pb.Settlement, *, as_json: bool) -> None:
     if as_json:
         emit(settlement)

@@ -26,9 +26,7 @@ class AdmissionService:
         admitted = self._ledger.admit(
             convert.ask_from_pb(request), caller=_checked(caller), grant=request.override_grant
         )
-        return convert.decision_to_pb(
-            admitted.decision, admitted.state, replayed=admitted.replayed
-        )
+        return convert.decision_to_pb(admitted.decision, admitted.state, replayed=admitted.replayed)
 
     def Explain(self, request: pb.AdmitRequest, caller: str) -> pb.Explanation:  # noqa: N802
         """Decide without consuming, and show how."""
@@ -79,7 +77,10 @@ class AdmissionService:
         if result.reason is not Reason.OK:
             convert.directives_to_pb(message.directives, Directives(stop=True))
         if isinstance(result.refused_by, BudgetRule):
-            message.binding.rule, message.binding.kind = result.refused_by.budget.budget_id, "budget"
+            message.binding.rule, message.binding.kind = (
+                result.refused_by.budget.budget_id,
+                "budget",
+            )
         elif isinstance(result.refused_by, KillSwitch):
             message.binding.rule, message.binding.kind = result.refused_by.kill_id, "kill_switch"
         return message

@@ -76,9 +76,7 @@ class ControlService:
         """Every counter of every budget, the fullest first."""
         if request.budget and not views.knows_budget(self._ledger, request.budget):
             raise BudgetNotFound(f"no budget {request.budget!r} here; `costctl budgets` lists them")
-        rows = views.budgets(
-            self._ledger, request.budget, include_ended=request.include_ended
-        )
+        rows = views.budgets(self._ledger, request.budget, include_ended=request.include_ended)
         kept = _limit(request.limit_count)
         return pb.ListBudgetsResponse(budgets=rows[:kept], truncated=len(rows) > kept)
 
@@ -163,9 +161,7 @@ class ControlService:
         ledger, now = self._ledger, self._ledger.clock.now()
         switch: KillSwitch | None = ledger.store.get(Family.KILLS, request.kill_id.encode())
         if switch is None:
-            raise BudgetNotFound(
-                f"no kill switch {request.kill_id!r}; `costctl kills` lists them"
-            )
+            raise BudgetNotFound(f"no kill switch {request.kill_id!r}; `costctl kills` lists them")
         if not switch.engaged(now.steady_ns):
             return convert.kill_to_pb(switch, engaged=False)
         actor = request.actor or caller or "unknown"

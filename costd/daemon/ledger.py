@@ -15,7 +15,7 @@ from costd.clock import Clock
 from costd.daemon.totals import Totals
 from costd.engine import candidates as offers
 from costd.engine import keys, resolve
-from costd.engine.admit import admit, differing_field
+from costd.engine.admit import admit, differing_field, refuse_replay
 from costd.engine.changes import Changes, Family
 from costd.engine.evaluate import Question
 from costd.engine.explain import Explanation, explain
@@ -26,7 +26,7 @@ from costd.engine.rules import Rules
 from costd.errors import IdReused, InvalidAsk, NotPermitted, ReservationClosed, ReservationNotFound
 from costd.grants import verify
 from costd.model.ask import Ask, ask_problem
-from costd.model.decision import Decision, Verdict
+from costd.model.decision import Decision
 from costd.model.events import AuditRecord
 from costd.model.grant import Grant, GrantRefusal
 from costd.model.kill import KillSwitch
@@ -124,7 +124,7 @@ class Ledger:
         stored = self.store.get(Family.RESERVATIONS, keys.reservation_id(caller, ask.ask_id))
         verified = self._verify(grant, question.now) if grant else None
         if stored is not None:
-            return self._replay(question, stored, caller)
+            return self._replay(question, stored)
         answer = admit(question, caller=caller, grant=verified)
         decision, changes = answer.decision, answer.changes
         if answer.reservation is None:
@@ -362,7 +362,7 @@ class Ledger:
             now=self.clock.now(),
         )
 
-    def _replay(self, question: Question, stored: Reservation, caller: str) -> Admitted:
+    def _replay(self, question: Question, stored: Reservation) -> Admitted:
         """Give the stored answer again, unless a kill switch has been engaged since."""
         field = differing_field(stored, question.ask)
         if field is not None:
@@ -370,12 +370,8 @@ class Ledger:
                 f"ask_id {question.ask.ask_id!r} was used by this caller with another {field}; "
                 "make a new id for every ask"
             )
-        if self.kills and not stored.decision.grant_id:
-            answer = admit(question, caller=caller)
-            if answer.decision.verdict is Verdict.DENY and answer.decision.binding is not None:
-                if answer.decision.binding.kind == "kill_switch":
-                    return Admitted(answer.decision, stored.state, True)
-        return Admitted(stored.decision, stored.state, True)
+        killed = refuse_replay(question, stored) if self.kills else None
+        return Admitted(killed or stored.decision, stored.state, True)
 
     def _verify(self, grant: str, now: Now) -> Grant | GrantRefusal:
         return verify(

@@ -105,19 +105,25 @@ class Settings(BaseSettings):
         "process",
         description="What an answer survives: `process` kill -9, `disk` power loss as well.",
     )
-    usage_retention_s: int = Field(
-        35 * DAY_S, ge=60, description="How long usage events are kept, in seconds."
+    reservations_retention_s: int = Field(
+        DAY_S,
+        ge=60,
+        description="How long closed reservations, and with them replays, are kept, in seconds.",
     )
     counters_retention_s: int = Field(
         35 * DAY_S, ge=60, description="How long counters of ended windows are kept, in seconds."
     )
-    reservations_retention_s: int = Field(
-        7 * DAY_S,
-        ge=60,
-        description="How long closed reservations, and with them replays, are kept, in seconds.",
+    runs_retention_s: int = Field(
+        30 * DAY_S, ge=60, description="How long counters of idle runs are kept, in seconds."
+    )
+    usage_retention_s: int = Field(
+        35 * DAY_S, ge=60, description="How long usage events are kept, in seconds."
     )
     alerts_retention_s: int = Field(
-        90 * DAY_S, ge=60, description="How long alerts and audit records are kept, in seconds."
+        30 * DAY_S, ge=60, description="How long alerts are kept, in seconds."
+    )
+    audit_retention_s: int = Field(
+        400 * DAY_S, ge=60, description="How long audit records are kept, in seconds."
     )
     message_bytes_max: int = Field(
         1_048_576, ge=1_024, description="Largest request accepted, in bytes."

@@ -76,7 +76,9 @@ class Sweeper:
         ledger, store = self.ledger, self.ledger.store
         steady_ns = ledger.clock.now().steady_ns
         end = keys.due_key(steady_ns + 1, b"")
-        due = [key for key, _ in islice(store.scan(Family.DUE, end=end), self.retention.slice_count)]
+        due = [
+            key for key, _ in islice(store.scan(Family.DUE, end=end), self.retention.slice_count)
+        ]
         forgotten: list[tuple[Family, bytes, None]] = []
         for key in due:
             identity = key[8:]
@@ -160,13 +162,11 @@ class Sweeper:
             self._idle_runs = None
             return
         idle = []
-        for key, counter in slice_:
+        for key, _ in slice_:
             rule = self.ledger.rules.budgets.get(key[8:16])
             is_run = rule is not None and rule.budget.window.kind is WindowKind.RUN
             now: Counter | None = store.get(Family.COUNTERS, key) if is_run else None
-            if now is not None and not now.reserved and counter.changed_ns < before_ns:
-                if now.changed_ns < before_ns:
-                    idle.append((Family.COUNTERS, key, None))
+            if now is not None and not now.reserved and now.changed_ns < before_ns:
+                idle.append((Family.COUNTERS, key, None))
         if idle:
             store.commit(idle)
-

@@ -3,10 +3,19 @@
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from costd.engine import books, keys, redeem
 from costd.engine import candidates as offers
 from costd.engine.changes import Changes, Family
-from costd.engine.evaluate import Evaluation, Question, binding_of, budget_binding, evaluate
+from costd.engine.evaluate import (
+    Evaluation,
+    Question,
+    binding_of,
+    blocking_kill,
+    budget_binding,
+    evaluate,
+)
 from costd.engine.refuse import describe, would_pass
 from costd.model.ask import Ask
 from costd.model.decision import NO_DIRECTIVES, Decision, Reason, Verdict
@@ -126,7 +135,7 @@ def _refuse(
     """State the refusal as an answer: what binds, when it resets, what would pass now."""
     binding = binding_of(question, first)
     upgrade = redeem.upgrade_of(first.binding_rule)
-    decision = Decision(
+    return Decision(
         verdict=Verdict.DENY,
         reason=first.reason,
         ask_id=question.ask.ask_id,
@@ -143,7 +152,6 @@ def _refuse(
         message=describe(first.reason, binding, asked),
         **_tightest(first),
     )
-    return decision
 
 
 def _tightest(result: Evaluation) -> dict[str, Any]:
@@ -273,6 +281,22 @@ def _write_holds(question: Question, chosen: Evaluation, changes: Changes) -> No
         books.write(changes, rule, line.key, posted, critical=critical, now=now)
     for rate_line, full_ns in chosen.rates:
         changes.puts.append((Family.RATES, rate_line.key, full_ns))
+
+
+def refuse_replay(question: Question, stored: Reservation) -> Decision | None:
+    """Refuse to repeat an answer that a kill switch covers by now; None if none does."""
+    decision = stored.decision
+    if decision.grant_id:
+        return None  # redeemed under the switch, or against it; the grant said so
+    asked = offers.asked_candidate(question.rules, question.ask, question.task_class, question.now)
+    facts = {**asked.facts, "provider": decision.provider, "model": decision.model}
+    facts["tier"] = decision.tier
+    tier_index = question.rules.tier_index.get(decision.tier, asked.tier_index)
+    given = msgspec.structs.replace(asked, facts=facts, tier=decision.tier, tier_index=tier_index)
+    kill = blocking_kill(question, given)
+    if kill is None:
+        return None
+    return _refuse(question, Evaluation(given).fail(Reason.KILL_SWITCH, kill), given, 0)
 
 
 def differing_field(stored: Reservation, ask: Ask) -> str | None:

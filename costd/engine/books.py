@@ -7,8 +7,8 @@ import msgspec
 
 from costd.engine import keys
 from costd.engine.changes import Changes, Family
-from costd.engine.degrade import drawable, utilisation_bp
 from costd.engine.degrade import burn_bp as pace_bp
+from costd.engine.degrade import drawable, utilisation_bp
 from costd.engine.rules import BudgetRule
 from costd.errors import InvariantBroken
 from costd.model.counter import Counter
@@ -139,7 +139,7 @@ def _alert(
     text = (
         f"budget {name} is spent {reached / 10_000:g} times as fast as it would last"
         if burn
-        else f"budget {name} is {share // _PERCENT_BP} % used and has crossed {reached / _PERCENT_BP:g} %"
+        else f"budget {name} is {share // _PERCENT_BP} % used, past {reached / _PERCENT_BP:g} %"
     )
     return Alert(
         raised_ns=now.wall_ns,

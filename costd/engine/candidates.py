@@ -194,7 +194,8 @@ def estimate(
     if output is None:
         if not ask.units:
             raise InvalidAsk(
-                f"max_output_tokens is missing and task class {task_class.name!r} has no default for it"
+                f"max_output_tokens is missing and task class {task_class.name!r} "
+                "has no default for it"
             )
         output, ceiling_known = 0, True
     if candidate.price is None:

@@ -152,7 +152,7 @@ def blocking_kill(question: Question, candidate: Candidate) -> KillSwitch | None
 
 
 def _candidate_problem(question: Question, candidate: Candidate) -> Reason | None:
-    """Check what belongs to the candidate itself: is its price known, does the ask fit in it?"""
+    """Check what belongs to the candidate itself: a known price, a large enough context."""
     ask, rules = question.ask, question.rules
     if candidate.price is None:
         if (candidate.model or ask.estimated_cost_nusd is None) and not rules.policy.shadow:
@@ -294,19 +294,18 @@ def _check_rates(question: Question, result: Evaluation, matching: Matching) -> 
 def _check_budgets(
     question: Question, result: Evaluation, counters: list[tuple[BudgetRule, bytes, Counter]]
 ) -> None:
-    """settled + reserved + hold <= limit, for every budget; see also the tightest of them."""
+    """Check settled + reserved + hold <= limit for every budget, and note the tightest."""
     cost_nusd, _, prompt, output = result.estimate
     tokens = None if prompt is None or output is None else prompt + output
     critical = question.task_class.critical
     for rule, key, counter in counters:
         budget = rule.budget
         unit = budget.unit
-        if unit == "tokens" and tokens is None:
-            if budget.limit is not None and _enforced(question, rule.shadow):
-                result.fail(
-                    Reason.ESTIMATE_MISSING, rule, rejects_candidate=budget.selector.names_candidate
-                )
-                return
+        untold = unit == "tokens" and tokens is None and budget.limit is not None
+        if untold and _enforced(question, rule.shadow):
+            names_candidate = budget.selector.names_candidate
+            result.fail(Reason.ESTIMATE_MISSING, rule, rejects_candidate=names_candidate)
+            return
         hold = budget_amount(unit, cost_nusd=cost_nusd, tokens=tokens or 0)
         if budget.limit is None or (not hold and unit == "nusd"):
             # It only tracks, or the call is free: money budgets do not apply.

@@ -65,17 +65,19 @@ def explain(
     others = offers.cheaper_candidates(
         question.rules, question.ask, question.task_class, question.now, asked=asked
     )
-    reports = []
     evaluations = [evaluate(question, candidate) for candidate in (asked, *others)]
     answer = admit(question, caller=caller, grant=grant)
-    for result in evaluations:
-        reports.append(_candidate_report(question, result, answer))
-    return Explanation(answer.decision, tuple(reports))
+    reports = tuple(_candidate_report(question, result, answer) for result in evaluations)
+    return Explanation(answer.decision, reports)
 
 
 def _candidate_report(question: Question, result: Evaluation, answer: Answer) -> CandidateReport:
     candidate, decision = result.candidate, answer.decision
-    chosen = answer.reservation is not None and (decision.provider, decision.model, decision.tier) == (
+    chosen = answer.reservation is not None and (
+        decision.provider,
+        decision.model,
+        decision.tier,
+    ) == (
         candidate.provider,
         candidate.model,
         candidate.tier,
@@ -145,9 +147,7 @@ def _rate_report(
         unit=rate.unit,
     )
     note = f"takes {units}, {free} available{', in shadow' if rule.shadow else ''}"
-    return RuleReport(
-        binding=binding, passed=fits, reason=Reason.OK if fits else reason, note=note
-    )
+    return RuleReport(binding=binding, passed=fits, reason=Reason.OK if fits else reason, note=note)
 
 
 def _budget_report(

@@ -47,7 +47,8 @@ def extend(
     """
     if held.state is not ReservationState.HELD:
         raise ReservationClosed(
-            f"reservation {held.reservation_id.hex()} is {held.state.name.lower()}; it cannot be extended"
+            f"reservation {held.reservation_id.hex()} is {held.state.name.lower()}; "
+            "it cannot be extended"
         )
     task_class = books_of.rules.policy.task_classes.get(held.ask.task_class)
     critical = task_class is not None and task_class.critical

@@ -96,39 +96,33 @@ def _room_in_bucket(
 
 def describe(reason: Reason, binding: Binding | None, asked: offers.Candidate) -> str:
     """Say in one sentence why an ask was refused or degraded."""
-    name = f"{asked.provider}/{asked.model}".strip("/")
-    subject = _subject(binding)
-    match reason:
-        case Reason.BUDGET_EXHAUSTED:
-            text = f"{subject} has too little left: {_level(binding)}"
-        case Reason.RATE_LIMITED:
-            text = f"{subject} has not refilled enough: {_level(binding)}"
-        case Reason.STEP_DENY:
-            text = f"{subject} has reached its deny step: {_level(binding)}"
-        case Reason.STEP:
-            text = (
-                f"{subject} has reached a step that asks for something cheaper: {_level(binding)}"
-            )
-        case Reason.KILL_SWITCH:
-            text = f"{subject} is engaged"
-        case Reason.MODEL_FORBIDDEN:
-            text = f"{subject} forbids {name}"
-        case Reason.NO_BUDGET:
-            text = "no budget matches this ask and the policy denies those; add a budget or `unmatched: allow`"
-        case Reason.LABEL_MISSING:
-            text = f"{subject} counts per a label that this ask lacks"
-        case Reason.PRICE_UNKNOWN:
-            text = (
-                f"nobody knows what {name} costs; add it to the policy's prices "
-                "or set `unknown_price: {assume: …}`"
-            )
-        case Reason.ESTIMATE_MISSING:
-            text = f"{subject} counts tokens; state prompt_tokens and max_output_tokens"
-        case Reason.CONTEXT_TOO_LONG:
-            text = f"prompt and output together do not fit {name}'s context window"
-        case _:
-            text = f"no model of tier {asked.tier or '(none)'} is acceptable to the caller"
-    return text
+    if reason is Reason.NO_CANDIDATE:
+        return f"no model of tier {asked.tier or '(none)'} is acceptable to the caller"
+    return _SENTENCES[reason].format(
+        rule=_subject(binding),
+        level=_level(binding),
+        model=f"{asked.provider}/{asked.model}".strip("/"),
+    )
+
+
+_SENTENCES = {
+    Reason.BUDGET_EXHAUSTED: "{rule} has too little left: {level}",
+    Reason.RATE_LIMITED: "{rule} has not refilled enough: {level}",
+    Reason.STEP_DENY: "{rule} has reached its deny step: {level}",
+    Reason.STEP: "{rule} has reached a step that asks for something cheaper: {level}",
+    Reason.KILL_SWITCH: "{rule} is engaged",
+    Reason.MODEL_FORBIDDEN: "{rule} forbids {model}",
+    Reason.NO_BUDGET: (
+        "no budget matches this ask and the policy denies those; add a budget or `unmatched: allow`"
+    ),
+    Reason.LABEL_MISSING: "{rule} counts per a label that this ask lacks",
+    Reason.PRICE_UNKNOWN: (
+        "nobody knows what {model} costs; add it to the policy's prices "
+        "or let `unknown_price` assume another model's"
+    ),
+    Reason.ESTIMATE_MISSING: "{rule} counts tokens; state prompt_tokens and max_output_tokens",
+    Reason.CONTEXT_TOO_LONG: "prompt and output do not fit the context window of {model}",
+}
 
 
 def _subject(binding: Binding | None) -> str:

@@ -87,7 +87,8 @@ def void(held: Reservation, books_of: Ledgered) -> tuple[Reservation, Changes]:
     state = _move(held, Move.VOID)
     if held.reported is not None or held.reported_nusd:
         raise ReservationClosed(
-            f"reservation {held.reservation_id.hex()} has reported usage, so the call did leave; settle it"
+            f"reservation {held.reservation_id.hex()} has reported usage, so the call did leave; "
+            "settle it"
         )
     changes = Changes()
     for line in held.counters:
@@ -153,7 +154,7 @@ def _measured(held: Reservation, cost_nusd: int, usage: Usage | None) -> dict[st
 
 
 def _from_reserve(line: CounterLine, charged: int) -> int:
-    """The part of a charge that was drawn from the protected reserve: what the general part lacks."""
+    """The part of a charge drawn from the protected reserve: what the general part lacks."""
     return max(0, min(charged, line.hold) - (line.hold - line.reserve_hold))
 
 
@@ -178,7 +179,8 @@ def _charge(
         shadow=over if line.excuse is Excuse.SHADOW else 0,
         wall_ns=books_of.now.wall_ns,
     )
-    _write(changes, books_of, held, rule, line.key, posted)
+    critical = _is_critical(books_of, held)
+    books.write(changes, rule, line.key, posted, critical=critical, now=books_of.now)
 
 
 def _replace_charge(
@@ -202,7 +204,8 @@ def _replace_charge(
         shadow=charged - before if line.excuse is Excuse.SHADOW else 0,
         wall_ns=books_of.now.wall_ns,
     )
-    _write(changes, books_of, held, rule, line.key, posted)
+    critical = _is_critical(books_of, held)
+    books.write(changes, rule, line.key, posted, critical=critical, now=books_of.now)
 
 
 def _rule_and_limit(
@@ -215,17 +218,9 @@ def _rule_and_limit(
     return None, None if counter.limit < 0 else counter.limit
 
 
-def _write(
-    changes: Changes,
-    books_of: Ledgered,
-    held: Reservation,
-    rule: BudgetRule | None,
-    key: bytes,
-    counter: Counter,
-) -> None:
+def _is_critical(books_of: Ledgered, held: Reservation) -> bool:
     task_class = books_of.rules.policy.task_classes.get(held.ask.task_class)
-    critical = task_class is not None and task_class.critical
-    books.write(changes, rule, key, counter, critical=critical, now=books_of.now)
+    return task_class is not None and task_class.critical
 
 
 def _settle_rates(changes: Changes, books_of: Ledgered, held: Reservation, report: Report) -> None:

@@ -19,7 +19,7 @@ Facts = Mapping[str, str]
 
 
 class Match(msgspec.Struct, frozen=True):
-    """One condition on one key: is the value one of these (any value, if none are given)?"""
+    """One condition on one key: its value is one of these, or any where none are given."""
 
     key: str
     values: frozenset[str] = frozenset()
@@ -49,10 +49,8 @@ class Selector(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         """Write it the way policies do: `project=api, user!=root`."""
-        return (
-            ", ".join(
-                f"{match.key}{'!=' if match.negated else '='}{'|'.join(sorted(match.values)) or '*'}"
-                for match in self.matches
-            )
-            or "everything"
-        )
+        written = [
+            f"{match.key}{'!' * match.negated}={'|'.join(sorted(match.values)) or '*'}"
+            for match in self.matches
+        ]
+        return ", ".join(written) or "everything"

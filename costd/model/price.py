@@ -102,10 +102,10 @@ class Price(msgspec.Struct, frozen=True, array_like=True, dict=True):
             counts = {**counts, unit: max(used, at_least) if used else 0}
         for unit, leaf in self._table.leaves:
             if sum(sign * counts.get(name, 0) for name, sign in leaf) < 0:
-                parts = ", ".join(
-                    f"{name} {counts[name]}" for name, _ in leaf[1:] if name in counts
+                stated = [f"{name} {counts[name]}" for name, _ in leaf[1:] if name in counts]
+                raise ValueError(
+                    f"{unit} is {counts.get(unit, 0)}, less than its parts: {', '.join(stated)}"
                 )
-                raise ValueError(f"{unit} is {counts.get(unit, 0)}, less than its parts: {parts}")
         return counts
 
 

@@ -42,6 +42,8 @@ def _problem(source: Source, kind: type[BaseModel], error: dict[str, Any]) -> Pr
         return problem_at(source, path, str(error["ctx"]["error"]))
     if found == "missing":
         return problem_at(source, path, "is missing; add it")
+    if found == "extra_forbidden" and str(path[-1]).isdecimal():
+        return problem_at(source, path, 'inside {…} a comma ends a value; quote it, like "$2,500"')
     if found == "extra_forbidden":
         known = _fields_at(kind, path[:-1])
         close = get_close_matches(str(path[-1]), known, n=1)

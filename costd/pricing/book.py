@@ -69,11 +69,12 @@ class PriceBook:
         # A standard price serves batch asks too where the policy states no batch price.
         own = next((s for s in in_force if s[1].batch and batch), None)
         own = own or next((s for s in in_force if not s[1].batch), None)
+        price: Price | None = None
         if own:
             price = self._policy_price(*own, found)
-        else:
+        elif found:
             discount = next((d for d in discounts if _is_in_force(d, wall_ns)), None)
-            price = self._catalogue_price(found, discount, wall_ns, batch=batch) if found else None
+            price = self._catalogue_price(found, discount, wall_ns, batch=batch)
         return _Memo(
             price=price,
             from_ns=max((edge for edge in edges if edge <= wall_ns), default=-NEVER_NS),

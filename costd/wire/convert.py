@@ -239,9 +239,7 @@ def reservation_id_from_text(text: str) -> bytes:
 
 def explanation_to_pb(explanation: Explanation) -> pb.Explanation:
     """Write an explanation."""
-    message = pb.Explanation(
-        decision=decision_to_pb(explanation.decision, None, replayed=False)
-    )
+    message = pb.Explanation(decision=decision_to_pb(explanation.decision, None, replayed=False))
     # Explaining holds nothing, so there is no reservation to name.
     message.decision.reservation_id = ""
     message.candidates.extend(map(_candidate_report, explanation.candidates))

@@ -236,5 +236,3 @@ class Outbox:
 
 def _jitter() -> float:
     return random.random()  # noqa: S311 - spreads retries, guards nothing
-
-

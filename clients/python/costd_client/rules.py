@@ -209,7 +209,8 @@ class Rules:
         mode = self.settings.fail_mode
         if mode is FailMode.CLOSED:
             raise Unavailable(
-                f"costd cannot be reached ({failure}) and the fail mode is closed", code=failure.code
+                f"costd cannot be reached ({failure}) and the fail mode is closed",
+                code=failure.code,
             ) from failure
         if mode is FailMode.SAFE:
             self._draw(ask, failure)
@@ -269,7 +270,8 @@ class Rules:
             self._queue_or_raise(method, request, entry_id)
             return Settlement(pb.Settlement(), queued=True)
         except BaseException:
-            self._queue_or_raise(method, request, entry_id)  # cancelled; safe to send twice
+            # Cancelled part of the way; safe to send twice.
+            self.outbox.put(Entry(entry_id, method, request.SerializeToString()))
             raise
         return Settlement(reply)
 

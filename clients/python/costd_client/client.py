@@ -1,0 +1,304 @@
+"""The client: what a program holds to ask costd before each call."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
+
+from costd_client.call import AsyncCall, Call
+from costd_client.decision import Decision, Outcome, Settlement
+from costd_client.errors import InvalidAsk
+from costd_client.estimate import estimate
+from costd_client.fail_mode import FailMode, SafeAllowance
+from costd_client.outbox import Delivery, Outbox
+from costd_client.requests import Closing, Defaults, build_ask, read_closing
+from costd_client.rules import Rules, Settings
+from costd_client.steps import adrive, drive
+from costd_client.transport import AsyncTransport, Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+    import grpc
+
+    from costd_client.pb import admission_pb2 as pb
+    from costd_client.spool import Entry
+
+DEFAULT_ADDRESS = "unix:/run/costd/costd.sock"
+CLOSE_TIMEOUT_S = 2.0
+
+
+class AskFields(TypedDict, total=False):
+    """Keyword arguments of `admit`, `call` and `explain`; all may be left out."""
+
+    task_class: str
+    model: str
+    provider: str
+    tier: str
+    prompt_tokens: int | None
+    max_output_tokens: int | None
+    estimated_cost_nusd: int | None
+    labels: Mapping[str, str] | None
+    ask_id: str | None
+    acceptable_models: Sequence[str]
+    override_grant: str
+    ttl_s: float | None
+    batch: bool
+    cost_kind: str
+    units: Mapping[str, int]
+
+
+class SettleFields(TypedDict, total=False):
+    """Keyword arguments of `settle` and `record` beside a provider's usage object."""
+
+    cost_nusd: int | None
+    prompt_tokens: int | None
+    cached_tokens: int | None
+    cache_write_tokens: int | None
+    output_tokens: int | None
+    reasoning_tokens: int | None
+    units: Mapping[str, int]
+
+
+class BaseClient:
+    """What both clients share: settings, rules, and the outbox with its own channel."""
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        caller: str | None = None,
+        task_class: str = "",
+        labels: Mapping[str, str] | None = None,
+        timeout_s: float = 2.0,
+        fail_mode: FailMode | str = FailMode.CLOSED,
+        safe_allowance_nusd: int = 0,
+        price_guess_nusd_per_1k_tokens: int | None = None,
+        outbox_capacity_count: int = 10_000,
+        spool: str | os.PathLike[str] | None = None,
+        settings: Settings | None = None,
+        channel: grpc.Channel | None = None,
+    ) -> None:
+        self.address = address or os.environ.get("COSTD_ADDRESS") or DEFAULT_ADDRESS
+        self.caller = caller or os.environ.get("COSTD_CALLER") or _program_name()
+        settings = settings or Settings(
+            defaults=Defaults(labels=dict(labels or {}), task_class=task_class),
+            fail_mode=FailMode(fail_mode),
+            timeout_s=timeout_s,
+            price_guess_nusd_per_1k_tokens=price_guess_nusd_per_1k_tokens,
+        )
+        self._transport = Transport(self.address, self.caller, channel)
+        self.allowance = SafeAllowance(safe_allowance_nusd)
+        self.outbox = Outbox(
+            self._deliver,
+            capacity_count=outbox_capacity_count,
+            folder=Path(spool) if spool else None,
+        )
+        self.rules = Rules(settings, self.outbox, self.allowance)
+        _OPEN.add(self)
+
+    def estimate(self, content: Any) -> int:
+        """Estimate how many tokens a text or a list of messages is; see `estimate`."""
+        return estimate(content)
+
+    def _deliver(self, entry: Entry) -> Delivery:
+        return drive(self.rules.deliver(entry), self._transport.send)
+
+    def _finish(self, timeout_s: float) -> None:
+        _OPEN.discard(self)
+        self.outbox.close(timeout_s)
+        self._transport.close()
+
+
+class Client(BaseClient):
+    """Asks costd from threads; safe to share between them.
+
+    Shape:   connects on first use; a forked child connects anew. Close it, or use it as a
+             context manager, so that what waits in the outbox is delivered.
+    """
+
+    def admit(self, **ask: Unpack[AskFields]) -> Decision:
+        """Ask whether a call may happen; the decision may be a refusal, so look at `allowed`.
+
+        Errors:  Unavailable if nobody decides and the fail mode refuses; InvalidAsk,
+                 NotPermitted, IdReused, Overloaded otherwise. After an error, do not call.
+        """
+        return drive(self.rules.admit(ask), self._transport.send)
+
+    def call(self, **ask: Unpack[AskFields]) -> Call:
+        """Admit a call for a `with` block, and close it at its end; raises Denied on entry."""
+        return Call(self.rules, ask, self._transport.send)
+
+    def settle(
+        self,
+        decision: Decision,
+        usage: Any = None,
+        *,
+        duration_s: float = 0.0,
+        outcome: Outcome = Outcome.OK,
+        retry_count: int = 0,
+        **fields: Unpack[SettleFields],
+    ) -> Settlement:
+        """Close an admitted call at what it used; idempotent.
+
+        Errors:  ReservationNotFound, ReservationClosed; InvalidAsk for unreadable usage.
+        """
+        closing = _closing(usage, fields, duration_s, outcome, retry_count)
+        return drive(self.rules.settle(decision, closing), self._transport.send)
+
+    def void(self, decision: Decision) -> Settlement:
+        """Close an admitted call at zero, because it never left; idempotent."""
+        return drive(self.rules.void(decision), self._transport.send)
+
+    def record(
+        self,
+        usage: Any = None,
+        *,
+        record_id: str | None = None,
+        ask: AskFields | None = None,
+        happened_ns: int = 0,
+        duration_s: float = 0.0,
+        outcome: Outcome = Outcome.OK,
+        retry_count: int = 0,
+        **fields: Unpack[SettleFields],
+    ) -> Settlement:
+        """Charge a call that nobody asked for (a batch job, a backfill); idempotent by id."""
+        request = _recorded_ask(self.rules, ask, record_id)
+        closing = _closing(usage, fields, duration_s, outcome, retry_count)
+        return drive(self.rules.record(request, closing, happened_ns), self._transport.send)
+
+    def explain(self, **ask: Unpack[AskFields]) -> pb.Explanation:
+        """Ask what `admit` would answer and why, consuming nothing."""
+        return drive(self.rules.explain(ask), self._transport.send)
+
+    def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """Deliver what waits, for at most so long, and disconnect."""
+        self._finish(timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class AsyncClient(BaseClient):
+    """Asks costd from asyncio; same rules as `Client`, and the same names.
+
+    Shape:   the outbox delivers from a thread of its own, so that it outlives event loops.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._async_transport = AsyncTransport(self.address, self.caller)
+
+    async def admit(self, **ask: Unpack[AskFields]) -> Decision:
+        """Ask whether a call may happen; as `Client.admit`."""
+        return await adrive(self.rules.admit(ask), self._async_transport.send)
+
+    def call(self, **ask: Unpack[AskFields]) -> AsyncCall:
+        """Admit a call for an `async with` block; as `Client.call`."""
+        return AsyncCall(self.rules, ask, self._async_transport.send)
+
+    async def settle(
+        self,
+        decision: Decision,
+        usage: Any = None,
+        *,
+        duration_s: float = 0.0,
+        outcome: Outcome = Outcome.OK,
+        retry_count: int = 0,
+        **fields: Unpack[SettleFields],
+    ) -> Settlement:
+        """Close an admitted call at what it used; as `Client.settle`."""
+        closing = _closing(usage, fields, duration_s, outcome, retry_count)
+        return await adrive(self.rules.settle(decision, closing), self._async_transport.send)
+
+    async def void(self, decision: Decision) -> Settlement:
+        """Close an admitted call at zero; as `Client.void`."""
+        return await adrive(self.rules.void(decision), self._async_transport.send)
+
+    async def record(
+        self,
+        usage: Any = None,
+        *,
+        record_id: str | None = None,
+        ask: AskFields | None = None,
+        happened_ns: int = 0,
+        duration_s: float = 0.0,
+        outcome: Outcome = Outcome.OK,
+        retry_count: int = 0,
+        **fields: Unpack[SettleFields],
+    ) -> Settlement:
+        """Charge a call that nobody asked for; as `Client.record`."""
+        request = _recorded_ask(self.rules, ask, record_id)
+        closing = _closing(usage, fields, duration_s, outcome, retry_count)
+        steps = self.rules.record(request, closing, happened_ns)
+        return await adrive(steps, self._async_transport.send)
+
+    async def explain(self, **ask: Unpack[AskFields]) -> pb.Explanation:
+        """Ask what `admit` would answer and why; as `Client.explain`."""
+        return await adrive(self.rules.explain(ask), self._async_transport.send)
+
+    async def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """Deliver what waits, for at most so long, and disconnect."""
+        import asyncio  # noqa: PLC0415 - blocking clients never need it
+
+        await self._async_transport.close()
+        await asyncio.to_thread(self._finish, timeout_s)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+def _closing(
+    usage: Any, fields: Mapping[str, Any], duration_s: float, outcome: Outcome, retry_count: int
+) -> Closing:
+    read, cost_nusd = read_closing(usage, **fields)
+    return Closing(
+        usage=read,
+        cost_nusd=cost_nusd,
+        duration_ns=round(duration_s * 1_000_000_000),
+        outcome=outcome,
+        retry_count=retry_count,
+    )
+
+
+def _recorded_ask(rules: Rules, ask: AskFields | None, record_id: str | None) -> pb.AdmitRequest:
+    if ask is not None and ask.get("ask_id"):
+        raise InvalidAsk("a record's id is record_id; leave ask_id out")
+    return build_ask(rules.settings.defaults, {**(ask or {}), "ask_id": record_id})
+
+
+def _program_name() -> str:
+    name = Path(sys.argv[0] if sys.argv else "").name
+    return "".join(char for char in name if char.isascii() and char.isprintable()) or "python"
+
+
+_OPEN: weakref.WeakSet[BaseClient] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Give what waits in outboxes a last chance when the program ends."""
+    for client in list(_OPEN):
+        if client.outbox.pending.queued_count or client.outbox.pending.held_count:
+            client.outbox.close(CLOSE_TIMEOUT_S)

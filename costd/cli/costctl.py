@@ -1,0 +1,126 @@
+"""costctl: what people at a terminal ask of a daemon, one module a noun."""
+
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from costd.cli import (
+    ask,
+    budgets,
+    kill,
+    override,
+    policy,
+    prices,
+    records,
+    render,
+    reservations,
+    settle,
+    status,
+    top,
+    usage,
+)
+from costd.cli.exits import ExitCode, Failure
+from costd.errors import CostdError, InvalidPolicy
+
+CALLS, BOOKS, STOP, RULES = "Calls", "Books", "Emergency", "Policy and prices"
+
+
+class _Group(TyperGroup):
+    """Ends a command that cannot go on with its message and exit code, never with a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except Failure as failure:
+            _complain(str(failure))
+            raise typer.Exit(failure.exit_code) from failure
+        except InvalidPolicy as error:
+            _complain(str(error))
+            raise typer.Exit(ExitCode.POLICY) from error
+        except CostdError as error:
+            _complain(str(error))
+            raise typer.Exit(ExitCode.ERROR) from error
+
+
+def _complain(message: str) -> None:
+    """Print to standard error, whatever the message quotes; one line per fault."""
+    for line in message.splitlines():
+        render.console(stderr=True).print(render.plain(f"costctl: {line}", "red"), soft_wrap=True)
+
+
+def _make_app() -> typer.Typer:
+    app = typer.Typer(
+        cls=_Group,
+        name="costctl",
+        help="Ask a costd daemon, and steer it. Exit codes: 0 done or allowed, 1 refused by the "
+        "daemon, 2 wrong usage, 3 denied, 4 the books say otherwise, 5 no daemon answers, 6 policy "
+        "not valid or not as expected.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+    )
+    for name, command, panel in (
+        ("admit", ask.admit, CALLS),
+        ("explain", ask.explain, CALLS),
+        ("settle", settle.settle, CALLS),
+        ("void", settle.void, CALLS),
+        ("record", settle.record, CALLS),
+        ("status", status.status, BOOKS),
+        ("top", top.top, BOOKS),
+        ("budgets", budgets.budgets, BOOKS),
+        ("reservations", reservations.reservations, BOOKS),
+        ("usage", usage.usage, BOOKS),
+        ("alerts", records.alerts, BOOKS),
+        ("audit", records.audit, BOOKS),
+        ("kill", kill.kill, STOP),
+        ("release", kill.release, STOP),
+        ("kills", kill.kills, STOP),
+        ("prices", prices.prices, RULES),
+        ("price", prices.price, RULES),
+    ):
+        app.command(name, rich_help_panel=panel)(command)
+    app.add_typer(_overrides(), rich_help_panel=STOP)
+    app.add_typer(_policies(), rich_help_panel=RULES)
+    return app
+
+
+def _overrides() -> typer.Typer:
+    group = typer.Typer(
+        name="override", help="Sign override grants, and look into them.", no_args_is_help=True
+    )
+    for name, command in (
+        ("keygen", override.keygen),
+        ("issue", override.issue),
+        ("inspect", override.inspect),
+    ):
+        group.command(name)(command)
+    return group
+
+
+def _policies() -> typer.Typer:
+    group = typer.Typer(
+        name="policy", help="Check, show, compare and try policies.", no_args_is_help=True
+    )
+    for name, command in (
+        ("check", policy.check),
+        ("show", policy.show),
+        ("diff", policy.compare),
+        ("test", policy.test),
+        ("reload", policy.reload),
+    ):
+        group.command(name)(command)
+    return group
+
+
+app = _make_app()
+
+
+def main() -> None:
+    """Run costctl."""
+    app(prog_name="costctl")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""From bytes to bytes: what the server does around each method of a service."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from costd.clock import ticks_ns
+from costd.daemon.durable import GroupSync
+from costd.errors import CostdError, InvariantBroken, StoreCorrupt, StoreUnavailable
+from costd.model.time import NS_PER_S
+from costd.telemetry.histogram import Durations
+from costd.telemetry.logs import Log
+from costd.wire.status import details_of, status_of
+
+CALLER_METADATA: Final = "costd-caller"
+"""The metadata key under which a caller says who it is."""
+
+_READS = ("Get", "List", "Explain")
+"""Methods that write nothing, and so have nothing to wait for on the disk."""
+
+_OURS = (StoreUnavailable, StoreCorrupt, InvariantBroken)
+"""Errors that are the daemon's fault, and so belong in its log."""
+
+_LOG_EVERY_NS: Final = NS_PER_S
+"""A full disk fails every call; one line a second tells as much as thousands."""
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+Handle = Callable[[bytes, Context], Awaitable[bytes]]
+
+
+class Respond(Protocol):
+    """One method of a service: sync, so that nothing awaits between read and commit."""
+
+    def __call__(self, request: Any, caller: str) -> Message:
+        """Answer one request; raises `costd.errors`."""
+        ...
+
+
+class CallFigures:
+    """What metrics read of the calls: durations, errors, and how many are open."""
+
+    def __init__(self) -> None:
+        self.durations: dict[str, Durations] = {}
+        self.errors: dict[tuple[str, str], int] = {}
+        self.open_count = 0
+
+    def failed(self, rpc: str, code: str) -> None:
+        """Count a call that ended in a gRPC error."""
+        self.errors[rpc, code] = self.errors.get((rpc, code), 0) + 1
+
+
+class Calls:
+    """Wraps services for the server.
+
+    Parsing happens here and not in gRPC, which would answer bytes that are no message with
+    UNKNOWN, for which a client has no rule.
+    """
+
+    def __init__(self, *, figures: CallFigures, log: Log, durable: GroupSync | None = None) -> None:
+        self._figures = figures
+        self._log = log
+        self._durable = durable
+        self._logged_ns: dict[tuple[str, str], int] = {}
+
+    def handlers(self, descriptor: ServiceDescriptor, service: object) -> grpc.GenericRpcHandler:
+        """Serve every method the proto declares with the service's method of the same name.
+
+        Errors: AttributeError if the service lacks one.
+        """
+        table: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+            method.name: grpc.unary_unary_rpc_method_handler(
+                self._handle(
+                    method.name,
+                    getattr(service, method.name),
+                    GetMessageClass(method.input_type).FromString,
+                )
+            )
+            for method in descriptor.methods
+        }
+        return grpc.method_handlers_generic_handler(descriptor.full_name, table)
+
+    def _handle(self, rpc: str, respond: Respond, parse: Callable[[bytes], Message]) -> Handle:
+        figures = self._figures
+        observe = figures.durations.setdefault(rpc, Durations()).observe
+        durable = None if rpc.startswith(_READS) else self._durable
+        refuse = self._refuse
+
+        async def handle(raw: bytes, context: Context) -> bytes:
+            started_ns = ticks_ns()
+            figures.open_count += 1
+            try:
+                reply = respond(parse(raw), caller_of(context)).SerializeToString()
+                if durable is not None:
+                    await durable.wait()
+            except Exception as error:  # noqa: BLE001  every one becomes a status
+                return refuse(rpc, error, context)
+            finally:
+                figures.open_count -= 1
+                observe(ticks_ns() - started_ns)
+            return reply
+
+        return handle
+
+    def _refuse(self, rpc: str, error: Exception, context: Context) -> bytes:
+        """Turn an error into a status; the reply's bytes do not travel beside one."""
+        if isinstance(error, CostdError):
+            code, details = status_of(error), details_of(error)
+            if isinstance(error, _OURS):
+                self._tell(rpc, error, code.name)
+        elif isinstance(error, DecodeError):
+            code = grpc.StatusCode.INVALID_ARGUMENT
+            details = f"the request is no such message: {details_of(error)}"
+        else:
+            code = grpc.StatusCode.INTERNAL
+            details = f"a bug in costd ({type(error).__name__}); the daemon's log has more"
+            self._tell(rpc, error, code.name)
+        self._figures.failed(rpc, code.name)
+        context.set_code(code)
+        context.set_details(details)
+        return b""
+
+    def _tell(self, rpc: str, error: Exception, code: str) -> None:
+        now_ns, kind = ticks_ns(), (rpc, type(error).__name__)
+        if now_ns - self._logged_ns.get(kind, -_LOG_EVERY_NS) >= _LOG_EVERY_NS:
+            self._logged_ns[kind] = now_ns
+            self._log.error("call_failed", rpc=rpc, code=code, exc_info=error)
+
+
+def caller_of(context: Context) -> str:
+    """Read who the caller says it is; empty if it does not say."""
+    for key, value in context.invocation_metadata() or ():
+        if key == CALLER_METADATA:
+            return value if isinstance(value, str) else value.decode(errors="replace")
+    return ""

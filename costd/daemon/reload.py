@@ -1,0 +1,128 @@
+"""The policy file: what it said when it was good, and what happens when it changes."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Protocol
+
+from watchfiles import awatch
+
+from costd.clock import Clock
+from costd.errors import InvalidPolicy
+from costd.model.policy import PolicySet
+from costd.policy.load import parse_policy
+from costd.policy.source import read_file
+from costd.telemetry.logs import Log
+
+SETTLE_MS: Final = 100
+"""A file is read once its directory has been quiet for so long: half of it may be written."""
+RECHECK_MS: Final = 5_000
+"""And read again this often, for file systems and links that tell nobody of a change."""
+
+
+class Governed(Protocol):
+    """What a policy is put in force in; implemented by the ledger."""
+
+    def swap_policy(self, policy: PolicySet, *, actor: str) -> None:
+        """Put a policy in force. Errors: InvalidPolicy; then the old one stays."""
+        ...
+
+    def audit(self, actor: str, action: str, subject: str, detail: str = "") -> None:
+        """Append one audit record."""
+        ...
+
+
+class PolicyFile:
+    """The policy in force, and why the file on disk is not it, if it is not.
+
+    `text`, `policy` and `loaded_ns` are those of the policy in force; `error` is empty, or says
+    why what is on disk was refused.
+    """
+
+    def __init__(self, path: Path, clock: Clock, log: Log) -> None:
+        """Read the file for the first time.
+
+        Errors: InvalidPolicy.
+        """
+        self._path = path
+        self._clock = clock
+        self._log = log
+        self._ledger: Governed | None = None
+        self.path = str(path)
+        self.text = read_file(path)
+        self.policy = parse_policy(self.text, self.path)
+        self.loaded_ns = clock.now().wall_ns
+        self.error = ""
+        self.loaded_count = 1
+        self.refused_count = 0
+
+    def govern(self, ledger: Governed) -> None:
+        """Say in which ledger later policies are put in force."""
+        self._ledger = ledger
+
+    def reload(self, actor: str) -> None:
+        """Read the file again and put it in force if it says something else.
+
+        Ensures: a refused file changes nothing but `error`; it is audited and logged once,
+                 however often it is read.
+        Errors:  InvalidPolicy.
+        """
+        ledger = self._ledger
+        assert ledger is not None
+        try:
+            text = read_file(self._path)
+            if text == self.text:
+                self.error = ""
+                return
+            policy = parse_policy(text, self.path)
+            ledger.swap_policy(policy, actor=actor)
+        except InvalidPolicy as error:
+            self._refused(ledger, str(error), actor)
+            raise
+        self.text, self.policy, self.error = text, policy, ""
+        self.loaded_ns = self._clock.now().wall_ns
+        self.loaded_count += 1
+        self._log.info("policy_loaded", path=self.path, revision=policy.revision, actor=actor)
+
+    def follow(self, actor: str = "file") -> None:
+        """Reload for nobody who waits for an answer; whatever is wrong is in the log."""
+        with contextlib.suppress(InvalidPolicy):
+            self.reload(actor)
+
+    def _refused(self, ledger: Governed, problem: str, actor: str) -> None:
+        if problem == self.error:
+            return
+        self.error = problem
+        self.refused_count += 1
+        self._log.error(
+            "policy_refused",
+            path=self.path,
+            problem=problem,
+            in_force=self.policy.revision,
+            actor=actor,
+        )
+        ledger.audit(actor, "policy_refused", self.path, problem)
+
+
+async def watch(path: Path, changed: Callable[[], None], log: Log) -> None:
+    """Call `changed` whenever a file may have changed, until cancelled.
+
+    The directory is watched, not the file: editors rename a new file over it, and Kubernetes
+    swaps a link beside it. So `changed` is called too often rather than too rarely.
+    """
+    while True:
+        try:
+            async for _ in awatch(
+                path.parent,
+                watch_filter=None,
+                step=SETTLE_MS,
+                recursive=False,
+                rust_timeout=RECHECK_MS,
+                yield_on_timeout=True,
+            ):
+                changed()
+        except (OSError, RuntimeError) as error:
+            log.warning("policy_watch_failed", directory=str(path.parent), problem=str(error))
+        await asyncio.sleep(RECHECK_MS / 1_000)
+        changed()
