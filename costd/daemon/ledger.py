@@ -35,7 +35,7 @@ from costd.model.price import Price
 from costd.model.reservation import Reservation, ReservationState
 from costd.model.time import NS_PER_S, Now
 from costd.model.usage import Usage
-from costd.pricing import PriceBook
+from costd.pricing import PriceBook, usage_problem
 from costd.store.port import Store
 
 ANY_CLASS = "*"
@@ -110,7 +110,7 @@ class Ledger:
         """Alerts committed since somebody last took them away, for the log."""
         self._state = _State(store)
         self._saved_prices: dict[str, Price] = {}
-        self.rules = Rules(policy, PriceBook(policy))
+        self.rules = self._compiled(policy)
         self._register_budgets()
 
     # ---- agents -----------------------------------------------------------------------------
@@ -279,7 +279,7 @@ class Ledger:
 
     def swap_policy(self, policy: PolicySet, *, actor: str = "costd") -> None:
         """Put another policy in force; reservations that are out close on their own counters."""
-        self.rules = Rules(policy, PriceBook(policy))
+        self.rules = self._compiled(policy)
         self._register_budgets()
         self.audit(actor, "policy_loaded", policy.revision)
 
@@ -334,6 +334,8 @@ class Ledger:
     def _question(self, ask: Ask) -> Question:
         """Check an ask and gather what stays the same while it is decided."""
         problem = ask_problem(ask)
+        if ask.units and not problem:
+            problem = usage_problem({"input_tokens": 0, "output_tokens": 0, **ask.units})
         if problem:
             raise InvalidAsk(problem)
         trust = self.trust
@@ -442,7 +444,7 @@ class Ledger:
         """
         if usage is None or not (counts := usage.counts()):
             raise InvalidAsk("send usage with at least one count, or cost_nusd")
-        problem = usage.problem()
+        problem = usage.problem() or (usage_problem(counts) if usage.units else None)
         if problem:
             raise InvalidAsk(problem)
         if price is None:
@@ -515,6 +517,14 @@ class Ledger:
         return tuple(
             switch for _, switch in self.store.scan(Family.KILLS) if switch.engaged(steady_ns)
         )
+
+    def _compiled(self, policy: PolicySet) -> Rules:
+        """Compile a policy, its models' prices looked up once, so that no ask is the first."""
+        prices, now = PriceBook(policy), self.clock.now()
+        for tier in policy.tiers:
+            for ref in tier.models:
+                prices.find(ref.provider, ref.model, wall_ns=now.wall_ns)
+        return Rules(policy, prices)
 
     def _register_budgets(self) -> None:
         """Remember what each counter tag stands for, also after its budget has left the policy."""

@@ -1,7 +1,6 @@
 """The policy file: what it said when it was good, and what happens when it changes."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
@@ -9,7 +8,7 @@ from typing import Final, Protocol
 from watchfiles import awatch
 
 from costd.clock import Clock
-from costd.errors import InvalidPolicy
+from costd.errors import CostdError, InvalidPolicy
 from costd.model.policy import PolicySet
 from costd.policy.load import parse_policy
 from costd.policy.source import read_file
@@ -87,8 +86,12 @@ class PolicyFile:
 
     def follow(self, actor: str = "file") -> None:
         """Reload for nobody who waits for an answer; whatever is wrong is in the log."""
-        with contextlib.suppress(InvalidPolicy):
+        try:
             self.reload(actor)
+        except InvalidPolicy:
+            pass  # logged where it was refused
+        except CostdError as error:
+            self._log.error("policy_reload_failed", path=self.path, problem=str(error))
 
     def _refused(self, ledger: Governed, problem: str, actor: str) -> None:
         if problem == self.error:

@@ -34,6 +34,11 @@ class Durations:
         self._buckets[bisect_left(BOUNDS_NS, duration_ns)] += 1
         self._sum_ns += duration_ns
 
+    @property
+    def is_used(self) -> bool:
+        """Whether any call was counted."""
+        return any(self._buckets)
+
     def point(
         self, attributes: dict[str, str], *, started_ns: int, now_ns: int
     ) -> HistogramDataPoint:

@@ -162,6 +162,11 @@ class CallState:
         """Say that the call was not made after all (answered from a cache, say)."""
         self._voided = True
 
+    def note(self, usage_so_far: pb.Usage) -> None:
+        """Remember the least that was used, for a call whose end nobody will know."""
+        self._sent = True
+        self._so_far = usage_so_far
+
     def enter(self) -> Steps[None]:
         """Admit; raise Denied if the call must not be made."""
         self._started_ns = self._now_ns()

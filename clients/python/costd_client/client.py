@@ -21,13 +21,14 @@ from costd_client.steps import adrive, drive
 from costd_client.transport import AsyncTransport, Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     import grpc
 
     from costd_client.pb import admission_pb2 as pb
     from costd_client.spool import Entry
+    from costd_client.steps import Rpc
 
 DEFAULT_ADDRESS = "unix:/run/costd/costd.sock"
 CLOSE_TIMEOUT_S = 2.0
@@ -105,6 +106,11 @@ class BaseClient:
     def estimate(self, content: Any) -> int:
         """Estimate how many tokens a text or a list of messages is; see `estimate`."""
         return estimate(content)
+
+    @property
+    def send(self) -> Callable[[Rpc], Any]:
+        """What performs a request: blocking, or awaitable in `AsyncClient`."""
+        return self._transport.send
 
     def _deliver(self, entry: Entry) -> Delivery:
         return drive(self.rules.deliver(entry), self._transport.send)
@@ -201,6 +207,11 @@ class AsyncClient(BaseClient):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._async_transport = AsyncTransport(self.address, self.caller)
+
+    @property
+    def send(self) -> Callable[[Rpc], Any]:
+        """What performs a request; its answer is awaited."""
+        return self._async_transport.send
 
     async def admit(self, **ask: Unpack[AskFields]) -> Decision:
         """Ask whether a call may happen; as `Client.admit`."""

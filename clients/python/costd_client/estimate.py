@@ -1,8 +1,8 @@
 """Estimates how many tokens a text is, without a tokenizer.
 
 Counts runs of characters by script and charges each run what byte-pair vocabularies make of it,
-leaning upward: an estimate that is too low admits what a budget cannot pay for. docs of the
-package (README, "Estimates") state how far off it is, measured against real vocabularies.
+leaning upward: an estimate that is too low admits what a budget cannot pay for. The package's
+README ("Estimates") states how far off it is, measured against real vocabularies.
 """
 
 from __future__ import annotations
@@ -69,22 +69,24 @@ _OPAQUE_CHARACTERS_PER_TOKEN = 3
 def estimate(content: Any) -> int:
     """Estimate the tokens of a text, a list of chat messages, or a provider's content blocks.
 
-    Shape:   pure; takes str, mappings, lists and objects with `model_dump`, nested at will.
-    Ensures: at least 1 for anything that is not empty; grows with its input.
+    Shape:   pure; takes str, bytes, mappings, lists and objects with `model_dump`, nested.
+    Ensures: at least 1 for any text that is not empty; grows with its input.
     """
-    if isinstance(content, str):
-        return _text_tokens(content)
-    if content is None:
-        return 0
-    if isinstance(content, Mapping):
-        return _mapping_tokens(content)
-    if isinstance(content, bytes):
-        return -(-len(content) // _OPAQUE_CHARACTERS_PER_TOKEN)
     if hasattr(content, "model_dump"):
-        return estimate(content.model_dump(exclude_none=True))
-    if isinstance(content, Iterable):
-        return sum(estimate(part) for part in content)
-    return _text_tokens(str(content))
+        content = content.model_dump(exclude_none=True)
+    match content:
+        case None:
+            return 0
+        case str():
+            return _text_tokens(content)
+        case bytes():
+            return -(-len(content) // _OPAQUE_CHARACTERS_PER_TOKEN)
+        case Mapping():
+            return _mapping_tokens(content)
+        case Iterable():
+            return sum(estimate(part) for part in content)
+        case _:
+            return _text_tokens(str(content))
 
 
 def estimate_schema(tools: Any) -> int:

@@ -40,6 +40,10 @@ def check_caller(caller: str) -> str:
     return caller
 
 
+def _stub(channel: Any) -> Any:
+    return AdmissionStub(channel)  # type: ignore[no-untyped-call]  # generated without types
+
+
 class Transport:
     """A blocking channel; thread-safe, reconnects in a forked child."""
 
@@ -74,7 +78,7 @@ class Transport:
                 self._channel = self._given or grpc.insecure_channel(
                     self._address, options=CHANNEL_OPTIONS
                 )
-                self._stub = AdmissionStub(self._channel)
+                self._stub = _stub(self._channel)
                 self._pid = os.getpid()
         return self._stub
 
@@ -118,7 +122,7 @@ class AsyncTransport:
         if self._loop is not loop:
             # Each `asyncio.run` is a new loop, and a channel works on its own only.
             self._channel = grpc.aio.insecure_channel(self._address, options=CHANNEL_OPTIONS)
-            self._stub = AdmissionStub(self._channel)
+            self._stub = _stub(self._channel)
             self._loop = loop
         return self._stub
 

@@ -1,0 +1,141 @@
+"""Which of the daemon's figures are metrics, and what they are called.
+
+docs/operating/metrics.md lists them. Every label has few values: verdicts, reasons, the
+policy's task classes, methods, statuses. Budgets and callers are not labels; there may be
+millions, and `costctl budgets` shows them.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from opentelemetry.sdk.metrics.export import HistogramDataPoint
+
+from costd.daemon.calls import CallFigures
+from costd.daemon.ledger import Ledger, engaged
+from costd.daemon.reload import PolicyFile
+from costd.daemon.sweeper import Sweeper
+from costd.daemon.upkeep import Upkeep
+from costd.model.decision import Reason, Verdict
+from costd.model.time import NS_PER_S
+from costd.telemetry.metrics import Metrics, Readings
+
+_CLOSINGS: Final = ("settled", "settled_late", "voided", "expired", "recorded")
+
+
+def meter_ledger(metrics: Metrics, ledger: Ledger) -> None:
+    """Observe what was decided and what is held."""
+
+    def decisions() -> Readings:
+        return [
+            (
+                count,
+                {
+                    "verdict": Verdict(verdict).name.lower(),
+                    "task_class": task_class,
+                    "reason": Reason(reason).name,
+                },
+            )
+            for (verdict, task_class, reason), count in list(ledger.tally.items())
+        ]
+
+    def closings() -> Readings:
+        return [(ledger.events.get(name, 0), {"how": name}) for name in _CLOSINGS]
+
+    metrics.counter("costd.decisions", "Asks decided since the start.", decisions)
+    metrics.counter("costd.closings", "Reservations and records closed, by how.", closings)
+    metrics.counter(
+        "costd.overruns",
+        "Settlements above their hold.",
+        lambda: [(ledger.events.get("overrun", 0), {})],
+    )
+    for name, description, read in (
+        ("reservations_open", "Reservations held now.", lambda: ledger.totals.open_count),
+        ("reserved_nusd", "Nano-USD held now.", lambda: ledger.totals.reserved_nusd),
+        (
+            "exposure_nusd",
+            "Nano-USD that open calls may cost beyond their holds, where that is known.",
+            lambda: ledger.totals.exposure_nusd,
+        ),
+        (
+            "ceilings_unknown",
+            "Open reservations whose highest possible cost is not known.",
+            lambda: ledger.totals.unknown_ceiling_count,
+        ),
+        (
+            "kills_engaged",
+            "Kill switches engaged now.",
+            lambda: engaged(ledger.kills, ledger.clock.now()),
+        ),
+        ("store_bytes", "Bytes the store occupies.", ledger.store.size_bytes),
+    ):
+        metrics.gauge(f"costd.{name}", description, _one(read))
+
+
+def meter_upkeep(metrics: Metrics, upkeep: Upkeep, sweeper: Sweeper) -> None:
+    """Observe alerts and how far behind the sweeper is."""
+    metrics.counter(
+        "costd.alerts",
+        "Alerts raised since the start.",
+        lambda: [(count, {"kind": kind}) for kind, count in list(upkeep.alerts.items())],
+    )
+    metrics.gauge(
+        "costd.sweep_lag_seconds",
+        "How overdue the next expiry is.",
+        _one(lambda: sweeper.lag_ns / NS_PER_S),
+    )
+
+
+def meter_policy(metrics: Metrics, file: PolicyFile) -> None:
+    """Observe which policy is in force and whether the file on disk is it."""
+    metrics.gauge(
+        "costd.policy_info",
+        "1 for the revision in force.",
+        lambda: [(1, {"revision": file.policy.revision})],
+    )
+    metrics.gauge(
+        "costd.policy_loaded_timestamp_seconds",
+        "When the policy in force was loaded.",
+        _one(lambda: file.loaded_ns / NS_PER_S),
+    )
+    metrics.gauge(
+        "costd.policy_refused",
+        "1 while the file on disk is not the policy in force, because it is bad.",
+        _one(lambda: int(bool(file.error))),
+    )
+    metrics.counter(
+        "costd.policy_reloads",
+        "Policies loaded and refused since the start.",
+        lambda: [
+            (file.loaded_count, {"outcome": "loaded"}),
+            (file.refused_count, {"outcome": "refused"}),
+        ],
+    )
+
+
+def meter_calls(metrics: Metrics, figures: CallFigures, *, now_ns: Callable[[], int]) -> None:
+    """Observe calls: how long they took inside the daemon, and how they failed."""
+    started_ns = now_ns()
+
+    def durations() -> list[HistogramDataPoint]:
+        at_ns = now_ns()
+        return [
+            counted.point({"rpc": rpc}, started_ns=started_ns, now_ns=at_ns)
+            for rpc, counted in list(figures.durations.items())
+            if counted.is_used
+        ]
+
+    def errors() -> Readings:
+        return [
+            (count, {"rpc": rpc, "code": code})
+            for (rpc, code), count in list(figures.errors.items())
+        ]
+
+    metrics.durations(
+        "costd.rpc.duration", "Time from a call's bytes to its answer's, in the daemon.", durations
+    )
+    metrics.counter("costd.rpc.errors", "Calls that ended without a decision.", errors)
+    metrics.gauge("costd.rpc.open", "Calls open now.", _one(lambda: figures.open_count))
+
+
+def _one(read: Callable[[], float]) -> Callable[[], Readings]:
+    return lambda: [(read(), {})]
