@@ -18,7 +18,7 @@ from costd.wire.pb import admission_pb2 as pb
 Answer = pb.Decision | pb.Explanation
 
 
-def _asking(method: str) -> Callable[..., None]:
+def _asking(method: str, about: str) -> Callable[..., None]:
     """Make the command that puts an ask to this method; both take the same options."""
 
     def command(  # one parameter an option; typer calls it by keyword
@@ -69,6 +69,7 @@ def _asking(method: str) -> Callable[..., None]:
             answer = getattr(daemon, method)(request, metadata=connection.identity(caller))
         _show(answer, as_json=as_json, utc=utc)
 
+    command.__doc__ = about
     return command
 
 
@@ -90,5 +91,5 @@ def _view(answer: Answer, *, utc: bool) -> RenderableType:
     return decision_view(answer, now_ns=now_ns, utc=utc)
 
 
-admit = _asking("Admit")
-explain = _asking("Explain")
+admit = _asking("Admit", "Ask whether a call may happen; if so, its money is held.")
+explain = _asking("Explain", "Show what `admit` would answer and why; nothing is held.")

@@ -1,6 +1,5 @@
 """costctl: what people at a terminal ask of a daemon, one module a noun."""
 
-import sys
 from typing import Any
 
 import typer
@@ -107,7 +106,7 @@ def _policies() -> typer.Typer:
         ("check", policy.check),
         ("show", policy.show),
         ("diff", policy.compare),
-        ("test", policy.test),
+        ("test", policy.try_out),
         ("reload", policy.reload),
     ):
         group.command(name)(command)
@@ -123,4 +122,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

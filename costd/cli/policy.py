@@ -43,7 +43,7 @@ def check(policy: PolicyFile, *, as_json: options.Json = False) -> None:
     console.print(render.plain(f"{policy}: valid, revision {loaded.revision}", "green"))
     console.print(Text(contents or "it says nothing", style="dim"))
     for warning in warnings:
-        console.print(Text("warning: ", style="yellow") + render.plain(warning))
+        console.print(Text.assemble(("warning: ", "yellow"), render.plain(warning)))
 
 
 def show(
@@ -55,11 +55,8 @@ def show(
     if as_json:
         emit(answer)
         return
-    loaded = moment(answer.loaded_ns, utc=utc)
     console = render.console()
-    console.print(
-        render.plain(f"# {answer.path} revision {answer.revision}, loaded {loaded}", "dim")
-    )
+    console.print(render.plain(f"# {_origin(answer, utc=utc)}", "dim"))
     console.print(render.lines(answer.yaml))
 
 
@@ -75,9 +72,8 @@ def reload(
         answer = daemon.ReloadPolicy(pb.ReloadPolicyRequest(actor=actor))
     if as_json:
         emit(answer)
-        return
-    text = f"{answer.path} revision {answer.revision}, loaded {moment(answer.loaded_ns, utc=utc)}"
-    render.console().print(render.plain(text))
+    else:
+        render.console().print(render.plain(_origin(answer, utc=utc)))
 
 
 def compare(
@@ -98,7 +94,7 @@ def compare(
         console.print(_change_view(change))
 
 
-def test(
+def try_out(
     policy: PolicyFile,
     *,
     expectations: Annotated[
@@ -137,6 +133,11 @@ def _load(path: Path, *, as_json: bool) -> PolicySet:
         raise Failure(str(error), ExitCode.POLICY) from error
 
 
+def _origin(answer: pb.Policy, *, utc: bool) -> str:
+    loaded = moment(answer.loaded_ns, utc=utc)
+    return f"{answer.path} revision {answer.revision}, loaded {loaded}"
+
+
 def _price_warnings(policy: PolicySet) -> list[str]:
     from costd.pricing import PriceBook, tier_warnings  # noqa: PLC0415  loads the catalogue
 
@@ -144,8 +145,9 @@ def _price_warnings(policy: PolicySet) -> list[str]:
 
 
 def _change_view(change: Change) -> RenderableType:
-    kind = {"added": "green", "removed": "red"}.get(change.kind, "yellow")
-    head = render.plain(f"{change.kind} {change.section} {change.rule_id}", kind)
+    style = {"added": "green", "removed": "red"}.get(change.kind, "yellow")
+    name = render.plain(f" {change.section} {change.rule_id}")
+    head = Text.assemble((change.kind, style), name)
     if change.counters is not CounterFate.NONE:
         head.append(f"  counters {change.counters}", style=FATE_STYLES.get(change.counters, "dim"))
     details = [render.plain(f"    {detail}") for detail in change.details]
@@ -155,12 +157,9 @@ def _change_view(change: Change) -> RenderableType:
 def _results_view(results: list[Any]) -> RenderableType:
     parts: list[RenderableType] = []
     for result in results:
-        verdict = (
-            Text("FAIL ", style="bold red") if result.problems else Text("pass ", style="green")
-        )
-        parts.append(
-            verdict + render.plain(f"{result.scenario}, line {result.line}: {result.said}")
-        )
+        mark = ("FAIL ", "bold red") if result.problems else ("pass ", "green")
+        said = f"{result.scenario}, line {result.line}: {result.said}"
+        parts.append(Text.assemble(mark, render.plain(said)))
         parts += [render.plain(f"       {problem}", "red") for problem in result.problems]
     failed_count = sum(bool(result.problems) for result in results)
     style = "bold red" if failed_count else "bold green"

@@ -116,11 +116,10 @@ def _document(known: Price, name: str, cost_nusd: int, lines: list[UnitCost]) ->
 def _view(known: Price, name: str, cost_nusd: int, lines: list[UnitCost]) -> RenderableType:
     rows = [(line.unit, f"{line.count:,}", _exact_usd(line.cost_nusd)) for line in lines]
     head = Text.assemble(render.plain(name, "bold"), " cost ", (format_nusd(cost_nusd), "bold"))
-    source = Text(f"price {known.price_id} of ", style="dim")
     return Group(
         head,
         render.listing(UNIT_COLUMNS, rows, nothing="nothing was used"),
-        source + render.plain(_source_text(known.source), "dim"),
+        render.plain(f"price {known.price_id} of {_source_text(known.source)}", "dim"),
     )
 
 

@@ -61,12 +61,14 @@ def top(
 
 def _watch(control: str, interval_s: float, *, utc: bool) -> None:
     """Redraw until somebody quits; a daemon that goes away may come back."""
-    before, view = None, frame(None, read(control), utc=utc)
-    console = render.console()
-    with (
-        _single_keys() as has_keys,
-        Live(view, console=console, screen=console.is_terminal) as live,
-    ):
+    before, console = read(control), render.console()
+    live = Live(
+        frame(None, before, utc=utc),
+        console=console,
+        screen=console.is_terminal,
+        auto_refresh=False,
+    )
+    with _single_keys() as has_keys, live:
         while not _quit_pressed(interval_s, has_keys=has_keys):
             try:
                 now = read(control)

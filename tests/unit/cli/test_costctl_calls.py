@@ -194,7 +194,7 @@ def test_explain_shows_every_candidate_and_rule(daemon, costctl, denied, pb):
     assert asked.code == 3
     for line in (
         r"1\. openai/gpt-5 \(premium\)  would hold \$0\.02  ends search: team-month does not",
-        r"FAIL +budget team-month +team=a +\$9\.99 +\$10\.00 +2026-03-01 00:00:00Z +"
+        r"FAIL +budget team-month +team=a +\$9\.99 +\$10\.00 +2026-03-01 00:00:00Z +BUDGET_EXH",
         r"BUDGET_EXHAUSTED +largest that passes: \$0\.01",
         r"pass +rate burst +0 requests +10 requests",
         r"2\. economy  would hold \$0\.00  not offered: dearer for this ask",

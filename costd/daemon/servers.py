@@ -1,0 +1,130 @@
+"""The gRPC servers of one daemon: agents on one socket, operators on another."""
+
+import asyncio
+from pathlib import Path
+from typing import Final, Self
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from costd.clock import ticks_ns
+from costd.daemon import sockets
+from costd.daemon.calls import CallFigures
+from costd.daemon.settings import Settings
+from costd.daemon.sockets import CannotListen
+from costd.model.time import NS_PER_S
+from costd.telemetry.logs import Log
+from costd.wire.pb import admission_pb2, control_pb2
+
+SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+ADMISSION: Final = admission_pb2.DESCRIPTOR.services_by_name["Admission"]
+CONTROL: Final = control_pb2.DESCRIPTOR.services_by_name["Control"]
+
+CONTROL_MODE: Final = 0o600
+QUIET_S: Final = 0.2
+"""A draining daemon cuts what is left once no call has been open for so long: watchers of its
+health and readers of its reflection would stay for ever."""
+
+
+class Servers:
+    """The agents' server and the operators', each with health and reflection."""
+
+    def __init__(self, settings: Settings, log: Log) -> None:
+        self._settings = settings
+        self._log = log
+        options = [
+            ("grpc.max_receive_message_length", settings.message_bytes_max),
+            # Two daemons on one port would each get some of the calls.
+            ("grpc.so_reuseport", 0),
+        ]
+        self._admission, self._control = (
+            grpc.aio.server(options=options, maximum_concurrent_rpcs=settings.rpcs_count_max)
+            for _ in range(2)
+        )
+        self._health = health.aio.HealthServicer()
+        self._bound: dict[Path, int] = {}
+        self.addresses: dict[str, str] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await asyncio.gather(self._admission.stop(None), self._control.stop(None))
+        for path, inode in self._bound.items():
+            sockets.remove_if_ours(path, inode)
+
+    async def start(
+        self, *, admission: grpc.GenericRpcHandler, control: grpc.GenericRpcHandler
+    ) -> None:
+        """Bind and serve.
+
+        Errors: CannotListen.
+        """
+        settings = self._settings
+        self._bind(self._control, "control_socket", settings.control_socket, CONTROL_MODE)
+        self._bind(self._admission, "socket", settings.socket, settings.socket_mode_bits)
+        if settings.listen_endpoint is not None:
+            self._bind_tcp()
+        for server, handler, name in (
+            (self._admission, admission, ADMISSION.full_name),
+            (self._control, control, CONTROL.full_name),
+        ):
+            # First, because gRPC asks its handlers in turn at every call.
+            server.add_generic_rpc_handlers((handler,))
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+            reflection.enable_server_reflection(
+                (name, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+            )
+            await self._health.set(name, SERVING)
+        await asyncio.gather(self._admission.start(), self._control.start())
+
+    async def drain(self, figures: CallFigures, insisted: asyncio.Event) -> None:
+        """Accept no more and let what is open finish, for a while, unless somebody insists."""
+        await self._health.enter_graceful_shutdown()
+        servers = (self._admission, self._control)
+        stopping = [asyncio.create_task(server.stop(self._settings.drain_s)) for server in servers]
+        cut = asyncio.create_task(_quiet_or_set(figures, insisted))
+        await asyncio.wait([cut, *stopping], return_when=asyncio.FIRST_COMPLETED)
+        cut.cancel()
+        await asyncio.gather(*(server.stop(None) for server in servers), *stopping)
+
+    def _bind(self, server: grpc.aio.Server, name: str, path: Path, mode: int) -> None:
+        path = path.absolute()
+        sockets.claim(path)
+        with sockets.created_with(mode):
+            try:
+                server.add_insecure_port(f"unix:{path}")
+            except RuntimeError as error:
+                raise CannotListen(f"{path} cannot be bound: {error}") from error
+        path.chmod(mode)
+        self._bound[path] = path.stat().st_ino
+        self.addresses[name] = str(path)
+
+    def _bind_tcp(self) -> None:
+        endpoint = self._settings.listen_endpoint
+        assert endpoint is not None
+        try:
+            port = self._admission.add_insecure_port(str(endpoint))
+        except RuntimeError as error:
+            raise CannotListen(
+                f"listen: {endpoint} cannot be bound ({error}); is another program there?"
+            ) from error
+        bound = endpoint._replace(port=port)
+        self.addresses["listen"] = str(bound)
+        if not bound.is_loopback:
+            self._log.warning(
+                "listening_insecure",
+                listen=str(bound),
+                message="whoever reaches this address can spend; nothing encrypts or "
+                "authenticates it",
+            )
+
+
+async def _quiet_or_set(figures: CallFigures, insisted: asyncio.Event) -> None:
+    """Return once no call has been open for a while, or at once when somebody insists."""
+    quiet_since_ns = ticks_ns()
+    while not insisted.is_set() and ticks_ns() - quiet_since_ns < QUIET_S * NS_PER_S:
+        await asyncio.sleep(QUIET_S / 10)
+        if figures.open_count:
+            quiet_since_ns = ticks_ns()

@@ -1,0 +1,94 @@
+"""kill, release, kills."""
+
+import re
+
+import pytest
+
+SECOND_NS = 1_000_000_000
+MARCH_NS = 1_772_323_200 * SECOND_NS
+
+
+@pytest.fixture
+def switch(pb):
+    return pb.KillSwitch(
+        kill_id="kill-1",
+        scope={"project": "api", "team": "a"},
+        mode="deny_all",
+        reason="runaway agent",
+        actor="ann@host",
+        engaged_ns=MARCH_NS,
+        releases_ns=MARCH_NS + 600 * SECOND_NS,
+        engaged=True,
+    )
+
+
+def test_kill_engages_a_scope_for_a_while(daemon, costctl, switch):
+    daemon.answers["EngageKill"] = switch
+    done = costctl(
+        "kill", "--scope", "project=api", "--scope", "team=a", "--reason", "runaway agent",
+        "--release-after", "10m", "--actor", "ann@host", "--id", "kill-1", "--utc",
+    )  # fmt: skip
+    assert done.code == 0
+    request = daemon.last("EngageKill")
+    assert dict(request.scope) == {"project": "api", "team": "a"}
+    assert (request.kill_id, request.mode, request.max_tier) == ("kill-1", "deny_all", "")
+    assert (request.reason, request.actor) == ("runaway agent", "ann@host")
+    assert request.release_after.ToNanoseconds() == 600 * SECOND_NS
+    assert re.search(
+        r"kill-1 +ENGAGED +project=api, team=a +every call +runaway agent +ann@host +"
+        r"2026-03-01 00:00:00Z +2026-03-01 00:10:00Z",
+        done.out,
+    )
+
+
+def test_kill_names_the_switch_and_the_operator_itself(daemon, costctl, switch):
+    daemon.answers["EngageKill"] = switch
+    assert costctl("kill", "--reason", "x", "--mode", "critical_only").code == 0
+    request = daemon.last("EngageKill")
+    assert re.fullmatch(r"kill-[0-9a-f-]{36}", request.kill_id)
+    assert re.fullmatch(r"[^@]+@[^@]+", request.actor)
+    assert request.mode == "critical_only"
+    assert not request.HasField("release_after")
+
+
+def test_a_tier_means_mode_max_tier(daemon, costctl, switch):
+    daemon.answers["EngageKill"] = switch
+    assert costctl("kill", "-r", "x", "--tier", "economy").code == 0
+    request = daemon.last("EngageKill")
+    assert (request.mode, request.max_tier) == ("max_tier", "economy")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--reason", " "),
+        ("--reason", "x", "--mode", "max_tier"),
+        ("--reason", "x", "--mode", "deny_all", "--tier", "economy"),
+        ("--reason", "x", "--mode", "softly"),
+        ("--reason", "x", "--scope", "everything"),
+        ("--reason", "x", "--release-after", "soon"),
+    ],
+)
+def test_a_kill_that_is_not_clear_engages_nothing(daemon, costctl, options):
+    assert costctl("kill", *options).code == 2
+    assert not daemon.requests
+
+
+def test_release_says_who_and_why(daemon, costctl, switch):
+    switch.engaged, switch.released_by, switch.releases_ns = False, "bob@host", 0
+    daemon.answers["ReleaseKill"] = switch
+    done = costctl("release", "kill-1", "--reason", "fixed", "--actor", "bob@host")
+    assert done.code == 0
+    request = daemon.last("ReleaseKill")
+    assert (request.kill_id, request.reason, request.actor) == ("kill-1", "fixed", "bob@host")
+    assert re.search(r"kill-1 +released by bob@host", done.out)
+
+
+def test_kills_lists_what_stops_calls(daemon, costctl, switch, pb):
+    other = pb.KillSwitch(kill_id="kill-2", mode="max_tier", max_tier="economy", engaged=True)
+    daemon.answers["ListKills"] = pb.ListKillsResponse(kills=[switch, other])
+    out = costctl("kills").out
+    assert re.search(r"kill-2 +ENGAGED +everything +tiers above economy .* by hand", out)
+    assert costctl("kills", "--released", "--json").json()["kills"][0]["kill_id"] == "kill-1"
+    assert daemon.last("ListKills").include_released is True
