@@ -22,7 +22,7 @@ from costd.model.price import Price, PriceSource
 from costd.policy import load_policy
 from costd.pricing import ModelListing, PriceBook, search, usage_from_response
 
-LISTING_COLUMNS = ("model", "name", ">context", "price", "source")
+LISTING_COLUMNS = ("model", ">context", "price", "source")
 UNIT_COLUMNS = ("unit", ">count", ">adds to the cost")
 
 PolicyOption = Annotated[
@@ -35,6 +35,9 @@ def prices(
     *,
     policy: PolicyOption = "",
     limit: options.Limit = 20,
+    in_full: Annotated[
+        bool, typer.Option("--full", help="With notes, prices at other times, and links.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Find models: what they cost, and who says so."""
@@ -42,7 +45,7 @@ def prices(
     if as_json:
         emit({"models": [msgspec.to_builtins(listing) for listing in listings]})
         return
-    rows = [_listing_row(listing) for listing in listings]
+    rows = [_listing_row(listing, in_full=in_full) for listing in listings]
     view = render.listing(
         LISTING_COLUMNS,
         rows,
@@ -129,21 +132,21 @@ def _exact_usd(nusd: Fraction) -> str:
     return rounded if nusd.denominator == 1 else f"≈{rounded}"
 
 
-def _listing_row(listing: ModelListing) -> tuple[render.Cell, ...]:
-    notes = [*listing.notes, *filter(None, [listing.comments])]
+def _listing_row(listing: ModelListing, *, in_full: bool) -> tuple[render.Cell, ...]:
+    lines = [render.plain(line) for line in listing.prices or ["no price known"]]
     if listing.deprecated:
-        notes.append("deprecated by its provider")
-    lines = list(listing.prices) or ["no price known"]
-    stated = Text("\n").join(render.plain(line) for line in lines)
-    for note in notes:
-        stated.append("\n").append_text(render.plain(" ".join(note.split()), "dim"))
-    source = _source_text(listing.source) if listing.source else ""
+        lines.append(Text("deprecated by its provider", style="yellow"))
+    origin = f"{listing.source.source} {listing.source.version}" if listing.source else ""
+    sources = [render.plain(origin)]
+    if in_full:
+        notes = filter(None, (*listing.notes, listing.comments))
+        lines += [render.plain(" ".join(note.split()), "dim") for note in notes]
+        sources += [render.plain(url) for url in listing.urls]
     return (
         f"{listing.provider}/{listing.model}",
-        listing.name,
         f"{listing.context_window:,}" if listing.context_window else "",
-        stated,
-        Text("\n").join(render.plain(line) for line in (source, *listing.urls) if line),
+        Text("\n").join(lines),
+        Text("\n").join(sources),
     )
 
 

@@ -83,10 +83,10 @@ class Servers:
         """Accept no more and let what is open finish, for a while, unless somebody insists."""
         await self._health.enter_graceful_shutdown()
         servers = (self._admission, self._control)
-        stopping = [asyncio.create_task(server.stop(self._settings.drain_s)) for server in servers]
-        cut = asyncio.create_task(_quiet_or_set(figures, insisted))
-        await asyncio.wait([cut, *stopping], return_when=asyncio.FIRST_COMPLETED)
-        cut.cancel()
+        drain_s = self._settings.drain_s
+        # Stopping servers refuse new calls at once and leave open ones alone until `drain_s`.
+        stopping = [asyncio.create_task(server.stop(drain_s)) for server in servers]
+        await _until_quiet(figures, insisted, drain_s)
         await asyncio.gather(*(server.stop(None) for server in servers), *stopping)
 
     def _bind(self, server: grpc.aio.Server, name: str, path: Path, mode: int) -> None:
@@ -121,10 +121,15 @@ class Servers:
             )
 
 
-async def _quiet_or_set(figures: CallFigures, insisted: asyncio.Event) -> None:
-    """Return once no call has been open for a while, or at once when somebody insists."""
-    quiet_since_ns = ticks_ns()
-    while not insisted.is_set() and ticks_ns() - quiet_since_ns < QUIET_S * NS_PER_S:
+async def _until_quiet(figures: CallFigures, insisted: asyncio.Event, at_most_s: float) -> None:
+    """Return once no call has been open for a while, at the latest after so many seconds."""
+    started_ns = quiet_since_ns = now_ns = ticks_ns()
+    while (
+        not insisted.is_set()
+        and now_ns - quiet_since_ns < QUIET_S * NS_PER_S
+        and now_ns - started_ns < at_most_s * NS_PER_S
+    ):
         await asyncio.sleep(QUIET_S / 10)
+        now_ns = ticks_ns()
         if figures.open_count:
-            quiet_since_ns = ticks_ns()
+            quiet_since_ns = now_ns

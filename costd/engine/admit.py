@@ -7,13 +7,12 @@ import msgspec
 
 from costd.engine import books, keys, redeem
 from costd.engine import candidates as offers
+from costd.engine.binding import binding_of, budget_binding
 from costd.engine.changes import Changes, Family
 from costd.engine.evaluate import (
     Evaluation,
     Question,
-    binding_of,
     blocking_kill,
-    budget_binding,
     evaluate,
 )
 from costd.engine.refuse import describe, would_pass

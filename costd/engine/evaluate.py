@@ -3,19 +3,18 @@
 from collections.abc import Iterable
 
 from costd.engine import candidates as offers
-from costd.engine import keys
 from costd.engine.candidates import Candidate, Estimate
 from costd.engine.degrade import FULL_BP, Demands, drawable, steps_reached, utilisation_bp
 from costd.engine.ports import State
-from costd.engine.rate import available, take
+from costd.engine.rate import take
 from costd.engine.rules import BudgetRule, Matching, RateRule, Rules, budget_amount, model_matches
 from costd.model.ask import Ask
 from costd.model.counter import EMPTY_COUNTER, Counter
-from costd.model.decision import NO_DIRECTIVES, Binding, Directives, Reason
+from costd.model.decision import NO_DIRECTIVES, Directives, Reason
 from costd.model.kill import KillMode, KillSwitch
 from costd.model.policy import ModelRule, TaskClass
 from costd.model.reservation import CounterLine, Excuse, RateLine
-from costd.model.time import NEVER_NS, Now
+from costd.model.time import Now
 
 
 class Evaluation:
@@ -120,7 +119,7 @@ def evaluate(question: Question, candidate: Candidate) -> Evaluation:
     matching = result.matching = question.rules.matching(candidate.facts)
     for rule in matching.model_rules:
         if model_forbidden(rule, candidate) and _enforced(
-            question, rule.shadow or question.rules.policy.shadow
+            question, shadow=rule.shadow or question.rules.policy.shadow
         ):
             return result.fail(Reason.MODEL_FORBIDDEN, rule, rejects_candidate=True)
     if not matching.budgets and not _unmatched_allowed(question):
@@ -163,7 +162,7 @@ def _candidate_problem(question: Question, candidate: Candidate) -> Reason | Non
     return None
 
 
-def _enforced(question: Question, shadow: bool) -> bool:
+def _enforced(question: Question, *, shadow: bool) -> bool:
     return question.enforce_shadow or not shadow
 
 
@@ -191,7 +190,7 @@ def _read_counters(
     for rule in matching.budgets:
         budget = rule.budget
         if budget.missing_deny and any(label not in facts for label in budget.per):
-            if _enforced(question, rule.shadow) and result.reason is Reason.OK:
+            if _enforced(question, shadow=rule.shadow) and result.reason is Reason.OK:
                 result.fail(
                     Reason.LABEL_MISSING, rule, rejects_candidate=budget.selector.names_candidate
                 )
@@ -204,7 +203,7 @@ def _read_counters(
         limit, used = drawable(rule, counter, critical=critical)
         if not rule.has_burn and used * FULL_BP < rule.first_step_bp * limit:
             continue
-        if question.takes_steps and _enforced(question, rule.shadow):
+        if question.takes_steps and _enforced(question, shadow=rule.shadow):
             reached = steps_reached(rule, used=used, limit=limit, wall_ns=wall_ns)
             if reached:
                 if result.demands is None:
@@ -302,7 +301,7 @@ def _check_budgets(
         budget = rule.budget
         unit = budget.unit
         untold = unit == "tokens" and tokens is None and budget.limit is not None
-        if untold and _enforced(question, rule.shadow):
+        if untold and _enforced(question, shadow=rule.shadow):
             names_candidate = budget.selector.names_candidate
             result.fail(Reason.ESTIMATE_MISSING, rule, rejects_candidate=names_candidate)
             return
@@ -352,54 +351,3 @@ def _note_tightest(result: Evaluation, rule: BudgetRule, key: bytes, share: int)
         )
     else:
         result.threshold_bp = 0
-
-
-def binding_of(question: Question, result: Evaluation) -> Binding | None:
-    """Describe the rule that made the candidate fail, for the caller."""
-    rule, now = result.binding_rule, question.now
-    if isinstance(rule, BudgetRule):
-        return budget_binding(question, rule, result)
-    if isinstance(rule, RateRule):
-        rate = rule.rate
-        full_ns = question.state.rate(result.counter_key)
-        _, full_after = take(
-            rate, full_ns, rate_units(rate.unit, result.estimate) or 0, now.steady_ns
-        )
-        burst_ns = take(rate, None, rate.burst, 0)[1]
-        never = (rate_units(rate.unit, result.estimate) or 0) > rate.burst
-        free = available(rate, full_ns, now.steady_ns)
-        return Binding(
-            rule=rate.rate_id,
-            kind="rate",
-            unit=rate.unit,
-            limit=rate.burst,
-            used=rate.burst - free,
-            key=keys.shown(keys.per_key(rate.per, result.candidate.facts)) if rate.per else "",
-            resets_ns=0 if never else now.wall_ns + max(0, full_after - burst_ns - now.steady_ns),
-        )
-    if isinstance(rule, ModelRule):
-        return Binding(rule=rule.rule_id, kind="model_rule")
-    if isinstance(rule, KillSwitch):
-        return Binding(rule=rule.kill_id, kind="kill_switch", resets_ns=rule.releases_ns)
-    return None
-
-
-def budget_binding(question: Question, rule: BudgetRule, result: Evaluation) -> Binding:
-    """Describe a budget's level as the class at hand sees it."""
-    budget, facts = rule.budget, result.candidate.facts
-    start_ns, end_ns = rule.window(question.now.wall_ns)
-    counter = question.state.counter(rule.counter_key(facts, question.now.wall_ns)) or EMPTY_COUNTER
-    limit, used = 0, counter.used
-    if budget.limit is not None:
-        limit, used = drawable(rule, counter, critical=question.task_class.critical)
-    return Binding(
-        rule=budget.budget_id,
-        kind="budget",
-        limit=limit,
-        used=used,
-        unit=budget.unit,
-        key=keys.shown(keys.per_key(budget.per, facts)) if budget.per else "",
-        window_start_ns=start_ns,
-        window_end_ns=0 if end_ns == NEVER_NS else end_ns,
-        resets_ns=0 if end_ns == NEVER_NS else end_ns,
-    )

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from costd.engine import candidates as offers
 from costd.engine import keys
 from costd.engine.admit import Answer, admit
+from costd.engine.binding import budget_binding
 from costd.engine.degrade import drawable, steps_reached
 from costd.engine.evaluate import (
     Evaluation,
     Question,
     blocking_kill,
-    budget_binding,
     evaluate,
     model_forbidden,
     rate_units,

@@ -3,11 +3,11 @@
 from costd.engine import books, keys
 from costd.engine.changes import Changes, Family
 from costd.engine.evaluate import Question
-from costd.engine.resolve import Ledgered, Report
+from costd.engine.resolve import Ledgered, Report, usage_event
 from costd.engine.rules import budget_amount
 from costd.model.counter import EMPTY_COUNTER
 from costd.model.decision import Decision, Reason, Verdict
-from costd.model.events import UsageEvent
+from costd.model.labels import Facts
 from costd.model.price import Price
 from costd.model.reservation import CounterLine, Reservation, ReservationState
 
@@ -37,23 +37,8 @@ def record(
         "model": report.model,
         "tier": tier,
     }
-    tokens = report.usage.total_tokens if report.usage else 0
-    changes, lines = Changes(), []
-    for rule in rules.matching(facts).budgets:
-        unit = rule.budget.unit
-        amount = budget_amount(unit, cost_nusd=report.cost_nusd, tokens=tokens)
-        start_ns, _ = rule.window(happened_ns)
-        key = rule.counter_key(facts, happened_ns)
-        posted = books.post(
-            question.state.counter(key) or EMPTY_COUNTER,
-            rule.budget.limit,
-            settled=amount,
-            unadmitted=amount,
-            start_ns=start_ns,
-            wall_ns=now.wall_ns,
-        )
-        books.write(changes, rule, key, posted, critical=question.task_class.critical, now=now)
-        lines.append(CounterLine(key, unit, 0))
+    changes = Changes()
+    lines = _charge(changes, question, facts, report, happened_ns)
     identity = keys.reservation_id(caller, ask.ask_id)
     decision = Decision(
         verdict=Verdict.ALLOW,
@@ -73,7 +58,7 @@ def record(
         ask=ask,
         decision=decision,
         state=ReservationState.SETTLED,
-        counters=tuple(lines),
+        counters=lines,
         rates=(),
         hold_nusd=0,
         ceiling_nusd=None,
@@ -86,25 +71,29 @@ def record(
     )
     changes.puts.append((Family.RESERVATIONS, identity, stored))
     changes.puts.append((Family.DUE, keys.due_key(stored.due_ns, identity), b""))
-    changes.usage.append(
-        UsageEvent(
-            reservation_id=identity,
-            ask=ask,
-            tier=tier,
-            provider=report.provider,
-            model=report.model,
-            cost_nusd=report.cost_nusd,
-            hold_nusd=0,
-            admitted_ns=happened_ns,
-            settled_ns=now.wall_ns,
-            usage=report.usage,
-            price=decision.price,
-            price_id=decision.price_id,
-            reason=0,
-            closed_as="recorded",
-            duration_ns=report.duration_ns,
-            outcome=report.outcome,
-            retry_count=report.retry_count,
-        )
-    )
+    changes.usage.append(usage_event(stored, report, now, closed_as="recorded"))
     return stored, changes
+
+
+def _charge(
+    changes: Changes, question: Question, facts: Facts, report: Report, happened_ns: int
+) -> tuple[CounterLine, ...]:
+    """Charge every matching budget in the window of that time."""
+    now, lines = question.now, []
+    tokens = report.usage.total_tokens if report.usage else 0
+    for rule in question.rules.matching(facts).budgets:
+        unit = rule.budget.unit
+        amount = budget_amount(unit, cost_nusd=report.cost_nusd, tokens=tokens)
+        start_ns, _ = rule.window(happened_ns)
+        key = rule.counter_key(facts, happened_ns)
+        posted = books.post(
+            question.state.counter(key) or EMPTY_COUNTER,
+            rule.budget.limit,
+            settled=amount,
+            unadmitted=amount,
+            start_ns=start_ns,
+            wall_ns=now.wall_ns,
+        )
+        books.write(changes, rule, key, posted, critical=question.task_class.critical, now=now)
+        lines.append(CounterLine(key, unit, 0))
+    return tuple(lines)

@@ -75,7 +75,7 @@ def settle(held: Reservation, report: Report, books_of: Ledgered) -> tuple[Reser
     if over > 0:
         changes.alerts.append(_overrun_alert(held, over, now))
     closed = _close(changes, held, state, books_of, cost_nusd=report.cost_nusd)
-    changes.usage.append(_event(held, report, now, closed_as="late" if late else "settled"))
+    changes.usage.append(usage_event(held, report, now, closed_as="late" if late else "settled"))
     return closed, changes
 
 
@@ -110,7 +110,7 @@ def expire(held: Reservation, books_of: Ledgered) -> tuple[Reservation, Changes]
     _adjust_grant(changes, books_of, held, cost_nusd - held.hold_nusd)
     closed = _close(changes, held, state, books_of, cost_nusd=cost_nusd)
     report = Report(cost_nusd=cost_nusd, usage=held.reported, outcome=CallOutcome.TIMEOUT)
-    changes.usage.append(_event(held, report, now, closed_as="expired"))
+    changes.usage.append(usage_event(held, report, now, closed_as="expired"))
     return closed, changes
 
 
@@ -304,7 +304,8 @@ def _overrun_alert(held: Reservation, over_nusd: int, now: Now) -> Alert:
     )
 
 
-def _event(held: Reservation, report: Report, now: Now, *, closed_as: str) -> UsageEvent:
+def usage_event(held: Reservation, report: Report, now: Now, *, closed_as: str) -> UsageEvent:
+    """State what a closed call used and cost, for the outbox."""
     decision = held.decision
     return UsageEvent(
         reservation_id=held.reservation_id,

@@ -1,5 +1,6 @@
 """`wrap` puts costd in front of an `anthropic` client, blocking or asyncio."""
 
+# ruff: noqa: ARG002 - endpoints share one signature, and not every API uses all of it
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -57,7 +58,7 @@ def wrap(
 
 def find_endpoint(path: str) -> Endpoint | None:
     """Name the endpoint a path belongs to; None for what is not guarded."""
-    return _MESSAGES if path.split("?")[0].rstrip("/") == "/v1/messages" else None
+    return _MESSAGES if path.split("?", maxsplit=1)[0].rstrip("/") == "/v1/messages" else None
 
 
 class MessagesEndpoint:

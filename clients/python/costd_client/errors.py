@@ -57,7 +57,7 @@ class Unauthenticated(CostdError):
 
 
 class NotPermitted(CostdError):
-    """This caller may not claim that class or label."""
+    """A caller may not claim that class or label."""
 
 
 class ReservationNotFound(CostdError):

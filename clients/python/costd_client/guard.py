@@ -232,7 +232,7 @@ def _settle_response(call: CallState, raw: Any, retry_count: int) -> None:
 
 
 def _close_quietly(call: CallState, error: BaseException | None) -> Steps[None]:
-    """Close a call; what goes wrong is logged, for the response is paid for and must be returned."""
+    """Close a call and log what goes wrong: the response is paid for and must be returned."""
     try:
         yield from call.leave(error)
     except CostdError as closing_error:

@@ -137,7 +137,7 @@ class _Stream:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    @property
+    @property  # type: ignore[misc]  # read-only on purpose
     def __class__(self) -> Any:
         return type(self._stream)
 
@@ -276,7 +276,7 @@ class _Response:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._response, name)
 
-    @property
+    @property  # type: ignore[misc]  # read-only on purpose
     def __class__(self) -> Any:
         return type(self._response)
 
@@ -298,7 +298,7 @@ class RawStream:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._raw, name)
 
-    @property
+    @property  # type: ignore[misc]  # read-only on purpose
     def __class__(self) -> Any:
         return type(self._raw)
 

@@ -1,5 +1,6 @@
 """`wrap` puts costd in front of an `openai` client, blocking or asyncio."""
 
+# ruff: noqa: ARG002 - endpoints share one signature, and not every API uses all of it
 from __future__ import annotations
 
 import re
@@ -58,7 +59,7 @@ def wrap(
 
 def find_endpoint(path: str) -> Endpoint | None:
     """Name the endpoint a path belongs to; None for what is not guarded."""
-    return _ENDPOINTS.get(path.split("?")[0].rstrip("/"))
+    return _ENDPOINTS.get(path.split("?", maxsplit=1)[0].rstrip("/"))
 
 
 class ChatEndpoint:

@@ -1,0 +1,63 @@
+"""Describe the rule that decided, at its level of this moment, for the caller."""
+
+from costd.engine import keys
+from costd.engine.degrade import drawable
+from costd.engine.evaluate import Evaluation, Question, rate_units
+from costd.engine.rate import available, take
+from costd.engine.rules import BudgetRule, RateRule
+from costd.model.counter import EMPTY_COUNTER
+from costd.model.decision import Binding
+from costd.model.kill import KillSwitch
+from costd.model.policy import ModelRule
+from costd.model.time import NEVER_NS
+
+
+def binding_of(question: Question, result: Evaluation) -> Binding | None:
+    """Describe the rule that made the candidate fail, for the caller."""
+    rule, now = result.binding_rule, question.now
+    if isinstance(rule, BudgetRule):
+        return budget_binding(question, rule, result)
+    if isinstance(rule, RateRule):
+        rate = rule.rate
+        full_ns = question.state.rate(result.counter_key)
+        _, full_after = take(
+            rate, full_ns, rate_units(rate.unit, result.estimate) or 0, now.steady_ns
+        )
+        burst_ns = take(rate, None, rate.burst, 0)[1]
+        never = (rate_units(rate.unit, result.estimate) or 0) > rate.burst
+        free = available(rate, full_ns, now.steady_ns)
+        return Binding(
+            rule=rate.rate_id,
+            kind="rate",
+            unit=rate.unit,
+            limit=rate.burst,
+            used=rate.burst - free,
+            key=keys.shown(keys.per_key(rate.per, result.candidate.facts)) if rate.per else "",
+            resets_ns=0 if never else now.wall_ns + max(0, full_after - burst_ns - now.steady_ns),
+        )
+    if isinstance(rule, ModelRule):
+        return Binding(rule=rule.rule_id, kind="model_rule")
+    if isinstance(rule, KillSwitch):
+        return Binding(rule=rule.kill_id, kind="kill_switch", resets_ns=rule.releases_ns)
+    return None
+
+
+def budget_binding(question: Question, rule: BudgetRule, result: Evaluation) -> Binding:
+    """Describe a budget's level as the class at hand sees it."""
+    budget, facts = rule.budget, result.candidate.facts
+    start_ns, end_ns = rule.window(question.now.wall_ns)
+    counter = question.state.counter(rule.counter_key(facts, question.now.wall_ns)) or EMPTY_COUNTER
+    limit, used = 0, counter.used
+    if budget.limit is not None:
+        limit, used = drawable(rule, counter, critical=question.task_class.critical)
+    return Binding(
+        rule=budget.budget_id,
+        kind="budget",
+        limit=limit,
+        used=used,
+        unit=budget.unit,
+        key=keys.shown(keys.per_key(budget.per, facts)) if budget.per else "",
+        window_start_ns=start_ns,
+        window_end_ns=0 if end_ns == NEVER_NS else end_ns,
+        resets_ns=0 if end_ns == NEVER_NS else end_ns,
+    )
