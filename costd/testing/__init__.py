@@ -1,5 +1,6 @@
 """What tests of costd, and of what is built on it, may use."""
 
 from costd.testing.clock import FakeClock
+from costd.testing.daemon import DaemonFailed, DaemonProcess
 
-__all__ = ["FakeClock"]
+__all__ = ["DaemonFailed", "DaemonProcess", "FakeClock"]

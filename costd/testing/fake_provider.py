@@ -108,10 +108,12 @@ class FakeProvider:
         self._server.server_close()
         self._thread.join()
 
-    def _next_behaviour(self) -> Behaviour:
+    def next_behaviour(self) -> Behaviour:
+        """Take the next behaviour from the script."""
         return self._script.popleft() if self._script else Behaviour()
 
-    def _stall(self) -> None:
+    def stall(self) -> None:
+        """Wait for `release`, in a server thread."""
         self._released.wait(STALL_S_MAX)
 
 
@@ -126,11 +128,11 @@ class _Handler(BaseHTTPRequestHandler):
     provider: FakeProvider
     protocol_version = "HTTP/1.1"
 
-    def do_POST(self) -> None:  # noqa: N802 - the name http.server looks for
+    def do_POST(self) -> None:
         length = int(self.headers.get("content-length", 0))
         body = json.loads(self.rfile.read(length) or b"{}")
         seen = SeenRequest(self.path, {k.lower(): v for k, v in self.headers.items()}, body)
-        behaviour = self.provider._next_behaviour()
+        behaviour = self.provider.next_behaviour()
         self.provider.requests.append(seen)
         if behaviour.delay_s:
             time.sleep(behaviour.delay_s)
@@ -178,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
             if count == behaviour.hang_up_after_events:
                 return
             if count == behaviour.stall_after_events:
-                self.provider._stall()
+                self.provider.stall()
             yield data
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there

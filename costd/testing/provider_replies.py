@@ -189,4 +189,4 @@ def _data_event(body: dict[str, Any]) -> bytes:
 
 
 def _named_event(body: dict[str, Any]) -> bytes:
-    return b"event: " + body["type"].encode() + b"\n" + _data_event(body)
+    return f"event: {body['type']}\n".encode() + _data_event(body)

@@ -1,0 +1,1 @@
+"""What costd costs and what it withstands: measured, never asserted on time."""

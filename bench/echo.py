@@ -1,0 +1,101 @@
+"""The yardstick: a gRPC server that receives nothing and answers nothing."""
+
+import argparse
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+import grpc
+import uvloop
+
+from costd.daemon.sockets import is_answered
+
+KINDS: Final = ("sync", "asyncio", "uvloop")
+METHOD: Final = "/bench.Echo/Echo"
+_THREADS_COUNT: Final = 8
+_START_S: Final = 20.0
+
+Echo = Callable[[bytes], bytes]
+
+
+@contextmanager
+def echoes(directory: Path) -> Iterator[dict[str, grpc.Channel]]:
+    """Run one server of each kind, each in a process of its own, and connect to all of them."""
+    with ExitStack() as stack:
+        channels = {}
+        for kind in KINDS:
+            path = directory / f"echo-{kind}.sock"
+            process = subprocess.Popen(
+                [sys.executable, "-m", "bench.echo", "--kind", kind, "--socket", str(path)]
+            )
+            stack.callback(_end, process)
+            _await_answer(path, process)
+            channels[kind] = stack.enter_context(grpc.insecure_channel(f"unix:{path}"))
+        yield channels
+
+
+def echo_call(channel: grpc.Channel) -> Echo:
+    """Make the empty call: bytes both ways, nothing to parse."""
+    call: Echo = channel.unary_unary(METHOD)
+    return call
+
+
+def _await_answer(path: Path, process: "subprocess.Popen[bytes]") -> None:
+    give_up = time.monotonic() + _START_S
+    while not is_answered(path):
+        if process.poll() is not None or time.monotonic() > give_up:
+            raise RuntimeError(f"the echo server at {path} did not start; its error is above")
+        time.sleep(0.01)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    process.wait()
+
+
+def _serve_sync(address: str) -> None:
+    server = grpc.server(ThreadPoolExecutor(_THREADS_COUNT))
+    server.add_generic_rpc_handlers((_handler(lambda request, _context: request),))
+    server.add_insecure_port(address)
+    server.start()
+    server.wait_for_termination()
+
+
+async def _serve_async(address: str) -> None:
+    async def echo(request: bytes, _context: object) -> bytes:
+        return request
+
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((_handler(echo),))
+    server.add_insecure_port(address)
+    await server.start()
+    await server.wait_for_termination()
+
+
+def _handler(behaviour: Callable[..., object]) -> grpc.GenericRpcHandler:
+    handlers = {"Echo": grpc.unary_unary_rpc_method_handler(behaviour)}  # type: ignore[arg-type]
+    return grpc.method_handlers_generic_handler("bench.Echo", handlers)
+
+
+def main() -> None:
+    """Serve one kind until terminated."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kind", choices=KINDS, required=True)
+    parser.add_argument("--socket", type=Path, required=True)
+    arguments = parser.parse_args()
+    address = f"unix:{arguments.socket}"
+    if arguments.kind == "sync":
+        _serve_sync(address)
+        return
+    run = uvloop.run if arguments.kind == "uvloop" else asyncio.run
+    run(_serve_async(address))
+
+
+if __name__ == "__main__":
+    main()
