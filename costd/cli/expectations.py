@@ -12,7 +12,7 @@ from costd.engine.changes import Family
 from costd.engine.resolve import Report
 from costd.errors import BudgetNotFound, CostdError, ReservationNotFound
 from costd.model.ask import Ask
-from costd.model.decision import NO_DIRECTIVES, Decision, Directives, Reason
+from costd.model.decision import NO_DIRECTIVES, Decision, Directives, Reason, Verdict
 from costd.model.kill import KillSwitch
 from costd.model.money import format_nusd
 from costd.model.policy import ModelRef, PolicySet
@@ -199,7 +199,7 @@ def differences(expected: ExpectedDecision, admitted: Admitted) -> tuple[str, ..
         "tightest_budget": decision.tightest_budget,
         "threshold_bp": decision.threshold_bp,
         "upgrade_url": decision.upgrade_url,
-        "shadow_verdict": decision.shadow_verdict,
+        "shadow_verdict": Verdict(decision.shadow_verdict) if decision.shadow_verdict else None,
     }
     return tuple(
         f"{name.removesuffix('_nusd').removesuffix('_bp')}: expected {_shown(name, wanted)}, "
@@ -219,7 +219,7 @@ def _shown(name: str, value: object) -> str:
         return format_nusd(int(str(value)))
     if name == "threshold_bp":
         return render.percent(int(str(value)))
-    return str(value) or "none"
+    return str(value) if value else "none"
 
 
 def _directives(directives: Directives) -> str:

@@ -43,7 +43,7 @@ def check(policy: PolicyFile, *, as_json: options.Json = False) -> None:
     console.print(render.plain(f"{policy}: valid, revision {loaded.revision}", "green"))
     console.print(Text(contents or "it says nothing", style="dim"))
     for warning in warnings:
-        console.print(Text.assemble(("warning: ", "yellow"), render.plain(warning)))
+        console.print(Text.assemble(("warning: ", "yellow"), render.plain(warning)), soft_wrap=True)
 
 
 def show(
@@ -57,7 +57,7 @@ def show(
         return
     console = render.console()
     console.print(render.plain(f"# {_origin(answer, utc=utc)}", "dim"))
-    console.print(render.lines(answer.yaml))
+    console.print(render.lines(answer.yaml), soft_wrap=True)
 
 
 def reload(
@@ -91,7 +91,7 @@ def compare(
     if not changes:
         console.print(Text("the two policies say the same", style="dim"))
     for change in changes:
-        console.print(_change_view(change))
+        console.print(_change_view(change), soft_wrap=True)
 
 
 def try_out(
@@ -117,7 +117,7 @@ def try_out(
             }
         )
     else:
-        render.console().print(_results_view(results))
+        render.console().print(_results_view(results), soft_wrap=True)
     if failed:
         raise typer.Exit(ExitCode.POLICY)
 
@@ -156,10 +156,14 @@ def _change_view(change: Change) -> RenderableType:
 
 def _results_view(results: list[Any]) -> RenderableType:
     parts: list[RenderableType] = []
+    scenario = ""
     for result in results:
-        mark = ("FAIL ", "bold red") if result.problems else ("pass ", "green")
-        said = f"{result.scenario}, line {result.line}: {result.said}"
-        parts.append(Text.assemble(mark, render.plain(said)))
+        if result.scenario != scenario:
+            scenario = result.scenario
+            parts.append(render.plain(scenario, "bold"))
+        mark = ("  FAIL ", "bold red") if result.problems else ("  pass ", "green")
+        said = render.plain(f"line {result.line}: {result.said}")
+        parts.append(Text.assemble(mark, said))
         parts += [render.plain(f"       {problem}", "red") for problem in result.problems]
     failed_count = sum(bool(result.problems) for result in results)
     style = "bold red" if failed_count else "bold green"

@@ -1,6 +1,5 @@
 """What the daemon does by itself: expire, forget, release, trim; a slice at a time."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -10,7 +9,6 @@ from costd.daemon.ledger import Ledger
 from costd.engine import keys
 from costd.engine.changes import Family
 from costd.engine.horizon import Horizon
-from costd.model.counter import Counter
 from costd.model.kill import KillSwitch
 from costd.model.policy import WindowKind
 from costd.model.reservation import Reservation, ReservationState
@@ -19,6 +17,7 @@ from costd.model.time import NEVER_NS, NS_PER_S
 _DAY_S = 86_400
 _TRIM_EVERY_NS = 60 * NS_PER_S
 _HORIZON_KEY = b"horizon"
+_ENDLESS = NEVER_NS.to_bytes(8, "big")
 _SEQUENCED = 2**56
 """Sequence numbers lie below, wall-clock hours (of denial counts) above."""
 
@@ -48,8 +47,8 @@ class Sweeper:
         saved = None if raw is None else msgspec.msgpack.decode(raw, type=Horizon)
         self.horizon = saved.resumed(now) if saved else Horizon.at(now)
         self._trimmed_ns = now.steady_ns - _TRIM_EVERY_NS
-        self._idle_rates: Iterator[tuple[bytes, int]] | None = None
-        self._idle_runs: Iterator[tuple[bytes, Counter]] | None = None
+        self._next_rate = b""
+        self._next_run = _ENDLESS
         self.lag_ns = 0
         """How long overdue the next reservation is."""
 
@@ -136,18 +135,9 @@ class Sweeper:
     def _drop_full_rates(self) -> None:
         """Forget buckets that have refilled; walks round and round, a slice at a time."""
         store, steady_ns = self.ledger.store, self.ledger.clock.now().steady_ns
-        if self._idle_rates is None:
-            self._idle_rates = store.scan(Family.RATES)
-        slice_ = list(islice(self._idle_rates, self.retention.slice_count))
-        if not slice_:
-            self._idle_rates = None
-            return
-        # The walk may be behind; what counts is the bucket as it is now.
-        full = [
-            (Family.RATES, key, None)
-            for key, full_ns in slice_
-            if full_ns <= steady_ns and (store.get(Family.RATES, key) or 0) <= steady_ns
-        ]
+        found = list(islice(store.scan(Family.RATES, self._next_rate), self.retention.slice_count))
+        self._next_rate = found[-1][0] + b"\0" if found else b""
+        full = [(Family.RATES, key, None) for key, full_ns in found if full_ns <= steady_ns]
         if full:
             store.commit(full)
 
@@ -155,18 +145,15 @@ class Sweeper:
         """Forget counters of runs that have been idle for long; nothing else says a run is over."""
         store, before_ns = self.ledger.store, self.horizon.wall_ns
         before_ns -= self.retention.runs_idle_s * NS_PER_S
-        if self._idle_runs is None:
-            self._idle_runs = store.scan(Family.COUNTERS, start=NEVER_NS.to_bytes(8, "big"))
-        slice_ = list(islice(self._idle_runs, self.retention.slice_count))
-        if not slice_:
-            self._idle_runs = None
-            return
+        found = list(
+            islice(store.scan(Family.COUNTERS, self._next_run), self.retention.slice_count)
+        )
+        self._next_run = found[-1][0] + b"\0" if found else _ENDLESS
         idle = []
-        for key, _ in slice_:
+        for key, counter in found:
             rule = self.ledger.rules.budgets.get(key[8:16])
             is_run = rule is not None and rule.budget.window.kind is WindowKind.RUN
-            now: Counter | None = store.get(Family.COUNTERS, key) if is_run else None
-            if now is not None and not now.reserved and now.changed_ns < before_ns:
+            if is_run and not counter.reserved and counter.changed_ns < before_ns:
                 idle.append((Family.COUNTERS, key, None))
         if idle:
             store.commit(idle)

@@ -17,8 +17,9 @@ from costd.engine.evaluate import (
 )
 from costd.engine.refuse import describe, would_pass
 from costd.model.ask import Ask
-from costd.model.decision import NO_DIRECTIVES, Decision, Reason, Verdict
+from costd.model.decision import NO_DIRECTIVES, Binding, Decision, Reason, Verdict
 from costd.model.grant import Grant, GrantRefusal
+from costd.model.kill import KillSwitch
 from costd.model.price import Price
 from costd.model.reservation import Excuse, Reservation, ReservationState
 
@@ -148,9 +149,16 @@ def _refuse(
         upgrade_url=upgrade[1],
         grant_refusal=refusal,
         policy_revision=question.rules.policy.revision,
-        message=describe(first.reason, binding, asked),
+        message=_sentence(first, binding, asked),
         **_tightest(first),
     )
+
+
+def _sentence(first: Evaluation, binding: Binding | None, asked: offers.Candidate) -> str:
+    """Say why not; whoever meets a kill switch should learn why it is engaged."""
+    text = describe(first.reason, binding, asked)
+    rule = first.binding_rule
+    return f"{text}: {rule.reason}" if isinstance(rule, KillSwitch) else text
 
 
 def _tightest(result: Evaluation) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from costd.engine.rules import BudgetRule, RateRule, budget_amount
 from costd.model.counter import EMPTY_COUNTER
 from costd.model.decision import Binding, Decision, Reason
 from costd.model.grant import Grant, GrantRefusal
+from costd.model.money import format_nusd
 from costd.model.policy import Step
 
 
@@ -146,7 +147,10 @@ def _rate_report(
         used=rate.burst - free,
         unit=rate.unit,
     )
-    note = f"takes {units}, {free} available{', in shadow' if rule.shadow else ''}"
+    asked = "unknown" if units is None else shown_amount(rate.unit, units)
+    note = f"takes {asked}, {shown_amount(rate.unit, free)} available"
+    if rule.shadow:
+        note += ", in shadow"
     return RuleReport(binding=binding, passed=fits, reason=Reason.OK if fits else reason, note=note)
 
 
@@ -173,7 +177,7 @@ def _budget_report(
     free = not hold and budget.unit == "nusd"
     passed = free or (hold <= left and not denies)
     reason = Reason.STEP_DENY if denies and hold <= left else Reason.BUDGET_EXHAUSTED
-    notes = [f"holds {hold}, {left} left"]
+    notes = [f"holds {shown_amount(budget.unit, hold)}, {shown_amount(budget.unit, left)} left"]
     if reached:
         heard = "" if question.takes_steps else " (not for this critical class)"
         notes.append(f"steps reached: {', '.join(map(_step_name, reached))}{heard}")
@@ -185,6 +189,11 @@ def _budget_report(
         reason=Reason.OK if passed else reason,
         note="; ".join(notes),
     )
+
+
+def shown_amount(unit: str, amount: int) -> str:
+    """Write an amount for people."""
+    return format_nusd(amount) if unit == "nusd" else f"{amount:,}"
 
 
 def _step_name(step: Step) -> str:

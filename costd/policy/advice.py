@@ -34,7 +34,9 @@ def _task_classes(policy: PolicySet) -> Iterator[str]:
                 f"task_classes.{task_class.name}: critical without min_tier, so nothing says "
                 "which tier it may not be taken below"
             )
-    if policy.task_classes and not policy.default_task_class:
+    if not policy.task_classes:
+        yield "task_classes: there are none, so no ask can name its class; add at least one"
+    elif not policy.default_task_class:
         yield "default_task_class: not set, so asks must name their class"
 
 

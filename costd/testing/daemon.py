@@ -27,7 +27,7 @@ class DaemonProcess:
 
     def __init__(self, policy: Path | str, *flags: str, directory: Path | None = None) -> None:
         """Say what to run; `flags` are those of `costd serve` and come last."""
-        self.directory = directory or Path(tempfile.mkdtemp(prefix="costd-", dir="/tmp"))  # noqa: S108  short on purpose
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="costd-", dir="/tmp"))
         self._removes_directory = directory is None
         self.policy = Path(policy)
         self.flags = flags
@@ -163,7 +163,11 @@ class DaemonProcess:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
 
     def __exit__(self, *_error: object) -> None:
         self.close()

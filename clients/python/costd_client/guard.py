@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from costd_client.call import CallState, outcome_of
 from costd_client.client import AsyncClient, Client
+from costd_client.context import ambient
 from costd_client.decision import Outcome
 from costd_client.errors import CostdError, Denied, InvalidAsk
 from costd_client.metered import AsyncMeteredStream, MeteredStream, RawStream, StreamMeter
@@ -81,7 +82,8 @@ class Guard:
     provider: str
     find_endpoint: Callable[[str], Endpoint | None]
     denied: type[Denied]
-    fields: Mapping[str, Any]
+    task_class: str
+    labels: Mapping[str, str]
     acceptable_models: tuple[str, ...]
 
     def post(self, original: Callable[..., Any], path: str, kwargs: dict[str, Any]) -> Steps[Any]:
@@ -111,8 +113,10 @@ class Guard:
     def _ask(self, request: SdkRequest) -> dict[str, Any]:
         body = request.effective
         output_tokens = request.endpoint.max_output_tokens(body)
+        around = ambient()  # what surrounds one call says more than what the client was told once
         return {
-            **self.fields,
+            "task_class": around.task_class or self.task_class,
+            "labels": {**self.labels, **around.labels},
             "provider": self.provider,
             "model": str(body.get("model") or ""),
             "prompt_tokens": request.endpoint.prompt_tokens(body),

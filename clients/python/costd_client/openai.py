@@ -51,7 +51,8 @@ def wrap(
         provider=provider,
         find_endpoint=find_endpoint,
         denied=CallDenied,
-        fields={"task_class": task_class, "labels": dict(labels or {})},
+        task_class=task_class,
+        labels=dict(labels or {}),
         acceptable_models=tuple(acceptable_models or (f"{provider}/*",)),
     )
     return install(client, guard, lambda copy: copy.chat.completions)

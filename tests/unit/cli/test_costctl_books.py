@@ -1,8 +1,13 @@
 """status, budgets, reservations, usage, alerts, audit: what the daemon's books say."""
 
+import io
 import re
+import sys
+import time
 
 import pytest
+
+from costd.cli.render import bar
 
 SECOND_NS = 1_000_000_000
 MARCH_NS = 1_772_323_200 * SECOND_NS
@@ -226,7 +231,7 @@ def test_alerts_and_audit_are_told_in_order(daemon, costctl, pb):
 
 
 @pytest.mark.parametrize(
-    ("hostile", "shown"),
+    "case",
     [
         ("[bold]x[/]", "[bold]x[/]"),
         ("[red on", "[red on"),
@@ -238,7 +243,8 @@ def test_alerts_and_audit_are_told_in_order(daemon, costctl, pb):
         ("zero\u200bwidth", r"zero\u200bwidth"),
     ],
 )
-def test_no_label_colours_or_moves_the_screen(daemon, costctl, budget, pb, hostile, shown):
+def test_no_label_colours_or_moves_the_screen(daemon, costctl, budget, pb, case):
+    hostile, shown = case
     budget.key = hostile
     daemon.answers["ListBudgets"] = pb.ListBudgetsResponse(budgets=[budget])
     colour = {"NO_COLOR": "", "FORCE_COLOR": "1", "TERM": "xterm-256color"}
@@ -253,8 +259,6 @@ def test_no_label_colours_or_moves_the_screen(daemon, costctl, budget, pb, hosti
 
 
 def test_times_are_local_unless_utc_is_asked_for(daemon, costctl, pb, monkeypatch):
-    import time
-
     monkeypatch.setenv("TZ", "America/New_York")
     time.tzset()
     daemon.answers["ListAlerts"] = pb.ListAlertsResponse(alerts=[pb.Alert(raised_ns=MARCH_NS)])
@@ -266,11 +270,6 @@ def test_times_are_local_unless_utc_is_asked_for(daemon, costctl, pb, monkeypatc
 
 
 def test_a_screen_without_block_characters_gets_plain_bars(monkeypatch):
-    import io
-    import sys
-
-    from costd.cli.render import bar
-
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
         assert bar(5, 5, 20, width=8).plain == "##++...."
@@ -292,6 +291,4 @@ def test_a_screen_without_block_characters_gets_plain_bars(monkeypatch):
     ],
 )
 def test_a_bar_never_hides_what_is_used_nor_looks_full_too_early(settled, reserved, limit, drawn):
-    from costd.cli.render import bar
-
     assert bar(settled, reserved, limit, width=10).plain == drawn
