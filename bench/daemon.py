@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc
 
@@ -20,7 +20,7 @@ _LOOK_EVERY_S: Final = 0.001
 _KIB_PER_MIB: Final = 1024
 
 
-class DaemonFailed(Exception):
+class DaemonFailed(Exception):  # noqa: N818  reads as the sentence it is
     """The daemon ended by itself; carries the end of its log."""
 
 
@@ -115,7 +115,12 @@ def running(daemon: Daemon) -> Iterator[Daemon]:
 
 
 @contextmanager
-def asking(daemon: Daemon) -> Iterator[rpc.AdmissionStub]:
+def asking(daemon: Daemon) -> Iterator[Any]:
     """Connect to a daemon that listens."""
     with grpc.insecure_channel(daemon.address) as channel:
-        yield rpc.AdmissionStub(channel)
+        yield admission_stub(channel)
+
+
+def admission_stub(channel: grpc.Channel | grpc.aio.Channel) -> Any:
+    """Make the generated stub; blocking or asynchronous, as the channel is."""
+    return rpc.AdmissionStub(channel)  # type: ignore[no-untyped-call]  # generated without types

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 import grpc
 import uvloop
@@ -25,25 +25,36 @@ Echo = Callable[[bytes], bytes]
 
 
 @contextmanager
-def echoes(directory: Path) -> Iterator[dict[str, grpc.Channel]]:
-    """Run one server of each kind, each in a process of its own, and connect to all of them."""
+def echo_server(directory: Path, kind: str) -> Iterator[str]:
+    """Run one server in a process of its own; yields its address."""
+    path = directory / f"echo-{kind}.sock"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.echo", "--kind", kind, "--socket", str(path)]
+    )
+    try:
+        _await_answer(path, process)
+        yield f"unix:{path}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def echoes(directory: Path) -> Iterator[dict[str, Echo]]:
+    """Run one server of each kind and connect to all of them."""
     with ExitStack() as stack:
-        channels = {}
+        calls = {}
         for kind in KINDS:
-            path = directory / f"echo-{kind}.sock"
-            process = subprocess.Popen(
-                [sys.executable, "-m", "bench.echo", "--kind", kind, "--socket", str(path)]
-            )
-            stack.callback(_end, process)
-            _await_answer(path, process)
-            channels[kind] = stack.enter_context(grpc.insecure_channel(f"unix:{path}"))
-        yield channels
+            address = stack.enter_context(echo_server(directory, kind))
+            channel = stack.enter_context(grpc.insecure_channel(address))
+            calls[kind] = echo_call(channel)
+        yield calls
 
 
 def echo_call(channel: grpc.Channel) -> Echo:
     """Make the empty call: bytes both ways, nothing to parse."""
-    call: Echo = channel.unary_unary(METHOD)
-    return call
+    call: Any = channel.unary_unary(METHOD)
+    return cast(Echo, call)
 
 
 def _await_answer(path: Path, process: "subprocess.Popen[bytes]") -> None:
@@ -52,11 +63,6 @@ def _await_answer(path: Path, process: "subprocess.Popen[bytes]") -> None:
         if process.poll() is not None or time.monotonic() > give_up:
             raise RuntimeError(f"the echo server at {path} did not start; its error is above")
         time.sleep(0.01)
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    process.terminate()
-    process.wait()
 
 
 def _serve_sync(address: str) -> None:
@@ -79,7 +85,9 @@ async def _serve_async(address: str) -> None:
 
 
 def _handler(behaviour: Callable[..., object]) -> grpc.GenericRpcHandler:
-    handlers = {"Echo": grpc.unary_unary_rpc_method_handler(behaviour)}  # type: ignore[arg-type]
+    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+        "Echo": grpc.unary_unary_rpc_method_handler(cast(Any, behaviour))
+    }
     return grpc.method_handlers_generic_handler("bench.Echo", handlers)
 
 

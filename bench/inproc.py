@@ -2,11 +2,12 @@
 
 import gc
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from rocksdict import Rdict, WriteBatch
 
-from bench.figures import Figure, mean_us, p50_us, p99_us, ratios, timed
+from bench.figures import Figure, p50_us, p99_us, ratios, timed
 from bench.workload import Asks, open_ledger
 from costd.daemon.ledger import Ledger
 from costd.engine.changes import Family
@@ -16,18 +17,19 @@ from costd.store.port import Put
 from costd.store.rocks import RocksStore
 from costd.store.rocks_options import rocks_options
 
-Round = Callable[[], None]
 Encoded = list[tuple[Family, bytes, bytes]]
 
 
 class AdmitAndBatch:
     """One round: admit, write the same bytes bare, settle what was admitted."""
 
-    def __init__(self, directory: Path, asks_count: int) -> None:
+    def __init__(self, directory: Path, stack: ExitStack, *, asks_count: int) -> None:
         self._count = asks_count
         self._store = _Capturing(directory / "inproc")
+        stack.callback(self._store.close)
         self._ledger = open_ledger(self._store)
         self._bare = _BareDatabase(directory / "bare")
+        stack.callback(self._bare.close)
         self._asks = Asks(1)
         self.admit_p50: list[float] = []
         self.admit_p99: list[float] = []
@@ -49,9 +51,7 @@ class AdmitAndBatch:
         self.settle_p50.append(p50_us(settles))
 
     def figures(self) -> list[Figure]:
-        """Close both stores and tell what was measured."""
-        self._store.close()
-        self._bare.close()
+        """Tell what was measured."""
         return [
             Figure(
                 key="admit_inproc_us_p50",
@@ -83,7 +83,9 @@ class AdmitAndBatch:
 class UnmatchedBudgets:
     """One round: the same asks under no further budgets, and under a thousand more."""
 
-    def __init__(self, directory: Path, asks_count: int, *, unmatched_count: int) -> None:
+    def __init__(
+        self, directory: Path, stack: ExitStack, *, asks_count: int, unmatched_count: int
+    ) -> None:
         self._count = asks_count
         self._unmatched_count = unmatched_count
         self._ledgers = [
@@ -93,6 +95,7 @@ class UnmatchedBudgets:
         self._asks = [Asks(2), Asks(2)]
         self.p50: tuple[list[float], list[float]] = ([], [])
         for ledger, asks in zip(self._ledgers, self._asks, strict=True):
+            stack.callback(ledger.store.close)
             for ask in asks.model(asks_count):
                 ledger.admit(ask)
         _freeze()
@@ -105,9 +108,7 @@ class UnmatchedBudgets:
             self.p50[which].append(p50_us(timed(self._ledgers[which].admit, asks)))
 
     def figures(self) -> list[Figure]:
-        """Close both stores and tell what was measured."""
-        for ledger in self._ledgers:
-            ledger.store.close()
+        """Tell what was measured."""
         none, many = self.p50
         return [
             Figure(

@@ -71,7 +71,7 @@ def serve(
     try:
         settings = load_settings(flags)
         if print_settings:
-            YAML().dump(settings.model_dump(mode="json"), sys.stdout)
+            YAML().dump(settings.model_dump(mode="json", exclude={"config"}), sys.stdout)
             return
         log = make_log(level=settings.log_level, style=settings.log_format, stream=sys.stderr)
         adopt_library_logs(style=settings.log_format, stream=sys.stderr)

@@ -168,27 +168,29 @@ def explanation_view(answer: pb.Explanation, *, now_ns: int, utc: bool) -> Rende
 
 
 def _candidate_head(number: int, candidate: pb.CandidateReport) -> Text:
-    outcome = candidate.outcome.replace("_", " ")
-    head = Text(f"{number}. ", style="bold")
     name = model_name(candidate.provider, candidate.model, candidate.tier)
-    head.append_text(render.plain(name, "bold"))
-    head.append(f"  would hold {format_nusd(candidate.hold_nusd)}  ")
-    head.append_text(render.plain(outcome, OUTCOME_STYLES.get(candidate.outcome, "dim")))
-    if candidate.why:
-        head.append_text(render.plain(f": {candidate.why}"))
-    return head
+    outcome = candidate.outcome.replace("_", " ")
+    return Text.assemble(
+        (f"{number}. ", "bold"),
+        render.plain(name, "bold"),
+        f"  would hold {format_nusd(candidate.hold_nusd)}  ",
+        render.plain(outcome, OUTCOME_STYLES.get(candidate.outcome, "dim")),
+        render.plain(f": {candidate.why}" if candidate.why else ""),
+    )
 
 
 def _rule_row(rule: pb.RuleReport, *, utc: bool) -> tuple[render.Cell, ...]:
     binding = rule.binding
     passed = Text("pass", style="green") if rule.passed else Text("FAIL", style="bold red")
     measured = bool(binding.unit)
+    # A limit of zero stands for none where the rule passed: nothing but zero passes a real one.
+    limited = measured and (binding.limit or not rule.passed)
     return (
         passed,
         f"{binding.kind.replace('_', ' ')} {binding.rule}",
         binding.key,
         render.amount(binding.used, binding.unit) if measured else "",
-        render.amount(binding.limit, binding.unit) if measured else "",
+        render.amount(binding.limit, binding.unit) if limited else "",
         moment(binding.resets_ns, utc=utc),
         "" if rule.passed else reason_word(rule.reason),
         rule.note,

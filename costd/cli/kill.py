@@ -1,5 +1,6 @@
 """`kill`, `release` and `kills`: the emergency stop."""
 
+import secrets
 from collections.abc import Iterable
 from typing import Annotated
 
@@ -9,7 +10,6 @@ from rich.text import Text
 
 from costd.cli import connection, options, render
 from costd.cli.document import emit
-from costd.cli.identifiers import uuid7
 from costd.cli.times import moment
 from costd.model.kill import KillMode
 from costd.wire.pb import control_pb2 as pb
@@ -41,7 +41,7 @@ def kill(
     if not reason.strip():
         raise typer.BadParameter("say why; it goes into the audit", param_hint="--reason")
     request = pb.EngageKillRequest(
-        kill_id=kill_id or f"kill-{uuid7()}",
+        kill_id=kill_id or f"kill-{secrets.token_hex(4)}",
         scope=options.pairs(scope, "--scope"),
         mode=chosen.value,
         max_tier=tier,
@@ -103,7 +103,7 @@ def _row(switch: pb.KillSwitch, *, utc: bool) -> tuple[render.Cell, ...]:
         switch.reason,
         switch.actor,
         moment(switch.engaged_ns, utc=utc),
-        moment(switch.releases_ns, utc=utc) or "by hand",
+        moment(switch.released_ns or switch.releases_ns, utc=utc) or "by hand",
     )
 
 

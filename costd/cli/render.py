@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -52,12 +52,10 @@ def lines(text: str) -> Text:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
     """Make a table; a column named `>name` is aligned to the right."""
-    made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
     for column in columns:
-        right = column.startswith(">")
-        made.add_column(
-            column.removeprefix(">"), justify="right" if right else "left", overflow="fold"
-        )
+        justify: JustifyMethod = "right" if column.startswith(">") else "left"
+        made.add_column(plain(column.removeprefix(">")), justify=justify, overflow="fold")
     for row in rows:
         made.add_row(*(plain(cell) for cell in row))
     return made

@@ -151,6 +151,8 @@ async def _metrics(settings: Settings, log: Log) -> AsyncIterator[Metrics]:
                     "another address, or `off`"
                 ) from error
             log.info("metrics_listening", address=address)
+            if not endpoint.is_loopback:
+                log.warning("listening_insecure", metrics_listen=address)
         yield metrics
     finally:
         metrics.close()

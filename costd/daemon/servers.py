@@ -113,12 +113,7 @@ class Servers:
         bound = endpoint._replace(port=port)
         self.addresses["listen"] = str(bound)
         if not bound.is_loopback:
-            self._log.warning(
-                "listening_insecure",
-                listen=str(bound),
-                message="whoever reaches this address can spend; nothing encrypts or "
-                "authenticates it",
-            )
+            self._log.warning("listening_insecure", listen=str(bound))
 
 
 async def _until_quiet(figures: CallFigures, insisted: asyncio.Event, at_most_s: float) -> None:

@@ -81,7 +81,9 @@ class Settings(BaseSettings):
         "0660", pattern="^0?[0-7]{3}$", description="Permissions of that socket, octal."
     )
     control_socket: Path = Field(
-        default_factory=address.default_control_socket,
+        default_factory=lambda known: known.get("socket", address.default_socket()).with_name(
+            address.default_control_socket().name
+        ),
         description="Unix socket operators use; 0600 always.",
     )
     listen: str = Field("", description="TCP address host:port for agents as well; none if empty.")
@@ -196,7 +198,12 @@ def load_settings(flags: Mapping[str, Any]) -> Settings:
         return Settings(**flags)
     except ValidationError as error:
         config = _config_path(flags) or _config_path({"config": os.environ.get("COSTD_CONFIG")})
-        faults = [_fault(detail, flags, config) for detail in error.errors(include_url=False)]
+        faults = [
+            _fault(detail, flags, config)
+            for detail in error.errors(include_url=False)
+            # A default that depends on another setting is no fault of its own.
+            if detail["type"] != "default_factory_not_called"
+        ]
         raise SettingsError("\n".join(faults)) from error
 
 

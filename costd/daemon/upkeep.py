@@ -21,8 +21,11 @@ LOG_EVERY_NS: Final = 60 * NS_PER_S
 class Upkeep:
     """Sweeps, saves the clock, and tells the log what alerts were raised."""
 
-    def __init__(self, sweeper: Sweeper, timekeeper: Timekeeper, log: Log) -> None:
+    def __init__(
+        self, sweeper: Sweeper, timekeeper: Timekeeper, log: Log, *, tick_s: float = TICK_S
+    ) -> None:
         self._sweeper = sweeper
+        self._tick_s = tick_s
         self._timekeeper = timekeeper
         self._log = log
         self._saved_ns = 0
@@ -33,7 +36,7 @@ class Upkeep:
     async def run(self) -> None:
         """Tick until cancelled; whatever goes wrong is logged, and the next tick tries again."""
         while True:
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(self._tick_s)
             try:
                 while self.tick():  # noqa: ASYNC110  waits for nothing: lets asks in between
                     await asyncio.sleep(0)

@@ -23,8 +23,9 @@ def take(rate: Rate, full_ns: int | None, units: int, steady_ns: int) -> tuple[b
     Units:   `steady_ns` is the steady clock; `full_ns` None is a full bucket.
     """
     start = steady_ns if full_ns is None or full_ns < steady_ns else full_ns
-    full = start + refill_ns(units, rate.interval_ns, rate.amount)
-    return full - steady_ns <= refill_ns(rate.burst, rate.interval_ns, rate.amount), full
+    full = start - (-units * rate.interval_ns // rate.amount)
+    # As `full - steady_ns <= refill_ns(burst)`, multiplied out: no division on the hot path.
+    return (full - steady_ns - 1) * rate.amount < rate.burst * rate.interval_ns, full
 
 
 def available(rate: Rate, full_ns: int | None, steady_ns: int) -> int:

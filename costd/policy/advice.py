@@ -24,7 +24,10 @@ def _whole(policy: PolicySet) -> Iterator[str]:
     if not policy.budgets and not policy.unmatched_allow:
         yield "budgets: there are none and unmatched is deny, so every ask is refused"
     if policy.tiers and not policy.default_tier:
-        yield "default_tier: not set, so an ask that names no model and no tier cannot be answered"
+        yield (
+            "default_tier: not set, so asks that name neither tier nor model begin at the first "
+            f"tier, {policy.tiers[0].name}"
+        )
 
 
 def _task_classes(policy: PolicySet) -> Iterator[str]:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from costd.model.money import AMOUNT_MAX, usd_to_nusd
 from costd.model.policy import RateUnit, Unit
 from costd.model.time import NS_PER_S
+from costd.policy.problems import show
 
-TEXT_SHOWN_MAX = 60
 SCALAR_LENGTH_MAX = 300
 """No amount, name or label is longer; keeps every pattern below fast."""
 NUMBER_LENGTH_MAX = 28
@@ -57,16 +57,6 @@ class Reserve(NamedTuple):
     share_bp: int | None = None
     amount: int = 0
     unit: Unit = Unit.NUSD
-
-
-def show(value: Any) -> str:
-    """Quote a value for a message, shortened."""
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, list):
-        return "a list"
-    text = value if isinstance(value, str) else type(value).__name__
-    return repr(text if len(text) <= TEXT_SHOWN_MAX else text[:TEXT_SHOWN_MAX] + "…")
 
 
 def as_text(value: Any, hint: str) -> str:

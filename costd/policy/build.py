@@ -95,7 +95,7 @@ def _task_class(name: str, spec: TaskClassSpec, policy: PolicySpec) -> TaskClass
         name=name,
         critical=spec.critical,
         min_tier=spec.min_tier,
-        tier=tier or spec.min_tier,
+        tier=tier,
         max_output_tokens=spec.max_output_tokens,
         ttl_ns=spec.ttl,
         takes_steps=spec.takes_steps,

@@ -5,11 +5,12 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from costd.policy.amounts import show
-from costd.policy.problems import Path, Problem, refuse, write_path
+from costd.policy.problems import PROBLEMS_SHOWN_MAX, Path, Problem, refuse, show, write_path
 from costd.policy.source import Source
 
 SpecT = TypeVar("SpecT", bound=BaseModel)
+
+FIELD_LENGTH_MAX = 32
 
 _SHAPES = {
     "dict_type": "must be a mapping (`key: value` lines)",
@@ -26,8 +27,11 @@ def read_spec(source: Source, kind: type[SpecT]) -> SpecT:
     try:
         return kind.model_validate(source.data)
     except ValidationError as error:
-        found = [_problem(source, kind, dict(each)) for each in error.errors(include_url=False)]
-        raise refuse(source.name, found) from error
+        errors = [dict(each) for each in error.errors(include_url=False)]
+        # A file of nothing but mistakes has a hundred thousand; words are found for the first.
+        errors.sort(key=lambda each: source.line(_path(each)))
+        found = [_problem(source, kind, each) for each in errors[:PROBLEMS_SHOWN_MAX]]
+        raise refuse(source.name, found, len(errors) - len(found)) from error
 
 
 def problem_at(source: Source, path: Path, text: str) -> Problem:
@@ -36,7 +40,7 @@ def problem_at(source: Source, path: Path, text: str) -> Problem:
 
 
 def _problem(source: Source, kind: type[BaseModel], error: dict[str, Any]) -> Problem:
-    path: Path = tuple(part for part in error["loc"] if part != "[key]")
+    path = _path(error)
     found, wrong = error["type"], error["input"]
     if found == "value_error":
         return problem_at(source, path, str(error["ctx"]["error"]))
@@ -46,7 +50,7 @@ def _problem(source: Source, kind: type[BaseModel], error: dict[str, Any]) -> Pr
         return problem_at(source, path, 'inside {…} a comma ends a value; quote it, like "$2,500"')
     if found == "extra_forbidden":
         known = _fields_at(kind, path[:-1])
-        close = get_close_matches(str(path[-1]), known, n=1)
+        close = get_close_matches(str(path[-1])[:FIELD_LENGTH_MAX], known, n=1)
         advice = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
         return problem_at(source, path, f"there is no such field; {advice}")
     if found == "literal_error":
@@ -54,6 +58,10 @@ def _problem(source: Source, kind: type[BaseModel], error: dict[str, Any]) -> Pr
         return problem_at(source, path, f"{what}; write {error['ctx']['expected']}")
     what = "has no value" if wrong is None else f"is {show(wrong)}"
     return problem_at(source, path, f"{what}; it {_SHAPES.get(found, error['msg'])}")
+
+
+def _path(error: dict[str, Any]) -> Path:
+    return tuple(part for part in error["loc"] if part != "[key]")
 
 
 def _fields_at(kind: type[BaseModel], path: Path) -> list[str]:

@@ -25,7 +25,7 @@ from ruamel.yaml.events import (
 from ruamel.yaml.reader import ReaderError
 
 from costd.errors import InvalidPolicy
-from costd.policy.problems import Path, Problem, refuse
+from costd.policy.problems import Path, Problem, refuse, show
 
 BYTES_MAX = 1 << 20
 DEPTH_MAX = 24
@@ -139,7 +139,7 @@ class _Builder:
             raise _Refused(line, "merge keys (<<) are not YAML 1.2; write the fields out")
         if key in parent.data:
             first = parent.marks.key_lines[key]
-            raise _Refused(line, f"{key!r} was given before, on line {first}; keep one of them")
+            raise _Refused(line, f"{show(key)} was given before, on line {first}; keep one of them")
         parent.key = key
         parent.data[key] = None
         parent.marks.key_lines[key] = line
@@ -147,9 +147,9 @@ class _Builder:
     def _take_alias(self, event: AliasEvent) -> None:
         line = _line(event)
         if any(opened.anchor == event.anchor for opened in self.open):
-            raise _Refused(line, f"*{event.anchor} contains itself; write the value out")
+            raise _Refused(line, f"*{event.anchor[:64]} contains itself; write the value out")
         if event.anchor not in self.anchors:
-            raise _Refused(line, f"*{event.anchor} is not defined above; define &{event.anchor}")
+            raise _Refused(line, f"*{event.anchor[:64]} is not defined; define it above")
         if self.open and isinstance(self.open[-1].data, dict) and self.open[-1].key is None:
             raise _Refused(line, "an alias cannot be a key; write the key out")
         value, marks, nodes_count = self.anchors[event.anchor]
@@ -259,13 +259,13 @@ def _line(event: Event) -> int:
 
 def _refuse_tag(event: ScalarEvent | MappingStartEvent | SequenceStartEvent) -> None:
     if event.tag is not None:
-        raise _Refused(_line(event), f"the tag {event.tag} is not used here; remove it")
+        raise _Refused(_line(event), f"the tag {show(event.tag)} is not used here; remove it")
 
 
 def _syntax_problem(error: MarkedYAMLError) -> Problem:
     mark = error.problem_mark or error.context_mark
     line = 1 if mark is None else int(mark.line) + 1
-    what = ", ".join(part for part in (error.context, error.problem) if part)
+    what = " ".join(", ".join(part for part in (error.context, error.problem) if part).split())
     return Problem(line, "(file)", f"not valid YAML: {what}; check indentation, quotes, brackets")
 
 

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from costd.model.labels import LABEL_KEY_LENGTH_MAX, LABEL_VALUE_LENGTH_MAX, Match
 from costd.model.policy import ModelRef
-from costd.policy.amounts import as_text, read_count, read_positive, show
+from costd.policy.amounts import as_text, read_count, read_positive
+from costd.policy.problems import show
 
 TEXT_LENGTH_MAX = 1_000
 TIERS_DOWN_MAX = 16

@@ -43,11 +43,14 @@ class Store(Protocol):
         ...
 
     def delete_range(self, family: Family, start: bytes, end: bytes) -> None:
-        """Delete every key in `[start, end)`; costs the same for one key and for a million."""
+        """Delete every key in `[start, end)`, all at once; nothing if the two are crossed."""
         ...
 
     def sync(self) -> None:
-        """Return once everything committed so far survives a power failure."""
+        """Return once everything committed before the call survives a power failure.
+
+        The one method that another thread may call, so that a slow disk holds up no decision.
+        """
         ...
 
     def close(self) -> None:

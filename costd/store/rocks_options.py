@@ -10,7 +10,9 @@ MIB = 1024 * 1024
 BLOCK_CACHE_BYTES = 32 * MIB
 MEMTABLES_BYTES = 32 * MIB
 MEMTABLE_BYTES = 8 * MIB
-WAL_BYTES_MAX = 64 * MIB
+WAL_BYTES_MAX = 32 * MIB
+"""What a start after `kill -9` may have to replay; a third of a second."""
+
 TABLE_BYTES = 8 * MIB
 LEVEL_BASE_BYTES = 32 * MIB
 OPEN_FILES_MAX = 256

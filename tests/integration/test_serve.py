@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -243,6 +244,23 @@ def test_metrics_show_what_happened(fresh_daemon):
     assert samples["costd_policy_info", ("revision", revision)] == 1
 
 
+def test_every_metric_is_documented_and_every_documented_metric_is_there(fresh_daemon):
+    daemon = fresh_daemon(POLICY).start()
+    stub = admission(daemon)
+    held = stub.Admit(ask())
+    stub.Settle(pb.SettleRequest(reservation_id=held.reservation_id, cost_nusd=5_000_000))
+    refusal(stub.Admit, pb.AdmitRequest())
+    daemon.wait_for("alert")
+    text = (Path(__file__).parents[2] / "docs" / "operating" / "metrics.md").read_text()
+    documented = {line.split("`")[1] for line in text.splitlines() if line.startswith("| `costd_")}
+    served = {
+        re.sub("_(bucket|count|sum)$", "", name)
+        for name, *_ in scrape(daemon)
+        if name.startswith("costd_")
+    }
+    assert served == documented
+
+
 def test_an_alert_is_a_line_of_the_log_and_a_metric(fresh_daemon):
     daemon = fresh_daemon(POLICY).start()
     stub = admission(daemon)
@@ -340,6 +358,25 @@ def test_what_was_answered_is_there_after_a_stop(fresh_daemon):
     assert status.reserved_nusd == held.hold_nusd
 
 
+def test_a_stop_under_load_loses_no_answer(fresh_daemon):
+    daemon = fresh_daemon(POLICY, "--durability", "disk").start()
+    stub = admission(daemon)
+    calls = [stub.Admit.future(ask()) for _ in range(300)]
+    calls[20].result(timeout=20)
+    assert daemon.stop() == 0
+    answered, refused = set(), set()
+    for call in calls:
+        try:
+            answered.add(call.result(timeout=20).reservation_id)
+        except grpc.RpcError as error:
+            refused.add(error.code())
+    assert len(answered) > 20
+    assert refused <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+    daemon.restart()
+    listed = control(daemon).ListReservations(cpb.ListReservationsRequest()).reservations
+    assert answered <= {held.reservation_id for held in listed}
+
+
 def test_durability_disk_answers_and_says_so(fresh_daemon):
     daemon = fresh_daemon(POLICY, "--durability", "disk").start()
     stub = admission(daemon)
@@ -424,7 +461,6 @@ def test_a_file_that_is_gone_is_refused_and_the_old_policy_stays(governed):
 
 def test_sighup_and_operators_reload_it_at_once(governed):
     daemon, path, stub = governed
-    code, details = None, None
     path.write_text(BAD_POLICY)
     code, details = refusal(stub.ReloadPolicy, cpb.ReloadPolicyRequest(actor="ann"))
     assert code == "INVALID_ARGUMENT"
@@ -433,7 +469,6 @@ def test_sighup_and_operators_reload_it_at_once(governed):
     assert stub.ReloadPolicy(cpb.ReloadPolicyRequest(actor="ann")).yaml == OTHER_POLICY
     path.write_text(POLICY)
     daemon.signal(signal.SIGHUP)
-    path.write_text(POLICY)
     daemon.wait_for("policy_loaded", revision=daemon.wait_for("serving")["revision"])
     assert limit(stub) == 100
 
@@ -501,7 +536,7 @@ def test_print_settings_shows_what_is_in_force_as_a_file_that_gives_the_same(tmp
     written.write_text(first.stdout)
     second = costd("serve", "--print-settings", "--config", str(written))
     assert second.returncode == 0, second.stderr
-    assert second.stdout.replace(f"config: {written}", "config:") == first.stdout
+    assert second.stdout == first.stdout
 
 
 def test_missing_and_bad_settings_are_named_each_on_a_line():

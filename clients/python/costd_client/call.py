@@ -169,6 +169,8 @@ class CallState:
 
     def enter(self) -> Steps[None]:
         """Admit; raise Denied if the call must not be made."""
+        if self._decision is not None:
+            raise CostdError("this call was made already; ask for another with client.call(…)")
         self._started_ns = self._now_ns()
         decision = yield from self._rules.admit(self._fields)
         if not decision.allowed:

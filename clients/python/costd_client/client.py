@@ -82,12 +82,11 @@ class BaseClient:
         price_guess_nusd_per_1k_tokens: int | None = None,
         outbox_capacity_count: int = 10_000,
         spool: str | os.PathLike[str] | None = None,
-        settings: Settings | None = None,
         channel: grpc.Channel | None = None,
     ) -> None:
         self.address = address or os.environ.get("COSTD_ADDRESS") or DEFAULT_ADDRESS
         self.caller = caller or os.environ.get("COSTD_CALLER") or _program_name()
-        settings = settings or Settings(
+        settings = Settings(
             defaults=Defaults(labels=dict(labels or {}), task_class=task_class),
             fail_mode=FailMode(fail_mode),
             timeout_s=timeout_s,

@@ -87,6 +87,10 @@ class Decision:
     def __bool__(self) -> bool:
         raise TypeError("a Decision has no truth value; look at .allowed or .verdict")
 
+    def __reduce__(self) -> tuple[object, ...]:
+        parts = (self.wire.SerializeToString(), self.ask.SerializeToString())
+        return _decision, (*parts, self.ask_id, self.source)
+
     def __repr__(self) -> str:
         return (
             f"<Decision {self.verdict.name} {self.reason.name} model={self.model!r} "
@@ -222,3 +226,13 @@ class Settlement:
     def overrun_nusd(self) -> int:
         """How much that exceeded the hold."""
         return self.wire.overrun_nusd
+
+
+def _decision(wire: bytes, ask: bytes, ask_id: str, source: str) -> Decision:
+    """Make a decision again on the other side of a process boundary."""
+    return Decision(
+        pb.Decision.FromString(wire),
+        ask=pb.AdmitRequest.FromString(ask),
+        ask_id=ask_id,
+        source=source,
+    )

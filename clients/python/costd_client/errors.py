@@ -1,5 +1,6 @@
 """What the client raises: a refusal, no decision at all, or a mistake in the request."""
 
+# ruff: noqa: N818 - an error is named for what happened
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -34,6 +35,9 @@ class Denied(CostdError):
         self.resets_ns = decision.resets_ns
         self.upgrade_text = decision.upgrade_text
         self.upgrade_url = decision.upgrade_url
+
+    def __reduce__(self) -> tuple[type[Denied], tuple[Decision]]:
+        return type(self), (self.decision,)
 
 
 class Stopped(CostdError):

@@ -43,7 +43,7 @@ _COST_CENTI: dict[str, tuple[int, int]] = {
     "space": (0, 1),
     "break": (65, 10),
     "repeat": (60, 15),
-    "mark": (80, 0),
+    "mark": (90, 0),
     "latin": (150, 0),
     "greek": (20, 100),
     "cyrillic": (40, 50),

@@ -40,6 +40,8 @@ _NEVER_CONNECTED = frozenset(
         "InvalidURL",
     }
 )
+_NEVER_SENT = frozenset({"OpenAIError", "AnthropicError", "CredentialsError"})
+"""The SDKs' bare errors: no credentials, a setting that cannot be used."""
 
 SdkClient = TypeVar("SdkClient")
 
@@ -209,12 +211,14 @@ class SdkRequest:
 
 def never_left(error: BaseException) -> bool:
     """Tell whether the SDK failed before any byte of the request can have reached anybody."""
+    if type(error).__name__ in _NEVER_SENT or isinstance(error, (TypeError, ValueError)):
+        return True
     seen: BaseException | None = error
     while seen is not None:
         if type(seen).__name__ in _NEVER_CONNECTED:
             return True
         seen = seen.__cause__
-    return isinstance(error, (TypeError, ValueError)) and not hasattr(error, "response")
+    return False
 
 
 def _close_failed(call: CallState, error: BaseException) -> Steps[None]:

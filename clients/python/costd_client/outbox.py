@@ -71,9 +71,9 @@ class Outbox:
         self._awake = False
         self._spool = Spool(self._folder) if self._folder else None
         if self._spool:
-            for entry in self._spool.adopt():
-                self._queue[entry.entry_id] = entry
-            self._start()
+            with self._changed:
+                self._queue = {entry.entry_id: entry for entry in self._spool.adopt()}
+                self._start()
 
     def _after_fork(self) -> None:
         """Start empty in a forked child; what waits stays the parent's to deliver."""

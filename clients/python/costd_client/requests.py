@@ -14,7 +14,7 @@ from costd_client.pb import admission_pb2 as pb
 from costd_client.usage import read_usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from google.protobuf.message import Message
 
@@ -57,6 +57,8 @@ def build_ask(defaults: Defaults, fields: Mapping[str, Any]) -> pb.AdmitRequest:
     rest["task_class"] = rest.get("task_class") or around.task_class or defaults.task_class
     rest["override_grant"] = rest.get("override_grant") or around.override_grant
     rest["ask_id"] = rest.get("ask_id") or new_ask_id()
+    if isinstance(rest.get("acceptable_models"), str):
+        rest["acceptable_models"] = [rest["acceptable_models"]]
     ttl_s = rest.pop("ttl_s", None)
     if ttl_s is not None:
         rest["ttl"] = duration(ttl_s)
@@ -233,10 +235,3 @@ def _blame(kind: Callable[..., Any], fields: Mapping[str, Any]) -> str:
         except (TypeError, ValueError):
             return name
     return "request"
-
-
-def merged_models(models: Iterable[str] | None) -> list[str]:
-    """List acceptable models as the wire wants them; one string is one model."""
-    if models is None:
-        return []
-    return [models] if isinstance(models, str) else list(models)

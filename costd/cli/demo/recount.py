@@ -22,19 +22,17 @@ def cost_nusd(provider: str, model: str, usage: Usage, at_ns: int) -> int:
     """Price a call from the public catalogue, rounded up to the next nano-dollar."""
     # A price changes at most by the minute; the rest of the time would only fill the cache.
     minute = at_ns // 60_000_000_000
-    return _cost_nusd(
-        provider, model, usage.prompt_tokens, usage.output_tokens, usage.cached_tokens, minute
-    )
+    return _cost_nusd(provider, model, usage, minute)
 
 
 @lru_cache(maxsize=100_000)
-def _cost_nusd(
-    provider: str, model: str, prompt: int, output: int, cached: int, minute: int
-) -> int:
+def _cost_nusd(provider: str, model: str, usage: Usage, minute: int) -> int:
     with localcontext(EXACT):
         dollars = genai_prices.calc_price(
             genai_prices.Usage(
-                input_tokens=prompt, output_tokens=output, cache_read_tokens=cached or None
+                input_tokens=usage.prompt_tokens,
+                output_tokens=usage.output_tokens,
+                cache_read_tokens=usage.cached_tokens or None,
             ),
             model,
             provider_id=provider,

@@ -45,7 +45,7 @@ def test_kill_names_the_switch_and_the_operator_itself(daemon, costctl, switch):
     daemon.answers["EngageKill"] = switch
     assert costctl("kill", "--reason", "x", "--mode", "critical_only").code == 0
     request = daemon.last("EngageKill")
-    assert re.fullmatch(r"kill-[0-9a-f-]{36}", request.kill_id)
+    assert re.fullmatch(r"kill-[0-9a-f]{8}", request.kill_id)
     assert re.fullmatch(r"[^@]+@[^@]+", request.actor)
     assert request.mode == "critical_only"
     assert not request.HasField("release_after")
@@ -77,12 +77,13 @@ def test_a_kill_that_is_not_clear_engages_nothing(daemon, costctl, options):
 
 def test_release_says_who_and_why(daemon, costctl, switch):
     switch.engaged, switch.released_by, switch.releases_ns = False, "bob@host", 0
+    switch.released_ns = MARCH_NS + 60 * SECOND_NS
     daemon.answers["ReleaseKill"] = switch
-    done = costctl("release", "kill-1", "--reason", "fixed", "--actor", "bob@host")
+    done = costctl("release", "kill-1", "-r", "fixed", "--actor", "bob@host", "--utc")
     assert done.code == 0
     request = daemon.last("ReleaseKill")
     assert (request.kill_id, request.reason, request.actor) == ("kill-1", "fixed", "bob@host")
-    assert re.search(r"kill-1 +released by bob@host", done.out)
+    assert re.search(r"kill-1 +released by bob@host .* 2026-03-01 00:01:00Z\n", done.out)
 
 
 def test_kills_lists_what_stops_calls(daemon, costctl, switch, pb):

@@ -11,6 +11,12 @@ import pytest
 from costd.cli.address import grpc_target, socket_path
 from costd.cli.exits import ExitCode
 
+COMMANDS = (
+    "status admit explain settle void record budgets reservations usage alerts audit kill release "
+    "kills override policy prices price top"
+)
+POLICY_COMMANDS = "check show diff test reload"
+
 
 @pytest.fixture
 def run(environ):
@@ -99,9 +105,9 @@ def test_only_a_unix_address_has_a_file():
 
 def test_completion_prints_a_script_for_the_shell(run):
     for shell in ("bash", "zsh", "fish"):
-        shown = run(
-            "--show-completion", shell, env={"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
-        )
+        # typer takes the shell's name as a value where it may not look at its parent process
+        named = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+        shown = run("--show-completion", shell, env=named)
         assert shown.returncode == 0
         assert "_COSTCTL_COMPLETE" in shown.stdout
 
@@ -115,27 +121,7 @@ def test_completion_offers_commands_and_options(run):
 
 def test_help_lists_every_command_and_exit_code(run):
     shown = " ".join(run("--help").stdout.split())
-    for command in [
-        "status",
-        "admit",
-        "explain",
-        "settle",
-        "void",
-        "record",
-        "budgets",
-        "reservations",
-        "usage",
-        "alerts",
-        "audit",
-        "kill",
-        "release",
-        "kills",
-        "override",
-        "policy",
-        "prices",
-        "price",
-        "top",
-    ]:
+    for command in COMMANDS.split():
         assert f" {command} " in shown
     for code in ExitCode:
         assert f"{code.value} " in shown.split("Exit codes:")[1]
@@ -166,3 +152,11 @@ def test_every_exit_code_is_documented():
     text = reference.read_text()
     for code in ExitCode:
         assert f"| {code.value} |" in text
+
+
+def test_every_command_is_documented():
+    text = (Path(__file__).parents[3] / "docs/reference/costctl.md").read_text()
+    groups = {"override": ("keygen", "issue", "inspect"), "policy": tuple(POLICY_COMMANDS.split())}
+    for command in COMMANDS.split():
+        for name in groups.get(command, ("",)):
+            assert f"{command} {name}".strip() in text

@@ -1,5 +1,7 @@
 """A scripted `Admission` on a Unix socket, and the fake provider."""
 
+# ruff: noqa: N802 - gRPC looks for methods by these names
+
 from collections import deque
 from concurrent import futures
 from dataclasses import dataclass, field

@@ -4,7 +4,9 @@ import asyncio
 import gc
 
 import costd_client.openai
+import grpc
 import openai
+import pydantic
 import pytest
 from costd_client import AsyncClient, Client, Denied, labels
 from costd_client.openai import CallDenied, wrap
@@ -215,9 +217,7 @@ def test_a_stream_that_breaks_is_settled_as_an_error_at_what_was_written(
     assert admission.of("Settle")[0].usage.output_tokens >= 2
 
 
-def test_usage_is_reported_while_streaming_and_a_stop_ends_the_stream(
-    wrapped, admission, provider
-):
+def test_usage_is_reported_while_streaming_and_a_stop_ends_the_stream(wrapped, admission, provider):
     stop = pb.Extension(
         reason=pb.REASON_KILL_SWITCH,
         directives=pb.Directives(stop=True),
@@ -225,11 +225,10 @@ def test_usage_is_reported_while_streaming_and_a_stop_ends_the_stream(
     )
     admission.then("Extend", stop)
     provider.then(Behaviour(reply_words=200))
-    seen = 0
-    with pytest.raises(costd_client.Stopped, match="KILL_SWITCH.*everything-off"):
-        for _ in chat(wrapped, stream=True):
-            seen += 1
-    assert 50 < seen < 70
+    seen = []
+    with pytest.raises(costd_client.Stopped, match=r"KILL_SWITCH.*everything-off"):
+        seen.extend(chat(wrapped, stream=True))
+    assert 50 < len(seen) < 70
     assert admission.of("Extend")[0].usage_so_far.output_tokens >= 60
     assert admission.of("Settle")[0].outcome == pb.OUTCOME_CANCELLED
 
@@ -265,8 +264,6 @@ def test_a_raw_streaming_response_is_settled(wrapped, admission):
 
 
 def test_parsed_completions_are_settled_even_if_parsing_fails(wrapped, admission):
-    import pydantic
-
     class Answer(pydantic.BaseModel):
         number: int
 
@@ -340,16 +337,14 @@ def test_a_refused_request_costs_nothing(wrapped, admission, provider):
 
 
 def test_a_call_that_cannot_connect_is_voided(client, admission):
-    with openai.OpenAI(base_url="http://127.0.0.1:9/v1", api_key="any", max_retries=0) as sdk:
-        with pytest.raises(openai.APIConnectionError):
-            chat(wrap(sdk, costd=client))
+    sdk = openai.OpenAI(base_url="http://127.0.0.1:9/v1", api_key="any", max_retries=0)
+    with sdk, pytest.raises(openai.APIConnectionError):
+        chat(wrap(sdk, costd=client))
     assert list(admission.states.values()) == ["voided"]
 
 
 @pytest.mark.parametrize("behaviour", [Behaviour(status=500), Behaviour(hang_up=True)])
-def test_a_call_whose_end_nobody_knows_is_left_to_the_hold(
-    wrapped, admission, provider, behaviour
-):
+def test_a_call_whose_end_nobody_knows_is_left_to_the_hold(wrapped, admission, provider, behaviour):
     provider.then(behaviour)
     with pytest.raises(openai.APIError):
         chat(wrapped.with_options(max_retries=0))
@@ -370,8 +365,6 @@ def test_retries_are_counted(wrapped, admission, provider):
 
 
 def test_a_settlement_that_fails_does_not_take_the_response_away(wrapped, admission, caplog):
-    import grpc
-
     admission.then("Settle", grpc.StatusCode.NOT_FOUND)
     assert chat(wrapped).choices
     assert "closing" in caplog.text
@@ -416,8 +409,10 @@ async def test_asyncio_streams_are_settled(daemon, admission, provider):
         assert all(chunk.choices for chunk in chunks)
         async with wrapped.chat.completions.stream(model="gpt-4o", messages=MESSAGES) as stream:
             await stream.get_final_completion()
-        events = [e async for e in await wrapped.responses.create(
-            model="gpt-4o", input="a b", stream=True)]
+        events = [
+            e
+            async for e in await wrapped.responses.create(model="gpt-4o", input="a b", stream=True)
+        ]
         assert events
 
     await async_chat(daemon, provider, use)

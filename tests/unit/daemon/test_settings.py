@@ -1,7 +1,10 @@
+import inspect
 import os
+from pathlib import Path
 
 import pytest
 
+from costd.cli.costd import serve
 from costd.daemon.endpoint import Endpoint, parse_endpoint
 from costd.daemon.settings import Settings, SettingsError, load_settings
 
@@ -32,6 +35,13 @@ def test_a_policy_is_all_that_must_be_said():
     assert settings.socket_mode_bits == 0o660
     assert settings.socket.name == "costd.sock"
     assert settings.control_socket == settings.socket.with_name("control.sock")
+
+
+def test_operators_sockets_stand_beside_the_agents_unless_said_otherwise():
+    beside = load_settings({"policy": "p", "socket": "/srv/a/agents.sock"})
+    assert str(beside.control_socket) == "/srv/a/control.sock"
+    apart = load_settings({"policy": "p", "socket": "/srv/a/x", "control_socket": "/srv/b/y"})
+    assert str(apart.control_socket) == "/srv/b/y"
 
 
 def test_flags_beat_the_environment_which_beats_the_file_which_beats_defaults(write, monkeypatch):
@@ -188,3 +198,15 @@ def test_an_address_can_be_switched_off(text):
 @pytest.mark.parametrize("name", list(Settings.model_fields))
 def test_every_setting_says_what_it_does(name):
     assert Settings.model_fields[name].description
+
+
+def test_the_documentation_lists_every_setting_as_the_settings_describe_themselves():
+    text = (Path(__file__).parents[3] / "docs" / "operating" / "settings.md").read_text()
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    documented = {row[0].strip("| `"): row[2].removesuffix(" |") for row in rows}
+    assert documented == {name: field.description for name, field in Settings.model_fields.items()}
+
+
+def test_every_setting_is_a_flag_of_serve():
+    flags = set(inspect.signature(serve).parameters) - {"print_settings"}
+    assert flags == set(Settings.model_fields)

@@ -32,7 +32,7 @@ def test_a_sound_policy_has_no_warnings():
         ("gate: {critical: true, min_tier: premium}", "gate: {critical: true}", "without min_tier"),
         ("gate: {critical: true, min_tier: premium}", "gate: {}", "nobody can draw it"),
         ("default_task_class: draft", "", "asks must name their class"),
-        ("default_tier: standard", "", "names no model and no tier"),
+        ("default_tier: standard", "", "begin at the first tier, premium"),
         ("window: run, missing: deny", "window: run", "asks without a run label share one"),
         ('run: "*"', 'run: {not: "*"}', "asks without a run label share one"),
         (", b/x", "", "no tier has models of two providers"),

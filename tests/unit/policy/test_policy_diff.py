@@ -25,9 +25,15 @@ def test_the_same_policy_in_other_words_is_no_change():
 @pytest.mark.parametrize(
     ("new", "detail"),
     [
-        ("{id: b, window: month, per: user, limit: $400, reserve: 10%}", "limit: $500.00 → $400.00"),
+        (
+            "{id: b, window: month, per: user, limit: $400, reserve: 10%}",
+            "limit: $500.00 → $400.00",
+        ),
         ("{id: b, window: month, per: user, limit: $500, reserve: $1}", "reserve: $50.00 → $1.00"),
-        (BASE.replace("id: b", "id: b, match: {project: api}"), "selector: everything → project=api"),
+        (
+            BASE.replace("id: b", "id: b, match: {project: api}"),
+            "selector: everything → project=api",
+        ),
         (BASE.replace("id: b", "id: b, active: false"), "active: true → false"),
         (
             BASE.replace("id: b", "id: b, steps: [{at: 5%, do: [deny]}]"),
@@ -87,7 +93,9 @@ def test_an_id_changed_without_was_is_one_budget_less_and_another_more():
 
 
 def test_an_unlimited_budget_is_shown_as_such():
-    (change,) = changes("{id: b, window: day, limit: 5 calls}", "{id: b, window: day, limit: unlimited calls}")
+    (change,) = changes(
+        "{id: b, window: day, limit: 5 calls}", "{id: b, window: day, limit: unlimited calls}"
+    )
     assert change.details == ("limit: 5 calls → unlimited",)
 
 

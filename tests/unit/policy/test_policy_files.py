@@ -52,9 +52,7 @@ def test_every_model_has_a_price_and_a_lower_tier_is_cheaper(path):
     counts = {"input_tokens": 3000, "output_tokens": 1000}
     cheapest_above = None
     for tier in policy.tiers:
-        prices = [
-            book.find(ref.provider, ref.model, wall_ns=MARCH_2026_NS) for ref in tier.models
-        ]
+        prices = [book.find(ref.provider, ref.model, wall_ns=MARCH_2026_NS) for ref in tier.models]
         assert all(prices), f"{tier.name} has a model nobody knows"
         costs = [price.cost_nusd(counts) for price in prices]
         assert cheapest_above is None or max(costs) < cheapest_above

@@ -81,6 +81,11 @@ def test_a_class_begins_no_lower_than_it_may_be_taken():
     assert classes["plain"].max_output_tokens == 1000
 
 
+def test_without_a_default_tier_a_class_begins_at_the_first():
+    classes = policy(TIERS + "task_classes: {low: {min_tier: standard}}").task_classes
+    assert classes["low"].tier == ""
+
+
 def test_selectors_say_one_of_any_none_of_and_absent():
     selector = budget(
         'window: day, match: {project: api, team: [a, b], user: "*", role: {not: [x]}, '
@@ -272,7 +277,7 @@ def test_every_problem_is_listed_in_the_order_of_the_lines():
 def test_a_very_bad_file_lists_its_first_fifty_problems():
     lines = refusal("budgets:\n" + "  - {}\n" * 100).split("\n")
     assert len(lines) == 51
-    assert "and 150 more" in lines[-1]
+    assert "and 150 more; mend these first" in lines[-1]
 
 
 @pytest.mark.parametrize(
@@ -313,6 +318,9 @@ def test_a_very_bad_file_lists_its_first_fifty_problems():
         ("budgets: [{id: b, window: day, per: []}]", "must name each label once"),
         ("budgets: [{id: b, window: day, upgrade: {text: a, url: ftp://x}}]", "is not a link"),
         ("budgets: [{id: b, window: day, upgrade: {text: ''}}]", "has no text"),
+        ('budgets: [{id: b, window: day, upgrade: {text: "a\\0b"}}]', "must be printable"),
+        ("budgets: [{id: b, window: day, match: {user: ''}}]", "is not a label's value"),
+        ("grant_keys: [{id: k, public_key: abcde}]", "not a raw Ed25519 public key"),
         ("grant_keys: [{id: k, public_key: abc}]", "not a raw Ed25519 public key"),
         ("grant_keys: [{id: k, public_key: 'a b'}]", "not a raw Ed25519 public key"),
         # Tiers and classes.
@@ -356,6 +364,7 @@ def test_a_very_bad_file_lists_its_first_fifty_problems():
         ),
         ("model_rules: [{id: r}]", "allows and forbids nothing"),
         ("prices: [{models: a/b}]", "states no price"),
+        ("prices: [{models: a/b, units: {x: {price: $1, pre: 2}}}]", "there is no such field"),
         ("prices: [{models: a/b, input: 5}]", "write money like"),
         ("prices: [{models: a/b, units: {output_tokens: $1}}]", "has a field of its own"),
         ("prices: [{models: a/b, input: $1, tiers: [{input: $1}]}]", "tiers[0].above: is missing"),

@@ -1,0 +1,40 @@
+import msgspec
+import pytest
+
+from costd.clock import DOWNTIME_NS_MAX
+from costd.daemon.timekeeping import Timekeeper
+from costd.engine.changes import Family
+from costd.model.time import NS_PER_S, Now
+from costd.store.memory import MemoryStore
+
+HOUR_NS = 3_600 * NS_PER_S
+
+
+@pytest.fixture
+def store():
+    return MemoryStore()
+
+
+def saved(store):
+    return msgspec.msgpack.decode(store.get(Family.META, b"clock"), type=Now)
+
+
+def test_a_new_store_s_steady_clock_starts_at_zero(store):
+    assert Timekeeper(store).clock.now().steady_ns < HOUR_NS
+
+
+def test_the_clock_goes_on_from_where_it_was_saved(store):
+    keeper = Timekeeper(store)
+    keeper.save()
+    at = saved(store)
+    earlier = Now(at.wall_ns - HOUR_NS, 10 * HOUR_NS)
+    store.commit([(Family.META, b"clock", msgspec.msgpack.encode(earlier))])
+    assert 11 * HOUR_NS <= Timekeeper(store).clock.now().steady_ns < 12 * HOUR_NS
+
+
+def test_a_clock_set_far_ahead_over_a_stop_gains_a_day_once_and_not_at_every_start(store):
+    store.commit([(Family.META, b"clock", msgspec.msgpack.encode(Now(0, 0)))])
+    for _ in range(3):
+        keeper = Timekeeper(store)
+        assert DOWNTIME_NS_MAX <= keeper.clock.now().steady_ns < DOWNTIME_NS_MAX + HOUR_NS
+        keeper.save()
