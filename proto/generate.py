@@ -13,7 +13,10 @@ from pathlib import Path
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
-TARGETS = {"costd.wire.pb": ROOT / "costd/wire/pb", "costd_client.pb": ROOT / "clients/python/costd_client/pb"}
+TARGETS = {
+    "costd.wire.pb": ROOT / "costd/wire/pb",
+    "costd_client.pb": ROOT / "clients/python/costd_client/pb",
+}
 
 
 def generate() -> None:
@@ -22,8 +25,15 @@ def generate() -> None:
     well_known = str(resources.files("grpc_tools") / "_proto")
     with tempfile.TemporaryDirectory() as folder:
         code = protoc.main(
-            ["protoc", f"-I{ROOT / 'proto'}", f"-I{well_known}", f"--python_out={folder}",
-             f"--pyi_out={folder}", f"--grpc_python_out={folder}", *sources]
+            [
+                "protoc",
+                f"-I{ROOT / 'proto'}",
+                f"-I{well_known}",
+                f"--python_out={folder}",
+                f"--pyi_out={folder}",
+                f"--grpc_python_out={folder}",
+                *sources,
+            ]
         )
         if code:
             raise SystemExit(f"protoc failed with {code}")

@@ -56,6 +56,7 @@ class ControlService:
             decisions[name] = decisions.get(name, 0) + count
         return pb.Status(
             version=__version__,
+            name=ledger.trust.name,
             policy_revision=ledger.rules.policy.revision,
             policy_path=self._source.path,
             policy_error=self._source.error,

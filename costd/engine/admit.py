@@ -14,6 +14,7 @@ from costd.engine.evaluate import (
     Question,
     blocking_kill,
     evaluate,
+    note_levels,
 )
 from costd.engine.refuse import describe, would_pass
 from costd.model.ask import Ask
@@ -48,9 +49,11 @@ def admit(question: Question, *, caller: str, grant: Grant | GrantRefusal | None
     first, chosen = search(question, asked)
     would_have = None
     if question.rules.has_shadow and not _plain(first, chosen):
-        would_have = (_verdict(first, chosen), _reason(first, chosen))
+        enforced = (first, chosen)
         question.enforce_shadow = False
         first, chosen = search(question, asked)
+        if _outcome(*enforced) != _outcome(first, chosen):
+            would_have = (_verdict(*enforced), _reason(*enforced))
     refusal = 0
     if grant is not None:
         redeemed = redeem.redeem(
@@ -123,6 +126,12 @@ def _verdict(first: Evaluation, chosen: Evaluation | None) -> Verdict:
     return Verdict.ALLOW if _plain(first, chosen) else Verdict.DEGRADE
 
 
+def _outcome(first: Evaluation, chosen: Evaluation | None) -> tuple[object, ...]:
+    """What the caller would notice of a search's result."""
+    given = (chosen.candidate.facts, chosen.directives) if chosen is not None else ()
+    return (_verdict(first, chosen), _reason(first, chosen), *given)
+
+
 def _reason(first: Evaluation, chosen: Evaluation | None) -> Reason:
     if first.reason is not Reason.OK:
         return first.reason
@@ -135,6 +144,7 @@ def _refuse(
     """State the refusal as an answer: what binds, when it resets, what would pass now."""
     binding = binding_of(question, first)
     upgrade = redeem.upgrade_of(first.binding_rule)
+    note_levels(question, first)
     return Decision(
         verdict=Verdict.DENY,
         reason=first.reason,
@@ -197,7 +207,7 @@ def _hold(
         extra = {"grant_id": granted.grant.grant_id, "binding": binding_of(question, first)}
     elif not _plain(first, chosen):
         verdict, reason = Verdict.DEGRADE, _reason(first, chosen)
-        extra = _degraded(question, first, chosen)
+        extra = _degraded(question, first)
     if would_have is not None:
         extra |= {"shadow_verdict": would_have[0], "shadow_reason": would_have[1]}
         if verdict is Verdict.ALLOW:
@@ -250,18 +260,18 @@ def _hold(
     return Answer(decision, changes, reservation, price)
 
 
-def _degraded(question: Question, first: Evaluation, chosen: Evaluation) -> dict[str, Any]:
+def _degraded(question: Question, first: Evaluation) -> dict[str, Any]:
     """The fields that tell a caller why it got less than it asked for."""
-    demands = chosen.demands or first.demands
     if first.reason is not Reason.OK:
-        binding = binding_of(question, first)
+        reason, binding = first.reason, binding_of(question, first)
         upgrade = redeem.upgrade_of(first.binding_rule)
     else:
-        assert demands is not None
-        assert demands.rule is not None
-        binding = budget_binding(question, demands.rule, first)
-        upgrade = redeem.upgrade_of(demands.rule)
-    message = describe(_reason(first, chosen), binding, first.candidate)
+        # The asked candidate fits; what asked for less are the steps of its own budgets.
+        assert first.demands is not None
+        assert first.demands.rule is not None
+        reason, binding = Reason.STEP, budget_binding(question, first.demands.rule, first)
+        upgrade = redeem.upgrade_of(first.demands.rule)
+    message = describe(reason, binding, first.candidate)
     return {
         "binding": binding,
         "message": message,
@@ -293,8 +303,9 @@ def _write_holds(question: Question, chosen: Evaluation, changes: Changes) -> No
 def refuse_replay(question: Question, stored: Reservation) -> Decision | None:
     """Refuse to repeat an answer that a kill switch covers by now; None if none does."""
     decision = stored.decision
-    if decision.grant_id:
-        return None  # redeemed under the switch, or against it; the grant said so
+    used = question.state.grant(decision.grant_id) if decision.grant_id else None
+    if used is not None and used.passes_kill:
+        return None
     asked = offers.asked_candidate(question.rules, question.ask, question.task_class, question.now)
     facts = {**asked.facts, "provider": decision.provider, "model": decision.model}
     facts["tier"] = decision.tier

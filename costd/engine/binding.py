@@ -47,7 +47,7 @@ def budget_binding(question: Question, rule: BudgetRule, result: Evaluation) -> 
     budget, facts = rule.budget, result.candidate.facts
     start_ns, end_ns = rule.window(question.now.wall_ns)
     counter = question.state.counter(rule.counter_key(facts, question.now.wall_ns)) or EMPTY_COUNTER
-    limit, used = 0, counter.used
+    limit, used = None, counter.used
     if budget.limit is not None:
         limit, used = drawable(rule, counter, critical=question.task_class.critical)
     return Binding(

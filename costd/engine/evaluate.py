@@ -12,6 +12,8 @@ from costd.model.ask import Ask
 from costd.model.counter import EMPTY_COUNTER, Counter
 from costd.model.decision import NO_DIRECTIVES, Directives, Reason
 from costd.model.kill import KillMode, KillSwitch
+from costd.model.labels import Facts
+from costd.model.money import AMOUNT_MAX
 from costd.model.policy import ModelRule, TaskClass
 from costd.model.reservation import CounterLine, Excuse, RateLine
 from costd.model.time import Now
@@ -137,29 +139,41 @@ def evaluate(question: Question, candidate: Candidate) -> Evaluation:
 
 def blocking_kill(question: Question, candidate: Candidate) -> KillSwitch | None:
     """Find an engaged kill switch that stops this candidate."""
+    critical, tier_index = question.task_class.critical, candidate.tier_index
     for kill in question.kills:
-        if not kill.engaged(question.now.steady_ns) or not kill.scope.holds(candidate.facts):
-            continue
-        if kill.mode is KillMode.CRITICAL_ONLY and question.task_class.critical:
-            continue
-        if kill.mode is KillMode.MAX_TIER:
-            best = question.rules.tier_index.get(kill.max_tier, len(question.rules.tier_index))
-            if candidate.tier_index >= best:
-                continue
-        return kill
+        if kill.engaged(question.now.steady_ns) and kill_covers(
+            kill, candidate.facts, rules=question.rules, tier_index=tier_index, critical=critical
+        ):
+            return kill
     return None
+
+
+def kill_covers(
+    kill: KillSwitch, facts: Facts, *, rules: Rules, tier_index: int, critical: bool
+) -> bool:
+    """Tell whether a call with these facts is one that the switch stops."""
+    if not kill.scope.holds(facts):
+        return False
+    if kill.mode is KillMode.MAX_TIER:
+        best = rules.tier_index.get(kill.max_tier)
+        return best is None or tier_index < best  # a tier that is gone from the policy stops all
+    return kill.mode is KillMode.DENY_ALL or not critical
 
 
 def _candidate_problem(question: Question, candidate: Candidate) -> Reason | None:
     """Check what belongs to the candidate itself: a known price, a large enough context."""
-    ask, rules = question.ask, question.rules
-    if candidate.price is None:
-        if (candidate.model or ask.estimated_cost_nusd is None) and not rules.policy.shadow:
-            return Reason.PRICE_UNKNOWN if candidate.model else Reason.NO_CANDIDATE
-        return None
-    if not offers.fits_context(ask, question.task_class, candidate):
-        return Reason.CONTEXT_TOO_LONG
-    return None
+    policy = question.rules.policy
+    if candidate.price is not None:
+        fits = offers.fits_context(question.ask, question.task_class, candidate)
+        problem = None if fits else Reason.CONTEXT_TOO_LONG
+    elif candidate.model:
+        problem = Reason.PRICE_UNKNOWN
+    else:
+        # A policy may name tiers without models; then an amount is all that is needed.
+        told = question.ask.estimated_cost_nusd is not None
+        named = bool(policy.tiers and policy.tiers[candidate.tier_index].models)
+        problem = None if told and not named else Reason.NO_CANDIDATE
+    return problem if _enforced(question, shadow=policy.shadow) else None
 
 
 def _enforced(question: Question, *, shadow: bool) -> bool:
@@ -230,7 +244,8 @@ def _apply_demands(question: Question, result: Evaluation) -> None:
         shorter = offers.estimate(
             question.rules, question.ask, question.task_class, result.candidate, cap
         )
-        if result.estimate.output_tokens is not None and shorter == result.estimate:
+        stated = question.ask.max_output_tokens
+        if stated is not None and stated <= cap:
             directives = _without_output_cap(directives)
         result.estimate = shorter
     result.directives = directives
@@ -238,12 +253,13 @@ def _apply_demands(question: Question, result: Evaluation) -> None:
 
 def _without_output_cap(directives: Directives) -> Directives:
     """Drop a bound that the ask already keeps, so that nothing is called degraded by it."""
-    return Directives(
+    rest = Directives(
         max_retries=directives.max_retries,
         compression=directives.compression,
         cache=directives.cache,
         batch=directives.batch,
     )
+    return NO_DIRECTIVES if rest == NO_DIRECTIVES else rest
 
 
 def rate_units(rate_unit: str, estimate: Estimate) -> int | None:
@@ -306,11 +322,14 @@ def _check_budgets(
             result.fail(Reason.ESTIMATE_MISSING, rule, rejects_candidate=names_candidate)
             return
         hold = budget_amount(unit, cost_nusd=cost_nusd, tokens=tokens or 0)
+        used = counter.settled + counter.reserved
         if budget.limit is None or (not hold and unit == "nusd"):
             # It only tracks, or the call is free: money budgets do not apply.
+            if used + hold > AMOUNT_MAX:
+                result.fail(Reason.BUDGET_EXHAUSTED, rule, key=key)
+                return
             result.lines.append((rule, CounterLine(key, unit, hold), counter))
             continue
-        used = counter.settled + counter.reserved
         fits = used + hold <= budget.limit
         limit, drawn, from_reserve = budget.limit, used, 0
         if budget.reserve:
@@ -329,19 +348,32 @@ def _check_budgets(
                 key=key,
                 rejects_candidate=budget.selector.names_candidate,
             )
-            share = utilisation_bp(drawn, limit)
-            if share >= result.tightest_bp:
-                _note_tightest(result, rule, key, share)
             return
         else:
             line = CounterLine(key, unit, hold, 0, Excuse.SHADOW)
         result.lines.append((rule, line, counter))
         share = (drawn + hold) * FULL_BP // limit if limit > 0 else FULL_BP
         if share >= result.tightest_bp:
-            _note_tightest(result, rule, key, share)
+            note_tightest(result, rule, key, share)
 
 
-def _note_tightest(result: Evaluation, rule: BudgetRule, key: bytes, share: int) -> None:
+def note_levels(question: Question, result: Evaluation) -> None:
+    """Note the tightest budget as it stands, for a refusal, which holds nothing."""
+    facts, wall_ns = result.candidate.facts, question.now.wall_ns
+    result.tightest_bp = 0
+    for rule in question.rules.matching(facts).budgets:
+        if rule.budget.limit is None:
+            continue
+        key = rule.counter_key(facts, wall_ns)
+        counter = question.state.counter(key) or EMPTY_COUNTER
+        limit, used = drawable(rule, counter, critical=question.task_class.critical)
+        share = utilisation_bp(used, limit)
+        if share >= result.tightest_bp:
+            note_tightest(result, rule, key, share)
+
+
+def note_tightest(result: Evaluation, rule: BudgetRule, key: bytes, share: int) -> None:
+    """Note the tightest budget so far, and the highest threshold it has crossed."""
     result.tightest, result.tightest_key, result.tightest_bp = rule, key, share
     if share >= rule.first_step_bp:
         result.threshold_bp = max(

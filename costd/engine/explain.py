@@ -36,7 +36,8 @@ class RuleReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateReport:
-    """What became of one candidate; `outcome` is chosen, fits, rejected or ends_search."""
+    """What became of one candidate; `outcome` is chosen, fits, rejected, ends_search
+    or, behind one that ended the search, not_reached."""
 
     tier: str
     provider: str
@@ -68,11 +69,16 @@ def explain(
     )
     evaluations = [evaluate(question, candidate) for candidate in (asked, *others)]
     answer = admit(question, caller=caller, grant=grant)
-    reports = tuple(_candidate_report(question, result, answer) for result in evaluations)
-    return Explanation(answer.decision, reports)
+    reports, ended = [], False
+    for result in evaluations:
+        reports.append(_candidate_report(question, result, answer, reached=not ended))
+        ended = ended or not (result.reason is Reason.OK or result.rejects_candidate)
+    return Explanation(answer.decision, tuple(reports))
 
 
-def _candidate_report(question: Question, result: Evaluation, answer: Answer) -> CandidateReport:
+def _candidate_report(
+    question: Question, result: Evaluation, answer: Answer, *, reached: bool
+) -> CandidateReport:
     candidate, decision = result.candidate, answer.decision
     chosen = answer.reservation is not None and (
         decision.provider,
@@ -85,6 +91,8 @@ def _candidate_report(question: Question, result: Evaluation, answer: Answer) ->
     )
     if chosen:
         outcome = "chosen"
+    elif not reached:
+        outcome = "not_reached"
     elif result.reason is Reason.OK:
         outcome = "fits"
     else:
@@ -124,7 +132,9 @@ def _rule_reports(question: Question, result: Evaluation) -> list[RuleReport]:
                 note="in shadow" if model_rule.shadow else "",
             )
         )
-    estimate = offers.estimate(question.rules, question.ask, question.task_class, candidate)
+    estimate = result.estimate
+    if result.matching is None:  # something before the rules ended it
+        estimate = offers.estimate(question.rules, question.ask, question.task_class, candidate)
     reports += [_rate_report(question, rule, candidate, estimate) for rule in matching.rates]
     reports += [_budget_report(question, rule, result, estimate) for rule in matching.budgets]
     return reports
@@ -176,7 +186,7 @@ def _budget_report(
     denies = question.takes_steps and any(step.deny for step in reached)
     free = not hold and budget.unit == "nusd"
     passed = free or (hold <= left and not denies)
-    reason = Reason.STEP_DENY if denies and hold <= left else Reason.BUDGET_EXHAUSTED
+    reason = Reason.STEP_DENY if denies else Reason.BUDGET_EXHAUSTED
     notes = [f"holds {shown_amount(budget.unit, hold)}, {shown_amount(budget.unit, left)} left"]
     if reached:
         heard = "" if question.takes_steps else " (not for this critical class)"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from costd.engine import candidates as offers
 from costd.engine.changes import Changes, Family
-from costd.engine.evaluate import Evaluation, Question, blocking_kill
+from costd.engine.evaluate import Evaluation, Question, evaluate
 from costd.engine.rules import BudgetRule, RateRule, budget_amount
 from costd.model.counter import EMPTY_COUNTER
 from costd.model.decision import Reason
@@ -76,6 +76,7 @@ def redeem(
         uses_max_count=grant.uses_max_count,
         amount_nusd=grant.amount_nusd,
         expires_ns=grant.expires_ns,
+        passes_kill=grant.passes_kill,
     )
     return Redeemed(grant, use, result)
 
@@ -90,13 +91,14 @@ def _out_of_scope(
         return GrantRefusal.WRONG_CLASS
     if not task_class.critical and not grant.any_class:
         return GrantRefusal.WRONG_CLASS
-    if refused.reason not in OVERRIDABLE:
-        return GrantRefusal.HARD_RULE
-    if not grant.passes_kill and blocking_kill(question, asked) is not None:
-        return GrantRefusal.KILL_SWITCH
-    if asked.price is None and question.ask.estimated_cost_nusd is None:
-        return GrantRefusal.HARD_RULE
-    return None
+    if refused.reason is Reason.KILL_SWITCH:
+        if not grant.passes_kill:
+            return GrantRefusal.KILL_SWITCH
+        # Kill switches come first, so they hide what else stands against the ask.
+        kills, question.kills = question.kills, ()
+        refused = evaluate(question, asked)
+        question.kills = kills
+    return None if refused.reason in OVERRIDABLE else GrantRefusal.HARD_RULE
 
 
 def _excused_lines(question: Question, result: Evaluation) -> None:

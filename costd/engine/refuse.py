@@ -133,7 +133,7 @@ def _subject(binding: Binding | None) -> str:
 
 
 def _level(binding: Binding | None) -> str:
-    if binding is None:
+    if binding is None or binding.limit is None:
         return ""
     if binding.unit == "nusd":
         return f"{format_nusd(binding.used)} of {format_nusd(binding.limit)} used"

@@ -55,7 +55,7 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     rule: str
     kind: str
     key: str = ""
-    limit: int = 0
+    limit: int | None = 0
     used: int = 0
     unit: str = ""
     window_start_ns: int = 0

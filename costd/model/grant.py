@@ -54,3 +54,4 @@ class GrantUse(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     uses_max_count: int = 0
     amount_nusd: int = 0
     expires_ns: int = 0
+    passes_kill: bool = False

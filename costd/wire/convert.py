@@ -144,7 +144,9 @@ def directives_to_pb(message: pb.Directives, directives: Directives) -> None:
 def binding_to_pb(message: pb.Binding, binding: Binding) -> None:
     """Write the rule that decided."""
     for name in binding.__struct_fields__:
-        setattr(message, name, getattr(binding, name))
+        value = getattr(binding, name)
+        if value is not None:
+            setattr(message, name, value)
 
 
 def usage_from_pb(message: pb.Usage) -> Usage:

@@ -185,6 +185,7 @@ class Rules:
             # A failure of the daemon may pass; a refused request stays refused.
             passing = isinstance(error, DaemonFailed) and entry.method != "Abandon"
             return Delivery.FAILED if passing else Delivery.REJECTED
+        self._impatient_until_ns = 0
         return Delivery.DONE
 
     def _undecided(self, ask: pb.AdmitRequest, failure: RpcFailed) -> Decision:

@@ -15,7 +15,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("version", "policy_revision", "policy_path", "policy_error", "started_ns", "now_ns", "open_reservations_count", "reserved_nusd", "exposure_nusd", "unknown_ceiling_count", "kills_engaged_count", "decisions", "catalogue_version", "data_dir", "durability")
+    __slots__ = ("version", "policy_revision", "policy_path", "policy_error", "started_ns", "now_ns", "open_reservations_count", "reserved_nusd", "exposure_nusd", "unknown_ceiling_count", "kills_engaged_count", "decisions", "catalogue_version", "data_dir", "name", "durability")
     class DecisionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -37,6 +37,7 @@ class Status(_message.Message):
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
     CATALOGUE_VERSION_FIELD_NUMBER: _ClassVar[int]
     DATA_DIR_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
     version: str
     policy_revision: str
@@ -52,8 +53,9 @@ class Status(_message.Message):
     decisions: _containers.ScalarMap[str, int]
     catalogue_version: str
     data_dir: str
+    name: str
     durability: str
-    def __init__(self, version: _Optional[str] = ..., policy_revision: _Optional[str] = ..., policy_path: _Optional[str] = ..., policy_error: _Optional[str] = ..., started_ns: _Optional[int] = ..., now_ns: _Optional[int] = ..., open_reservations_count: _Optional[int] = ..., reserved_nusd: _Optional[int] = ..., exposure_nusd: _Optional[int] = ..., unknown_ceiling_count: _Optional[int] = ..., kills_engaged_count: _Optional[int] = ..., decisions: _Optional[_Mapping[str, int]] = ..., catalogue_version: _Optional[str] = ..., data_dir: _Optional[str] = ..., durability: _Optional[str] = ...) -> None: ...
+    def __init__(self, version: _Optional[str] = ..., policy_revision: _Optional[str] = ..., policy_path: _Optional[str] = ..., policy_error: _Optional[str] = ..., started_ns: _Optional[int] = ..., now_ns: _Optional[int] = ..., open_reservations_count: _Optional[int] = ..., reserved_nusd: _Optional[int] = ..., exposure_nusd: _Optional[int] = ..., unknown_ceiling_count: _Optional[int] = ..., kills_engaged_count: _Optional[int] = ..., decisions: _Optional[_Mapping[str, int]] = ..., catalogue_version: _Optional[str] = ..., data_dir: _Optional[str] = ..., name: _Optional[str] = ..., durability: _Optional[str] = ...) -> None: ...
 
 class ListBudgetsRequest(_message.Message):
     __slots__ = ("budget", "include_ended", "limit_count")

@@ -28,7 +28,7 @@ def stop_clock(client):
     return clock
 
 
-class ServerFailure(Exception):
+class ServerFailed(Exception):  # noqa: N818 - what happened, in words
     status_code = 503
 
 
@@ -45,7 +45,7 @@ class ServerFailure(Exception):
         (False, False, False, ValueError(), Ending.VOID),
         (False, False, False, KeyboardInterrupt(), Ending.VOID),
         (False, False, False, TimeoutError(), Ending.LEAVE),
-        (False, False, False, ServerFailure(), Ending.LEAVE),
+        (False, False, False, ServerFailed(), Ending.LEAVE),
     ],
 )
 def test_the_ending_follows_from_what_is_known(usage_given, voided, sent, error, does):

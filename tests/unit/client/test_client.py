@@ -60,7 +60,7 @@ def test_calls_made_while_failing_open_are_recorded_once_the_daemon_answers(daem
 
 async def test_asyncio_calls_made_while_failing_open_are_recorded_too(daemon, admission):
     daemon.stop()
-    async with AsyncClient(daemon.address, caller="t", timeout_s=0.3, fail_mode="open") as client:
+    async with AsyncClient(daemon.address, caller="t", timeout_s=1, fail_mode="open") as client:
         async with client.call(**ASK) as call:
             call.settle(cost_nusd=6)
         daemon.start()
@@ -168,6 +168,35 @@ def test_a_forked_child_connects_anew_and_the_parent_goes_on(daemon, admission):
     assert ran.returncode == 0
     ids = {request.ask_id for request in admission.of("Admit")}
     assert ids == {"parent-before-fork", "child-after-the-fork", "parent-after-fork"}
+
+
+FORK_WITH_A_FULL_OUTBOX = """
+import os, sys
+from pathlib import Path
+from costd_client.outbox import Delivery, Outbox
+from costd_client.spool import Entry
+outbox = Outbox(lambda entry: Delivery.UNREACHABLE, capacity_count=1, folder=Path(sys.argv[1]))
+assert outbox.put(Entry("a", "Record", b""))
+assert not outbox.hold(Entry("b", "Record", b""))
+child = os.fork()
+if child == 0:
+    assert outbox.hold(Entry("c", "Record", b"")), "the parent's entry is not the child's"
+    assert outbox.pending == (0, 1, 0)
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+assert outbox.pending == (1, 0, 0)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_what_waits_in_the_parent_is_not_delivered_by_a_forked_child(tmp_path):
+    ran = subprocess.run(
+        [sys.executable, "-c", FORK_WITH_A_FULL_OUTBOX, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        timeout=30,
+        check=False,
+    )
+    assert ran.returncode == 0
 
 
 def test_threads_share_a_client(client, admission):

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from types import SimpleNamespace
 
 import costd_client.openai
 import grpc
@@ -9,7 +10,7 @@ import openai
 import pydantic
 import pytest
 from costd_client import AsyncClient, Client, Denied, labels
-from costd_client.openai import CallDenied, wrap
+from costd_client.openai import CallDenied, ChatReader, ResponsesReader, wrap
 from costd_client.pb import admission_pb2 as pb
 
 from costd.testing.fake_provider import Behaviour
@@ -298,6 +299,52 @@ def test_the_responses_stream_helper_settles(wrapped, admission):
     assert admission.of("Settle")[0].usage.output_tokens == 8
 
 
+def test_a_response_that_reasons_and_is_closed_early_is_left_to_the_hold():
+    reader = ResponsesReader(prompt_tokens=3)
+    item = SimpleNamespace(type="reasoning")
+    reader.read(SimpleNamespace(type="response.output_item.added", item=item))
+    assert reader.hidden_output
+
+
+def test_tool_calls_count_as_output(provider):
+    function = SimpleNamespace(name="look_up", arguments='{"city": "Rome"}')
+    delta = SimpleNamespace(content=None, tool_calls=[SimpleNamespace(function=function)])
+    reader = ChatReader(prompt_tokens=1, hides_usage=True, hidden_output=False)
+    event = SimpleNamespace(choices=[SimpleNamespace(delta=delta)], usage=None)
+    assert reader.read(event) == ('look_up{"city": "Rome"}', True)
+
+
+def test_token_lists_are_counted_exactly(wrapped, admission):
+    for given in ([1, 2, 3], [[1, 2], [3]]):
+        wrapped.embeddings.create(model="e", input=given, encoding_format="float")
+    assert [ask.prompt_tokens for ask in admission.of("Admit")] == [3, 3]
+
+
+def test_a_client_without_credentials_has_sent_nothing(provider, client, admission):
+    def no_credentials():
+        raise openai.OpenAIError("no credentials")
+
+    with openai.OpenAI(base_url=provider.openai_url, api_key=no_credentials) as sdk:
+        wrapped = wrap(sdk, costd=client)
+        with pytest.raises(openai.OpenAIError, match="no credentials"):
+            chat(wrapped)
+    assert list(admission.states.values()) == ["voided"]
+
+
+def test_a_client_that_does_not_send_through_post_is_refused(client):
+    class Odd:
+        chat = SimpleNamespace(completions=SimpleNamespace())
+
+        def post(self):
+            pass
+
+        def copy(self):
+            return Odd()
+
+    with pytest.raises(TypeError, match="cannot be guarded"):
+        wrap(Odd(), costd=client)
+
+
 def test_embeddings_are_admitted_and_settled(wrapped, admission):
     answer = wrapped.embeddings.create(
         model="text-embedding-3-small", input=["one two", "three"], encoding_format="float"
@@ -433,6 +480,25 @@ async def test_an_asyncio_stream_closed_early_is_settled_as_cancelled(daemon, ad
     await async_chat(daemon, provider, use)
     outcomes = [settle.outcome for settle in admission.of("Settle")]
     assert outcomes == [pb.OUTCOME_CANCELLED] * 2
+
+
+async def test_an_asyncio_stream_is_stopped_and_a_dropped_one_settles(daemon, admission, provider):
+    admission.then("Extend", pb.Extension(directives=pb.Directives(stop=True)))
+    provider.then(Behaviour(reply_words=200))
+
+    async def use(wrapped):
+        with pytest.raises(costd_client.Stopped):
+            [chunk async for chunk in await chat(wrapped, stream=True)]
+        raw = await wrapped.chat.completions.with_raw_response.create(
+            model="gpt-4o", messages=MESSAGES, stream=True
+        )
+        async for _ in raw.parse():
+            break
+
+    await async_chat(daemon, provider, use)
+    gc.collect()
+    outcomes = [settle.outcome for settle in admission.of("Settle")]
+    assert outcomes == [pb.OUTCOME_CANCELLED]
 
 
 async def test_a_cancelled_asyncio_call_is_left_to_the_hold(daemon, admission, provider):
