@@ -54,7 +54,7 @@ def echoes(directory: Path) -> Iterator[dict[str, Echo]]:
 def echo_call(channel: grpc.Channel) -> Echo:
     """Make the empty call: bytes both ways, nothing to parse."""
     call: Any = channel.unary_unary(METHOD)
-    return cast(Echo, call)
+    return cast("Echo", call)
 
 
 def _await_answer(path: Path, process: "subprocess.Popen[bytes]") -> None:
@@ -86,7 +86,7 @@ async def _serve_async(address: str) -> None:
 
 def _handler(behaviour: Callable[..., object]) -> grpc.GenericRpcHandler:
     handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-        "Echo": grpc.unary_unary_rpc_method_handler(cast(Any, behaviour))
+        "Echo": grpc.unary_unary_rpc_method_handler(cast("Any", behaviour))
     }
     return grpc.method_handlers_generic_handler("bench.Echo", handlers)
 

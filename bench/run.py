@@ -151,16 +151,17 @@ def machine() -> dict[str, Any]:
 
 def table_of(figures: Sequence[Figure]) -> Table:
     """Lay the figures out for people, those with targets first."""
-    table = Table(title="median [first and third quartile] over the rounds")
-    for name in ("figure", "key", "measured", "to reach", "verdict"):
-        table.add_column(name, justify="right" if name in {"measured", "to reach"} else "left")
+    table = Table(title="median (first … third quartile) over the rounds")
+    table.add_column("figure")
+    for name in ("key", "measured", "to reach", "verdict"):
+        table.add_column(name, justify="right" if name == "measured" else "left", no_wrap=True)
     for figure in sorted(figures, key=lambda figure: figure.target is None):
         low, middle, high = figure.quartiles
         places = figure.decimals
         table.add_row(
             figure.what,
             figure.key,
-            f"{middle:,.{places}f} [{low:,.{places}f} … {high:,.{places}f}] {figure.unit}",
+            f"{middle:,.{places}f} ({low:,.{places}f} … {high:,.{places}f}) {figure.unit}",
             "" if figure.target is None else f"≤ {figure.target:g} {figure.unit}",
             f"[{VERDICT_STYLES[figure.verdict]}]{figure.verdict}[/]",
         )
@@ -175,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--quick", action="store_true", help="see that everything runs; the figures mean nothing"
     )
     chosen = parser.parse_args(arguments)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 150)
     facts, started = machine(), time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:

@@ -30,6 +30,7 @@ from costd.model.decision import Decision
 from costd.model.events import AuditRecord
 from costd.model.grant import Grant, GrantRefusal
 from costd.model.kill import KillSwitch
+from costd.model.money import AMOUNT_MAX
 from costd.model.policy import PolicySet
 from costd.model.price import Price
 from costd.model.reservation import Reservation, ReservationState
@@ -111,7 +112,9 @@ class Ledger:
         self._state = _State(store)
         self._saved_prices: dict[str, Price] = {}
         self.rules = self._compiled(policy)
-        self._register_budgets()
+        puts = self._unregistered(self.rules)
+        if puts:
+            store.commit(puts)
 
     # ---- agents -----------------------------------------------------------------------------
 
@@ -215,6 +218,10 @@ class Ledger:
         if additional_output_tokens:
             cost += self._marginal(held, price, additional_output_tokens)
         reported = self._cost_of(price, usage_so_far) if usage_so_far is not None else 0
+        if cost > AMOUNT_MAX:
+            raise InvalidAsk(
+                f"the extension costs {cost} nano-USD; at most {AMOUNT_MAX} can be held"
+            )
         more = More(
             cost_nusd=cost,
             tokens=additional_output_tokens,
@@ -238,11 +245,14 @@ class Ledger:
         Errors:  InvalidAsk, NotPermitted, IdReused, ReservationClosed.
         """
         question = self._question(ask)
-        cost = report.cost_nusd if cost_known else None
+        cost = _stated(report.cost_nusd if cost_known else None, report.usage)
         stored = self.store.get(Family.RESERVATIONS, keys.reservation_id(caller, ask.ask_id))
         if stored is not None:
-            return self._record_again(stored, report, cost)
-        price = offers.find_price(question.rules, ask, report.provider, report.model, question.now)
+            return self._record_again(question, stored, report, cost)
+        # Nobody can have spent in the future: such a record comes from a clock that is ahead.
+        happened_ns = min(happened_ns or question.now.wall_ns, question.now.wall_ns)
+        then = Now(happened_ns, question.now.steady_ns)
+        price = offers.find_price(question.rules, ask, report.provider, report.model, then)
         if cost is None:
             cost = self._cost_of(price, report.usage)
         report = dataclasses.replace(report, cost_nusd=cost)
@@ -251,7 +261,7 @@ class Ledger:
             report,
             self._ledgered(),
             caller=caller,
-            happened_ns=happened_ns or question.now.wall_ns,
+            happened_ns=happened_ns,
             price=price,
         )
         self._save_price(changes, price)
@@ -278,10 +288,22 @@ class Ledger:
         self.commit(changes)
 
     def swap_policy(self, policy: PolicySet, *, actor: str = "costd") -> None:
-        """Put another policy in force; reservations that are out close on their own counters."""
-        self.rules = self._compiled(policy)
-        self._register_budgets()
-        self.audit(actor, "policy_loaded", policy.revision)
+        """Put another policy in force; reservations that are out close on their own counters.
+
+        Errors:  StoreUnavailable; then the old policy stays in force.
+        """
+        rules, changes = self._compiled(policy), Changes()
+        changes.puts += self._unregistered(rules)
+        changes.audit.append(
+            AuditRecord(
+                at_ns=self.clock.now().wall_ns,
+                actor=actor,
+                action="policy_loaded",
+                subject=policy.revision,
+            )
+        )
+        self.commit(changes)
+        self.rules = rules
 
     def audit(self, actor: str, action: str, subject: str, detail: str = "") -> None:
         """Append one audit record."""
@@ -373,7 +395,13 @@ class Ledger:
                 "make a new id for every ask"
             )
         killed = refuse_replay(question, stored) if self.kills else None
-        return Admitted(killed or stored.decision, stored.state, True)
+        if killed is None:
+            return Admitted(stored.decision, stored.state, True)
+        changes = Changes()
+        changes.puts.append(self._denial(question, killed))
+        self.commit(changes)
+        self._count(question.task_class.name, killed)
+        return Admitted(killed, stored.state, True)
 
     def _verify(self, grant: str, now: Now) -> Grant | GrantRefusal:
         return verify(
@@ -400,8 +428,16 @@ class Ledger:
             closed_keep_ns=self.closed_keep_ns,
         )
 
-    def _record_again(self, stored: Reservation, report: Report, cost: int | None) -> Closed:
-        if not stored.admitted_as_ask and stored.state is ReservationState.SETTLED:
+    def _record_again(
+        self, question: Question, stored: Reservation, report: Report, cost: int | None
+    ) -> Closed:
+        if not stored.admitted_as_ask:
+            field = differing_field(stored, question.ask)
+            if field is not None:
+                raise IdReused(
+                    f"record_id {stored.ask.ask_id!r} was used by this caller with another "
+                    f"{field}; make a new id for every record"
+                )
             again = (
                 cost if cost is not None else self._cost_of(self._price_of(stored), report.usage)
             )
@@ -419,9 +455,8 @@ class Ledger:
         self, held: Reservation, usage: Usage | None, cost_nusd: int | None, report: Report
     ) -> int:
         """What a settle charges."""
+        cost_nusd = _stated(cost_nusd, usage)
         if cost_nusd is not None:
-            if cost_nusd < 0:
-                raise InvalidAsk(f"cost_nusd is {cost_nusd}; it must not be negative")
             return cost_nusd
         price = self._price_of(held)
         if report.model and price is not None and report.model != held.decision.model:
@@ -450,9 +485,12 @@ class Ledger:
         if price is None:
             raise InvalidAsk("nobody knows this model's price; send cost_nusd instead of usage")
         try:
-            return price.cost_nusd(counts)
+            cost = price.cost_nusd(counts)
         except ValueError as error:
             raise InvalidAsk(f"usage: {error}") from error
+        if cost > AMOUNT_MAX:
+            raise InvalidAsk(f"usage costs {cost} nano-USD; at most {AMOUNT_MAX} can be charged")
+        return cost
 
     @staticmethod
     def _marginal(held: Reservation, price: Price | None, output_tokens: int) -> int:
@@ -526,24 +564,40 @@ class Ledger:
                 prices.find(ref.provider, ref.model, wall_ns=now.wall_ns)
         return Rules(policy, prices)
 
-    def _register_budgets(self) -> None:
-        """Remember what each counter tag stands for, also after its budget has left the policy."""
+    def _unregistered(self, rules: Rules) -> list[tuple[Family, bytes, Any]]:
+        """Write what each counter tag stands for, also after its budget has left the policy.
+
+        A budget that was renamed keeps its tag and is known by its new name.
+        """
         puts: list[tuple[Family, bytes, Any]] = []
-        for tag, rule in self.rules.budgets.items():
-            meta_key = b"budget/" + tag
-            if self.store.get(Family.META, meta_key) is None:
-                budget = rule.budget
-                name = msgspec.json.encode(
-                    {
-                        "id": budget.budget_id,
-                        "unit": budget.unit,
-                        "window": budget.window.kind,
-                        "per": budget.per,
-                    }
-                )
+        for tag, rule in rules.budgets.items():
+            meta_key, budget = b"budget/" + tag, rule.budget
+            name = msgspec.json.encode(
+                {
+                    "id": budget.budget_id,
+                    "unit": budget.unit,
+                    "window": budget.window.kind,
+                    "per": budget.per,
+                }
+            )
+            if self.store.get(Family.META, meta_key) != name:
                 puts.append((Family.META, meta_key, name))
-        if puts:
-            self.store.commit(puts)
+        return puts
+
+
+def _stated(cost_nusd: int | None, usage: Usage | None) -> int | None:
+    """Check a cost and usage that came together.
+
+    Errors:  InvalidAsk for a negative cost, or for usage that contradicts itself.
+    """
+    if cost_nusd is None:
+        return None
+    if not 0 <= cost_nusd <= AMOUNT_MAX:
+        raise InvalidAsk(f"cost_nusd is {cost_nusd}; it must lie in 0 … {AMOUNT_MAX}")
+    problem = usage.problem() if usage is not None else None
+    if problem:
+        raise InvalidAsk(problem)
+    return cost_nusd
 
 
 def engaged(kills: Iterable[KillSwitch], now: Now) -> int:

@@ -7,6 +7,8 @@ import msgspec
 
 from costd.engine import keys
 from costd.engine.changes import Family
+from costd.errors import InvalidAsk
+from costd.model.money import AMOUNT_MAX
 from costd.model.reservation import Reservation
 from costd.store.port import Store
 
@@ -47,7 +49,11 @@ class Totals(msgspec.Struct, array_like=True):
             puts.append((family, keys.sequence_key(sequence), record))
 
     def opened(self, held: Reservation) -> None:
-        """Count a reservation in."""
+        """Count a reservation in.
+
+        Errors:  InvalidAsk where all holds together would pass what can be counted.
+        """
+        self._check(held.hold_nusd)
         self.open_count += 1
         self._add(held, 1)
 
@@ -57,9 +63,20 @@ class Totals(msgspec.Struct, array_like=True):
         self._add(held, -1)
 
     def changed(self, before: Reservation, after: Reservation) -> None:
-        """Follow an extension."""
+        """Follow an extension.
+
+        Errors:  InvalidAsk, as `opened`.
+        """
+        self._check(after.hold_nusd - before.hold_nusd)
         self._add(before, -1)
         self._add(after, 1)
+
+    def _check(self, more_nusd: int) -> None:
+        if self.reserved_nusd + more_nusd > AMOUNT_MAX:
+            raise InvalidAsk(
+                f"{self.reserved_nusd} nano-USD are held already; with {more_nusd} more they would "
+                f"pass {AMOUNT_MAX}, the most that can be counted"
+            )
 
     def _add(self, held: Reservation, sign: int) -> None:
         self.reserved_nusd += sign * held.hold_nusd

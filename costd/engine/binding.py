@@ -4,9 +4,9 @@ from costd.engine import keys
 from costd.engine.degrade import drawable
 from costd.engine.evaluate import Evaluation, Question, rate_units
 from costd.engine.rate import available, take
-from costd.engine.rules import BudgetRule, RateRule
+from costd.engine.rules import BudgetRule, RateRule, budget_amount
 from costd.model.counter import EMPTY_COUNTER
-from costd.model.decision import Binding
+from costd.model.decision import Binding, Reason
 from costd.model.kill import KillSwitch
 from costd.model.policy import ModelRule
 from costd.model.time import NEVER_NS
@@ -48,8 +48,13 @@ def budget_binding(question: Question, rule: BudgetRule, result: Evaluation) -> 
     start_ns, end_ns = rule.window(question.now.wall_ns)
     counter = question.state.counter(rule.counter_key(facts, question.now.wall_ns)) or EMPTY_COUNTER
     limit, used = None, counter.used
+    ends = end_ns != NEVER_NS
+    resets = ends
     if budget.limit is not None:
         limit, used = drawable(rule, counter, critical=question.task_class.critical)
+        if result.reason is Reason.BUDGET_EXHAUSTED:
+            # What does not fit into an empty window will not fit into the next one either.
+            resets = ends and _hold_of(budget.unit, result) <= limit
     return Binding(
         rule=budget.budget_id,
         kind="budget",
@@ -58,6 +63,12 @@ def budget_binding(question: Question, rule: BudgetRule, result: Evaluation) -> 
         unit=budget.unit,
         key=keys.shown(keys.per_key(budget.per, facts)) if budget.per else "",
         window_start_ns=start_ns,
-        window_end_ns=0 if end_ns == NEVER_NS else end_ns,
-        resets_ns=0 if end_ns == NEVER_NS else end_ns,
+        window_end_ns=end_ns if ends else 0,
+        resets_ns=end_ns if resets else 0,
     )
+
+
+def _hold_of(unit: str, result: Evaluation) -> int:
+    """How much of a budget's unit the candidate would have held."""
+    cost_nusd, _, prompt, output = result.estimate
+    return budget_amount(unit, cost_nusd=cost_nusd, tokens=(prompt or 0) + (output or 0))

@@ -10,7 +10,7 @@ from costd.engine.changes import Changes, Family
 from costd.engine.degrade import burn_bp as pace_bp
 from costd.engine.degrade import drawable, utilisation_bp
 from costd.engine.rules import BudgetRule
-from costd.errors import InvariantBroken
+from costd.errors import InvalidAsk, InvariantBroken
 from costd.model.counter import Counter
 from costd.model.events import Alert, AuditRecord
 from costd.model.kill import KillMode, KillSwitch
@@ -41,8 +41,8 @@ def post(
 
     Shape:   pure; `limit` is the one in force now, None for none.
     Ensures: a column never falls below zero; `lowered` rises only where the limit was cut.
-    Errors:  InvariantBroken where more would be released than is reserved, or an amount would
-             pass what can be stored.
+    Errors:  InvariantBroken where more would be released than is reserved; InvalidAsk for an
+             amount that would pass what can be stored.
     """
     now_settled, now_reserved = counter.settled + settled, counter.reserved + reserved
     if now_reserved < 0 or now_settled < 0:
@@ -50,7 +50,10 @@ def post(
             f"a counter would stand at settled {now_settled}, reserved {now_reserved}"
         )
     if now_settled + now_reserved > AMOUNT_MAX:
-        raise InvariantBroken(f"a counter would pass {AMOUNT_MAX}")
+        raise InvalidAsk(
+            f"a budget's counter stands at {counter.used}; with this amount it would pass "
+            f"{AMOUNT_MAX}, the most that can be counted"
+        )
     now_overrun = counter.overrun + overrun
     now_granted = max(0, counter.granted + granted)
     now_late = counter.late + late
@@ -95,7 +98,7 @@ def write(
 
     `rule` is None where the policy no longer has the budget; its counter is kept all the same.
     """
-    if rule is not None and rule.budget.limit is not None and rule.budget.steps:
+    if rule is not None and rule.limit is not None and rule.budget.steps:
         counter = _raise_crossings(changes, rule, key, counter, critical=critical, now=now)
     changes.puts.append((Family.COUNTERS, key, counter))
 
@@ -107,12 +110,14 @@ def _raise_crossings(
     limit, used = drawable(rule, counter, critical=critical)
     share = utilisation_bp(used, limit)
     pace = 0
+    end_ns = keys.split_counter_key(key)[0]
     if rule.has_burn:
-        start_ns, end_ns = rule.window(now.wall_ns)
+        start_ns = counter.start_ns
         pace = pace_bp(used, limit, start_ns=start_ns, end_ns=end_ns, wall_ns=now.wall_ns)
     if share < rule.first_step_bp and not pace:
         return counter
     alerted, burn_alerted = counter.alerted_bp, counter.burn_alerted_bp
+    halts = False
     for step in rule.budget.steps:
         if step.at_bp is not None and counter.alerted_bp < step.at_bp <= share:
             alerted = max(alerted, step.at_bp)
@@ -124,8 +129,10 @@ def _raise_crossings(
             continue
         if step.alert:
             changes.alerts.append(_alert(rule, key, share, reached, now, burn=step.at_bp is None))
-        if step.halt and not rule.shadow:
-            halt(changes, rule, key, share, now)
+        halts = halts or step.halt
+    # What a window spent that has ended is no reason to stop anybody in the present one.
+    if halts and not rule.shadow and now.wall_ns < end_ns:
+        halt(changes, rule, key, share, now)
     if (alerted, burn_alerted) == (counter.alerted_bp, counter.burn_alerted_bp):
         return counter
     return msgspec.structs.replace(counter, alerted_bp=alerted, burn_alerted_bp=burn_alerted)

@@ -8,7 +8,7 @@ import msgspec
 from costd.engine.rules import Rules, model_matches
 from costd.errors import InvalidAsk
 from costd.model.ask import Ask
-from costd.model.money import ceil_div
+from costd.model.money import AMOUNT_MAX, ceil_div
 from costd.model.policy import ModelRef, TaskClass
 from costd.model.price import Price
 from costd.model.time import Now
@@ -75,7 +75,7 @@ def asked_candidate(rules: Rules, ask: Ask, task_class: TaskClass, now: Now) -> 
             index = rules.tier_of(price.source.provider, price.source.model)
         if not provider and price is not None and not price.source.assumed:
             provider = price.source.provider
-        if ask.tier or index is None:
+        if index is None:  # where the policy lists a model, a caller cannot say otherwise
             index = rules.tier_index.get(
                 ask.tier or task_class.tier or rules.policy.default_tier, 0
             )
@@ -114,15 +114,12 @@ def cheaper_candidates(
                 yield candidate
         if not refs and index > asked.tier_index and ask.estimated_cost_nusd is not None:
             # A policy may name tiers without models; then the tier itself is the offer.
-            yield _candidate(
-                rules,
-                ask,
-                task_class,
-                ModelRef("", ""),
-                None,
-                index=index,
-                asked_index=asked.tier_index,
+            ref = ModelRef("", "")
+            candidate = _candidate(
+                rules, ask, task_class, ref, None, index=index, asked_index=asked.tier_index
             )
+            if _scaled(rules, ask.estimated_cost_nusd, candidate) <= ask.estimated_cost_nusd:
+                yield candidate
 
 
 def usable(ask: Ask, ref: ModelRef) -> bool:
@@ -152,7 +149,9 @@ def fits_context(ask: Ask, task_class: TaskClass, candidate: Candidate) -> bool:
     window = candidate.price.context_window if candidate.price else None
     if window is None:
         return True
-    output = ask.max_output_tokens or task_class.max_output_tokens or 0
+    output = ask.max_output_tokens
+    if output is None:
+        output = task_class.max_output_tokens or 0
     return (ask.prompt_tokens or 0) + output <= window
 
 
@@ -207,6 +206,11 @@ def estimate(
         cost = candidate.price.cost_nusd(counts)
     except ValueError as error:
         raise InvalidAsk(f"units: {error}") from error
+    if cost > AMOUNT_MAX:
+        raise InvalidAsk(
+            f"the tokens and units stated cost {cost} nano-USD at {candidate.model}; "
+            f"at most {AMOUNT_MAX} can be held"
+        )
     return Estimate(cost, cost if ceiling_known else None, ask.prompt_tokens, output)
 
 
@@ -222,7 +226,7 @@ def _scaled(rules: Rules, amount: int, candidate: Candidate) -> int:
     if here is None or there is None or candidate.asked_index == candidate.tier_index:
         return amount
     share = here / there
-    return ceil_div(amount * share.numerator, share.denominator)
+    return min(AMOUNT_MAX, ceil_div(amount * share.numerator, share.denominator))
 
 
 def _first_usable(rules: Rules, ask: Ask, index: int) -> ModelRef | None:

@@ -6,6 +6,7 @@ from costd.engine.rules import BudgetRule
 from costd.model.counter import Counter
 from costd.model.decision import Directives
 from costd.model.policy import Step
+from costd.model.time import NEVER_NS
 
 FULL_BP = 10_000
 _BURN_WINDOW_BP = 500  # not in the first 5 % of the window, where any spending looks fast
@@ -32,8 +33,10 @@ def utilisation_bp(used: int, limit: int) -> int:
 def burn_bp(used: int, limit: int, *, start_ns: int, end_ns: int, wall_ns: int) -> int:
     """Pace of spending as basis points of the pace that would last to the window's end.
 
-    Zero in the first 5 % of the window and under 10 % used.
+    Zero in the first 5 % of the window, under 10 % used, and in a window without an end.
     """
+    if end_ns >= NEVER_NS:
+        return 0
     length, elapsed = end_ns - start_ns, max(wall_ns - start_ns, 1)
     if elapsed * FULL_BP < length * _BURN_WINDOW_BP or utilisation_bp(used, limit) < _BURN_USED_BP:
         return 0

@@ -36,8 +36,10 @@ class RuleReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateReport:
-    """What became of one candidate; `outcome` is chosen, fits, rejected, ends_search
-    or, behind one that ended the search, not_reached."""
+    """What became of one candidate.
+
+    `outcome` is chosen, fits, rejected, ends_search or, behind one that ended it, not_reached.
+    """
 
     tier: str
     provider: str

@@ -6,13 +6,13 @@ import msgspec
 
 from costd.engine import books, keys
 from costd.engine.changes import Changes, Family
-from costd.engine.resolve import Ledgered, room_left
+from costd.engine.evaluate import kill_covers
+from costd.engine.resolve import Ledgered, move_of, room_left, rule_and_limit
 from costd.engine.rules import BudgetRule, budget_amount
-from costd.errors import ReservationClosed
 from costd.model.counter import Counter
 from costd.model.decision import Reason
-from costd.model.kill import KillMode, KillSwitch
-from costd.model.reservation import CounterLine, Excuse, Reservation, ReservationState
+from costd.model.kill import KillSwitch
+from costd.model.reservation import CounterLine, Excuse, Move, Reservation
 from costd.model.usage import Usage
 
 
@@ -45,11 +45,7 @@ def extend(
     Shape:   pure; touches the reservation's own counters, also after their window has ended.
     Errors:  ReservationClosed if it is no longer held.
     """
-    if held.state is not ReservationState.HELD:
-        raise ReservationClosed(
-            f"reservation {held.reservation_id.hex()} is {held.state.name.lower()}; "
-            "it cannot be extended"
-        )
+    move_of(held, Move.EXTEND)
     task_class = books_of.rules.policy.task_classes.get(held.ask.task_class)
     critical = task_class is not None and task_class.critical
     reason, refused_by = _refusal(held, more, books_of, kills, critical=critical)
@@ -61,7 +57,7 @@ def extend(
     )
     if reason is Reason.OK:
         grown = _grow(changes, grown, more, books_of, critical=critical)
-    if grown is not held:
+    if grown != held:
         changes.puts.append((Family.RESERVATIONS, grown.reservation_id, grown))
     return Extended(reservation=grown, reason=reason, refused_by=refused_by, changes=changes)
 
@@ -82,23 +78,21 @@ def _refusal(
         "model": decision.model,
         "tier": decision.tier,
     }
-    for kill in kills:
-        stops = kill.engaged(books_of.now.steady_ns) and kill.scope.holds(facts)
-        if (
-            stops
-            and not decision.grant_id
-            and not (critical and kill.mode is KillMode.CRITICAL_ONLY)
+    used = books_of.state.grant(decision.grant_id) if decision.grant_id else None
+    rules, passes_kill = books_of.rules, used is not None and used.passes_kill
+    tier_index = rules.tier_index.get(decision.tier, 0)
+    for kill in () if passes_kill else kills:
+        if kill.engaged(books_of.now.steady_ns) and kill_covers(
+            kill, facts, rules=rules, tier_index=tier_index, critical=critical
         ):
             return Reason.KILL_SWITCH, kill
     for line in held.counters:
-        rule = books_of.rules.budgets.get(line.key[8 : 8 + keys.TAG_BYTES])
-        counter = books_of.state.counter(line.key)
-        if rule is None or counter is None or line.excuse is not Excuse.NONE or rule.shadow:
+        rule, counter = rule_and_limit(books_of, line)[0], books_of.state.counter(line.key)
+        if rule is None or counter is None or line.excuse is Excuse.GRANTED or rule.shadow:
             continue
         room = room_left(rule, counter, critical=critical)
         if room is not None and _added(line, more) > room:
             return Reason.BUDGET_EXHAUSTED, rule
-    used = books_of.state.grant(decision.grant_id) if decision.grant_id else None
     if used is not None and used.used_nusd + more.cost_nusd > used.amount_nusd:
         return Reason.GRANT, None
     return Reason.OK, None
@@ -123,32 +117,27 @@ def _grow(
         if counter is None or not added:
             lines.append(line)
             continue
-        rule = books_of.rules.budgets.get(line.key[8 : 8 + keys.TAG_BYTES])
-        limit = (
-            rule.budget.limit
-            if rule is not None
-            else (None if counter.limit < 0 else counter.limit)
-        )
-        from_reserve = _more_from_reserve(rule, counter, added) if critical else 0
+        rule, limit = rule_and_limit(books_of, line)
+        excuse, shadowed = line.excuse, 0
+        if excuse is Excuse.SHADOW:
+            shadowed = added
+        elif excuse is Excuse.NONE and _overdraws(rule, counter, added, critical=critical):
+            # From now on the whole line is excused, so that what closes it is excused with it.
+            excuse, shadowed = Excuse.SHADOW, line.hold + added
+        plain = excuse is Excuse.NONE
+        from_reserve = _more_from_reserve(rule, counter, added) if critical and plain else 0
         posted = books.post(
             counter,
             limit,
             reserved=added,
             reserve_reserved=from_reserve,
-            granted=added if line.excuse is Excuse.GRANTED else 0,
-            shadow=_shadowed(rule, counter, line, added),
+            granted=added if excuse is Excuse.GRANTED else 0,
+            shadow=shadowed,
             wall_ns=now.wall_ns,
         )
         books.write(changes, rule, line.key, posted, critical=critical, now=now)
-        lines.append(
-            CounterLine(
-                line.key,
-                line.unit,
-                line.hold + added,
-                line.reserve_hold + from_reserve,
-                line.excuse,
-            )
-        )
+        reserve_hold = line.reserve_hold + from_reserve
+        lines.append(CounterLine(line.key, line.unit, line.hold + added, reserve_hold, excuse))
     used = books_of.state.grant(held.decision.grant_id) if held.decision.grant_id else None
     if used is not None and more.cost_nusd:
         grown_use = msgspec.structs.replace(used, used_nusd=used.used_nusd + more.cost_nusd)
@@ -169,18 +158,15 @@ def _grow(
     )
 
 
-def _shadowed(rule: BudgetRule | None, counter: Counter, line: CounterLine, added: int) -> int:
-    """How much of the addition a budget in shadow would have refused."""
-    if line.excuse is Excuse.SHADOW:
-        return added
-    if rule is None or not rule.shadow or rule.budget.limit is None:
-        return 0
-    return added if counter.used + added > rule.budget.limit else 0
+def _overdraws(rule: BudgetRule | None, counter: Counter, added: int, *, critical: bool) -> bool:
+    """Tell whether a budget, which must then be in shadow, would have refused the addition."""
+    room = room_left(rule, counter, critical=critical) if rule is not None else None
+    return room is not None and added > room
 
 
 def _more_from_reserve(rule: BudgetRule | None, counter: Counter, added: int) -> int:
     """The part of an addition that the general part of a budget cannot hold."""
-    if rule is None or rule.budget.limit is None or not rule.budget.reserve:
+    if rule is None or rule.limit is None or not rule.budget.reserve:
         return 0
-    general_left = rule.budget.limit - rule.budget.reserve - (counter.used - counter.reserve_used)
+    general_left = rule.limit - rule.budget.reserve - (counter.used - counter.reserve_used)
     return added - min(added, max(0, general_left))

@@ -19,11 +19,14 @@ def reservation_id(caller: str, ask_id: str) -> bytes:
 
 
 def budget_tag(budget: Budget) -> bytes:
-    """Identify a budget's counters: its id, window, unit and per, not its limit or steps."""
+    """Identify a budget's counters: its id, window, unit and per, not its limit or steps.
+
+    A budget that was renamed goes on under the id it had, as long as `was` names it.
+    """
     window = budget.window
     return _tag(
         "budget",
-        budget.budget_id,
+        budget.was or budget.budget_id,
         window.kind,
         window.time_zone,
         str(window.week_starts),

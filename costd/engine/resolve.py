@@ -13,7 +13,7 @@ from costd.engine.rules import BudgetRule, Rules
 from costd.errors import ReservationClosed
 from costd.model.counter import Counter
 from costd.model.events import Alert, UsageEvent
-from costd.model.money import format_nusd
+from costd.model.money import AMOUNT_MAX, format_nusd
 from costd.model.reservation import (
     RESERVATION_MOVES,
     CounterLine,
@@ -23,7 +23,7 @@ from costd.model.reservation import (
     Reservation,
     ReservationState,
 )
-from costd.model.time import Now
+from costd.model.time import NEVER_NS, Now
 from costd.model.usage import CallOutcome, Usage
 
 
@@ -58,7 +58,7 @@ def settle(held: Reservation, report: Report, books_of: Ledgered) -> tuple[Reser
     Ensures: reserved falls by the full hold, settled rises by the cost, even above the hold.
     Errors:  ReservationClosed if it was voided, or settled before.
     """
-    state = _move(held, Move.SETTLE)
+    state = move_of(held, Move.SETTLE)
     late = held.state is ReservationState.EXPIRED
     changes, now = Changes(), books_of.now
     charged = _measured(held, report.cost_nusd, report.usage)
@@ -72,7 +72,7 @@ def settle(held: Reservation, report: Report, books_of: Ledgered) -> tuple[Reser
     before = held.cost_nusd if late else held.hold_nusd
     _adjust_grant(changes, books_of, held, report.cost_nusd - before)
     over = report.cost_nusd - held.hold_nusd
-    if over > 0:
+    if over > 0 and report.cost_nusd > held.cost_nusd:  # an expiry may have told of it already
         changes.alerts.append(_overrun_alert(held, over, now))
     closed = _close(changes, held, state, books_of, cost_nusd=report.cost_nusd)
     changes.usage.append(usage_event(held, report, now, closed_as="late" if late else "settled"))
@@ -84,7 +84,7 @@ def void(held: Reservation, books_of: Ledgered) -> tuple[Reservation, Changes]:
 
     Errors:  ReservationClosed if it is closed, or usage was reported.
     """
-    state = _move(held, Move.VOID)
+    state = move_of(held, Move.VOID)
     if held.reported is not None or held.reported_nusd:
         raise ReservationClosed(
             f"reservation {held.reservation_id.hex()} has reported usage, so the call did leave; "
@@ -101,14 +101,16 @@ def void(held: Reservation, books_of: Ledgered) -> tuple[Reservation, Changes]:
 
 def expire(held: Reservation, books_of: Ledgered) -> tuple[Reservation, Changes]:
     """Close a reservation that nobody closed, at max(hold, reported): it was not free."""
-    state = _move(held, Move.EXPIRE)
+    state = move_of(held, Move.EXPIRE)
     changes, now = Changes(), books_of.now
     charges = expiry_charges(held)
     for line in held.counters:
-        _charge(changes, books_of, held, line, charges[line.unit])
+        _charge(changes, books_of, held, line, charges[line.unit], clipped=True)
     cost_nusd = charges["nusd"]
     _adjust_grant(changes, books_of, held, cost_nusd - held.hold_nusd)
     closed = _close(changes, held, state, books_of, cost_nusd=cost_nusd)
+    if cost_nusd > held.hold_nusd:
+        changes.alerts.append(_overrun_alert(held, cost_nusd - held.hold_nusd, now))
     report = Report(cost_nusd=cost_nusd, usage=held.reported, outcome=CallOutcome.TIMEOUT)
     changes.usage.append(usage_event(held, report, now, closed_as="expired"))
     return closed, changes
@@ -125,7 +127,11 @@ def expiry_charges(held: Reservation) -> dict[str, int]:
     }
 
 
-def _move(held: Reservation, move: Move) -> ReservationState:
+def move_of(held: Reservation, move: Move) -> ReservationState:
+    """Find the state that a move leads to.
+
+    Errors:  ReservationClosed where the table has none.
+    """
     state = RESERVATION_MOVES[held.state].get(move)
     if state is None:
         raise ReservationClosed(
@@ -159,13 +165,21 @@ def _from_reserve(line: CounterLine, charged: int) -> int:
 
 
 def _charge(
-    changes: Changes, books_of: Ledgered, held: Reservation, line: CounterLine, charged: int
+    changes: Changes,
+    books_of: Ledgered,
+    held: Reservation,
+    line: CounterLine,
+    charged: int,
+    *,
+    clipped: bool = False,
 ) -> None:
-    """Turn one line's hold into a charge."""
+    """Turn one line's hold into a charge; an expiry, which may not fail, is clipped instead."""
     counter = books_of.state.counter(line.key)
     if counter is None:
         return  # its window ended so long ago that the books are closed
-    rule, limit = _rule_and_limit(books_of, line, counter)
+    rule, limit = rule_and_limit(books_of, line)
+    if clipped:
+        charged = min(charged, AMOUNT_MAX - counter.used + line.hold)
     over = charged - line.hold
     posted = books.post(
         counter,
@@ -190,7 +204,7 @@ def _replace_charge(
     counter = books_of.state.counter(line.key)
     if counter is None:
         return
-    rule, limit = _rule_and_limit(books_of, line, counter)
+    rule, limit = rule_and_limit(books_of, line)
     before = expiry_charges(held)[line.unit]
     plain = line.excuse is Excuse.NONE
     posted = books.post(
@@ -208,14 +222,10 @@ def _replace_charge(
     books.write(changes, rule, line.key, posted, critical=critical, now=books_of.now)
 
 
-def _rule_and_limit(
-    books_of: Ledgered, line: CounterLine, counter: Counter
-) -> tuple[BudgetRule | None, int | None]:
-    """Find the budget of a line, which the policy may have lost or changed meanwhile."""
+def rule_and_limit(books_of: Ledgered, line: CounterLine) -> tuple[BudgetRule | None, int | None]:
+    """Find the budget of a line, and the limit in force, which the policy may have lost."""
     rule = books_of.rules.budgets.get(line.key[8 : 8 + keys.TAG_BYTES])
-    if rule is not None:
-        return rule, rule.budget.limit
-    return None, None if counter.limit < 0 else counter.limit
+    return rule, rule.limit if rule is not None else None
 
 
 def _is_critical(books_of: Ledgered, held: Reservation) -> bool:
@@ -248,8 +258,8 @@ def _refund(changes: Changes, books_of: Ledgered, line: RateLine, units: int) ->
         if full_ns is not None:
             changes.put(Family.RATES, line.key, give_back(full_ns, units, line.ns_num, line.ns_den))
         return
-    start = max(full_ns or 0, steady_ns)
-    changes.put(Family.RATES, line.key, start + refill_ns(-units, line.ns_num, line.ns_den))
+    full_ns = max(full_ns or 0, steady_ns) + refill_ns(-units, line.ns_num, line.ns_den)
+    changes.put(Family.RATES, line.key, min(full_ns, NEVER_NS))
 
 
 def _adjust_grant(
@@ -262,7 +272,7 @@ def _adjust_grant(
         return
     kept = msgspec.structs.replace(
         used,
-        used_nusd=max(0, used.used_nusd + amount_nusd),
+        used_nusd=min(max(0, used.used_nusd + amount_nusd), AMOUNT_MAX),
         uses_count=max(0, used.uses_count + uses),
     )
     changes.put(Family.GRANTS, grant_id.encode(), kept)
@@ -330,7 +340,7 @@ def usage_event(held: Reservation, report: Report, now: Now, *, closed_as: str) 
 
 def room_left(rule: BudgetRule, counter: Counter, *, critical: bool) -> int | None:
     """How much more a budget lets this class hold; None without a limit."""
-    if rule.budget.limit is None:
+    if rule.limit is None:
         return None
     limit, used = drawable(rule, counter, critical=critical)
-    return max(0, min(limit - used, rule.budget.limit - counter.used))
+    return max(0, min(limit - used, rule.limit - counter.used))

@@ -27,6 +27,7 @@ class BudgetRule:
         "budget",
         "first_step_bp",
         "has_burn",
+        "limit",
         "shadow",
         "tag",
     )
@@ -35,6 +36,8 @@ class BudgetRule:
         self.budget = budget
         self.tag = keys.budget_tag(budget)
         self.shadow = budget.shadow or shadow
+        # The limit in force; a budget that is suspended has none.
+        self.limit = budget.limit if budget.active else None
         self.first_step_bp = min(
             (step.at_bp for step in budget.steps if step.at_bp is not None), default=2**62
         )

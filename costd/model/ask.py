@@ -49,6 +49,9 @@ def ask_problem(ask: Ask) -> str | None:
             f"ask_id has {len(ask.ask_id)} characters; it must have "
             f"{ASK_ID_LENGTH_MIN} to {ASK_ID_LENGTH_MAX} (make a UUIDv7)"
         )
+    problem = _names_problem(ask)
+    if problem:
+        return problem
     if ask.estimated_cost_nusd is not None and not 0 <= ask.estimated_cost_nusd <= AMOUNT_MAX:
         return f"estimated_cost_nusd is {ask.estimated_cost_nusd}; it must not be negative"
     for name, count in (
@@ -63,6 +66,25 @@ def ask_problem(ask: Ask) -> str | None:
     if len(ask.acceptable_models) > ACCEPTABLE_COUNT_MAX:
         return f"acceptable_models has more than {ACCEPTABLE_COUNT_MAX} entries"
     return labels_problem(ask.labels)
+
+
+def _names_problem(ask: Ask) -> str | None:
+    """Name the first text that is too long or cannot be printed, and so cannot be part of a key."""
+    for field, name in (
+        ("ask_id", ask.ask_id),
+        ("task_class", ask.task_class),
+        ("provider", ask.provider),
+        ("model", ask.model),
+        ("tier", ask.tier),
+        ("cost_kind", ask.cost_kind),
+        *(("acceptable_models", name) for name in ask.acceptable_models),
+        *(("units", name) for name in ask.units),
+    ):
+        if len(name) > NAME_LENGTH_MAX:
+            return f"{field} has more than {NAME_LENGTH_MAX} characters"
+        if not name.isprintable():
+            return f"{field} has characters that cannot be printed: {name!r}"
+    return None
 
 
 def labels_problem(labels: dict[str, str]) -> str | None:

@@ -1,10 +1,12 @@
 """Money: whole nano-USD, and how people write it."""
 
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 
 NUSD_PER_USD = 1_000_000_000
 AMOUNT_MAX = 2**63 - 1
 """The largest amount of anything: what a signed 64-bit field of the wire and of SQL can hold."""
+
+_DIGITS_MAX = 30
 
 
 def usd_to_nusd(text: str | int | Decimal) -> int:
@@ -20,7 +22,10 @@ def usd_to_nusd(text: str | int | Decimal) -> int:
         raise ValueError(f"{text!r} is not an amount in dollars") from error
     if not amount.is_finite():
         raise ValueError(f"{text!r} is not a finite amount in dollars")
-    scaled = amount.scaleb(9)
+    if amount.adjusted() > _DIGITS_MAX:
+        raise ValueError(f"{str(text)[:40]!r} is outside 0 … {AMOUNT_MAX} nano-dollars")
+    # Exact however many digits were written: the default context would round at 28.
+    scaled = Context(prec=len(amount.as_tuple().digits) + _DIGITS_MAX).scaleb(amount, 9)
     if scaled != scaled.to_integral_value():
         raise ValueError(f"{text!r} has more than nine decimals; the smallest amount is 1e-9 $")
     nusd = int(scaled)

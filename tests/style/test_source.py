@@ -132,11 +132,12 @@ def test_links_in_the_documents_lead_somewhere():
 
 
 def test_sources_named_in_docstrings_exist():
-    missing = []
-    for path in SOURCES:
-        for target in re.findall(r"docs/[\w/.-]+\.md", path.read_text()):
-            if not (ROOT / target).exists():
-                missing.append(f"{name_of(path)} -> {target}")
+    missing = [
+        f"{name_of(path)} -> {target}"
+        for path in SOURCES
+        for target in re.findall(r"docs/[\w/.-]+\.md", path.read_text())
+        if not (ROOT / target).exists()
+    ]
     assert not missing
 
 

@@ -157,12 +157,7 @@ class MeteredStream(_Stream):
         return _Response(self._stream.response, self.close)
 
     def __iter__(self) -> Iterator[Any]:
-        while True:
-            try:
-                event = next(self)
-            except StopIteration:
-                return
-            yield event
+        return self
 
     def __next__(self) -> Any:
         while True:
@@ -216,13 +211,8 @@ class AsyncMeteredStream(_Stream):
         """The HTTP response; closing it settles too, which is how the SDKs' helpers close."""
         return _Response(self._stream.response, self.close)
 
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        while True:
-            try:
-                event = await self.__anext__()
-            except StopAsyncIteration:
-                return
-            yield event
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
 
     async def __anext__(self) -> Any:
         while True:

@@ -116,6 +116,11 @@ class Outbox:
         """
         self._after_fork()
         with self._changed:
+            if self._closing:
+                log.warning(
+                    "costd: %s %s came after close and is not sent", entry.method, entry.entry_id
+                )
+                return False
             held = self._held.pop(entry.entry_id, None) is not None
             room = self._capacity_count if droppable else 2 * self._capacity_count
             if not held and len(self._queue) + len(self._held) >= room:

@@ -8,7 +8,8 @@ import grpc
 
 BACKOFF_S_FIRST = 0.02
 BACKOFF_S_MAX = 0.5
-ATTEMPTS_COUNT_MAX = 6
+ATTEMPTS_COUNT_MAX = 64
+"""Beyond any deadline in use; the deadline is what ends a patient request."""
 
 UNREACHABLE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
 """No decision could be had; the only statuses that a fail mode applies to."""

@@ -47,8 +47,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("costd_client")
 
 NS_PER_S = 1_000_000_000
-IMPATIENT_S = 1.0
-"""For so long after the daemon was unreachable, an ask is tried once and not retried."""
+IMPATIENT_S = 5.0
+"""For so long after a patient request failed, a client that need not wait tries once only."""
+
+IMPATIENT_TIMEOUT_SHARE = 0.25
+"""How much of the time limit such a try may take, should the daemon hang."""
 
 REQUESTS: dict[str, type[Message]] = {
     "Record": pb.RecordRequest,
@@ -75,7 +78,6 @@ class Settings:
     defaults: Defaults = field(default_factory=Defaults)
     fail_mode: FailMode = FailMode.CLOSED
     timeout_s: float = 2.0
-    attempts_count_max: int = ATTEMPTS_COUNT_MAX
     price_guess_nusd_per_1k_tokens: int | None = None
     clock: Clock = field(default_factory=Clock)
 
@@ -252,7 +254,9 @@ class Rules:
 
     def _queue_or_raise(self, method: str, request: Message, entry_id: str) -> None:
         if not self.outbox.put(Entry(entry_id, method, request.SerializeToString())):
-            raise OutboxFull(f"{method} {entry_id} could not be queued: the outbox is full")
+            raise OutboxFull(
+                f"{method} {entry_id} could not be queued: the outbox is full or closed"
+            )
 
     def _held_id(self, decision: Decision) -> str:
         if not decision.reservation_id:
@@ -285,10 +289,12 @@ class Rules:
     def _request(self, method: str, request: Message) -> Steps[Any]:
         """Send a request until it is answered, its time is up or trying again cannot help."""
         clock = self.settings.clock
-        now_ns = clock.monotonic_ns()
-        deadline_s = now_ns / NS_PER_S + self.settings.timeout_s
-        impatient = now_ns < self._impatient_until_ns
-        count_max = 1 if impatient else self.settings.attempts_count_max
+        began_ns = clock.monotonic_ns()
+        # Whoever fails open has something better to do than to wait out an outage at each call.
+        patient = self.settings.fail_mode is FailMode.CLOSED or began_ns >= self._impatient_until_ns
+        count_max = ATTEMPTS_COUNT_MAX if patient else 1
+        time_s = self.settings.timeout_s * (1 if patient else IMPATIENT_TIMEOUT_SHARE)
+        deadline_s = began_ns / NS_PER_S + time_s
         number, arrived = 1, False
         while True:
             attempt = Attempt(number, clock.monotonic_ns() / NS_PER_S, deadline_s)
@@ -300,15 +306,12 @@ class Rules:
                 attempt = Attempt(number, clock.monotonic_ns() / NS_PER_S, deadline_s)
                 wait_s = backoff_s(attempt, jitter=clock.jitter(), attempts_count_max=count_max)
                 if failure.code not in RETRYABLE or wait_s is None:
-                    self._note_failure(failure)
+                    if patient and failure.code in UNREACHABLE:
+                        impatient_ns = round(IMPATIENT_S * NS_PER_S)
+                        self._impatient_until_ns = clock.monotonic_ns() + impatient_ns
                     raise
                 yield Sleep(wait_s)
                 number += 1
             else:
                 self._impatient_until_ns = 0
                 return reply
-
-    def _note_failure(self, failure: RpcFailed) -> None:
-        if failure.code in UNREACHABLE:
-            now_ns = self.settings.clock.monotonic_ns()
-            self._impatient_until_ns = now_ns + round(IMPATIENT_S * NS_PER_S)

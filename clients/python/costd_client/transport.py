@@ -22,7 +22,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     # of one to 120 seconds.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 200),
     # Repeating is the rules' affair: they know the deadline and the fail mode.
     ("grpc.enable_retries", 0),
     # A proxy has no business between an agent and the daemon on its own host.

@@ -44,6 +44,11 @@ class Rung:
     at: Decimal
     do: dict[str, int]
 
+    @property
+    def share(self) -> str:
+        """Write `at` as people do: `80 %`."""
+        return f"{(self.at * 100).normalize():f} %"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:

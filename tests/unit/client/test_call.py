@@ -28,7 +28,7 @@ def stop_clock(client):
     return clock
 
 
-class ServerFailed(Exception):  # noqa: N818 - what happened, in words
+class ServerFailed(Exception):
     status_code = 503
 
 

@@ -1,7 +1,6 @@
 """The OpenAI wrapper, with the real SDK on one side and a fake provider on the other."""
 
 import asyncio
-import gc
 from types import SimpleNamespace
 
 import costd_client.openai
@@ -205,7 +204,6 @@ def test_a_stream_that_is_dropped_is_settled_in_the_background(wrapped, admissio
                 return
 
     read_a_little()
-    gc.collect()
     assert client.outbox.flush(5)
     assert admission.of("Settle")[0].outcome == pb.OUTCOME_CANCELLED
 
@@ -482,23 +480,31 @@ async def test_an_asyncio_stream_closed_early_is_settled_as_cancelled(daemon, ad
     assert outcomes == [pb.OUTCOME_CANCELLED] * 2
 
 
-async def test_an_asyncio_stream_is_stopped_and_a_dropped_one_settles(daemon, admission, provider):
+async def test_an_asyncio_stream_is_stopped_on_request(daemon, admission, provider):
     admission.then("Extend", pb.Extension(directives=pb.Directives(stop=True)))
     provider.then(Behaviour(reply_words=200))
 
     async def use(wrapped):
         with pytest.raises(costd_client.Stopped):
             [chunk async for chunk in await chat(wrapped, stream=True)]
+
+    await async_chat(daemon, provider, use)
+    assert [settle.outcome for settle in admission.of("Settle")] == [pb.OUTCOME_CANCELLED]
+
+
+async def test_an_asyncio_stream_that_is_dropped_is_settled_in_the_background(
+    daemon, admission, provider
+):
+    async def use(wrapped):
         raw = await wrapped.chat.completions.with_raw_response.create(
             model="gpt-4o", messages=MESSAGES, stream=True
         )
-        async for _ in raw.parse():
-            break
+        async for chunk in raw.parse():
+            if chunk.choices[0].delta.content:
+                break
 
     await async_chat(daemon, provider, use)
-    gc.collect()
-    outcomes = [settle.outcome for settle in admission.of("Settle")]
-    assert outcomes == [pb.OUTCOME_CANCELLED]
+    assert [settle.outcome for settle in admission.of("Settle")] == [pb.OUTCOME_CANCELLED]
 
 
 async def test_a_cancelled_asyncio_call_is_left_to_the_hold(daemon, admission, provider):

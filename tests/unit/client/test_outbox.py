@@ -164,3 +164,11 @@ def test_a_full_disk_refuses_the_call(tmp_path):
     outbox._spool.write = full
     assert not outbox.hold(entry("a"))
     outbox.close(0)
+
+
+def test_what_comes_after_closing_is_said_not_swallowed(caplog):
+    outbox = Outbox(Daemon())
+    outbox.close(0)
+    assert not outbox.put(entry("a"))
+    assert not outbox.hold(entry("b"))
+    assert "Record a came after close" in caplog.text

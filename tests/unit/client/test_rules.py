@@ -107,15 +107,39 @@ def test_retries_end_with_the_deadline():
     assert [round(rpc.timeout_s, 3) for rpc in desk.sent] == [1.0, 0.585, 0.155]
 
 
-def test_right_after_a_failure_an_ask_is_tried_once():
+def test_who_fails_closed_always_waits_for_the_deadline():
     desk = Desk()
-    for expected_count in (6, 7):
+    for _ in range(2):
+        began_ns = desk.now_ns
         with pytest.raises(Unavailable):
             desk.play(desk.rules.admit(ASK), DOWN)
-        assert len(desk.sent) == expected_count
-    desk.now_ns += 2_000_000_000
+        assert 1.5 <= (desk.now_ns - began_ns) / 1e9 < 2
+
+
+def test_who_fails_open_waits_once_and_then_tries_once_until_the_daemon_answers():
+    desk = Desk(FailMode.OPEN, capacity_count=50)
+    desk.play(desk.rules.admit(ASK), DOWN)
+    assert len(desk.sent) > 5
+    desk.sent.clear()
+    desk.play(desk.rules.admit(ASK), DOWN)
+    assert [rpc.timeout_s for rpc in desk.sent] == [0.5]
+    desk.play(desk.rules.admit(ASK), ALLOW)
     desk.play(desk.rules.admit(ASK), DOWN, ALLOW)
-    assert len(desk.sent) == 9
+    assert len(desk.sent) == 4, "patient again, because the daemon answered"
+
+
+def test_who_fails_open_becomes_patient_again_after_a_while():
+    desk = Desk(FailMode.OPEN)
+    desk.play(desk.rules.admit(ASK), DOWN)
+    desk.now_ns += 6_000_000_000
+    assert desk.play(desk.rules.admit(ASK), DOWN, ALLOW).source == "daemon"
+
+
+def test_a_delivery_that_succeeds_makes_patient_too():
+    desk = Desk(FailMode.OPEN)
+    desk.play(desk.rules.admit(ASK), DOWN)
+    desk.play(desk.rules.deliver(Entry("x", "Record", b"")), pb.Settlement())
+    assert desk.play(desk.rules.admit(ASK), DOWN, ALLOW).source == "daemon"
 
 
 @pytest.mark.parametrize(

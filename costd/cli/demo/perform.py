@@ -1,0 +1,104 @@
+"""`make demo`: plays the acts, watches, and checks the books at the end."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from costd import grants
+from costd.cli.demo import story
+from costd.cli.demo.crew import Assignment
+from costd.cli.demo.outcome import Outcome
+from costd.cli.demo.recount import recount
+from costd.cli.demo.rulebook import Rulebook, read_rulebook
+from costd.cli.demo.screen import Screen, Show, rung_words
+from costd.cli.demo.stage import DemoFailed, Stage, running
+from costd.cli.demo.journal import Entry
+from costd.cli.demo.story import Act, View
+from costd.cli.demo.tally import Ladder, Tally
+from costd.cli.demo.verify import read_books, verify
+from costd.cli.demo.workers import Workers, at_work
+from costd.clock import ticks_ns
+from costd.cli.times import wall_ns
+from costd.model.money import format_nusd
+from costd.model.time import NS_PER_S
+
+FRAME_S = 0.15
+VIEW_EVERY_NS = NS_PER_S // 3
+ACT_S_MAX = 30
+"""An act takes a few seconds; a busy machine may need longer to see everything."""
+LADDER_BUDGET = "launch-day"
+HALT_BUDGET = "lab-day"
+GRANT_KEY = "demo"
+
+
+class Player:
+    """One performance: workers, tally, view and screen together."""
+
+    def __init__(self, stage: Stage, workers: Workers, rulebook: Rulebook, screen: Screen) -> None:
+        budget = next(each for each in rulebook.budgets if each.name == LADDER_BUDGET)
+        self._stage = stage
+        self._workers = workers
+        self._screen = screen
+        self.journal: list[Entry] = []
+        self.tally = Tally(Ladder(budget, rulebook))
+        self.show = Show(
+            tally=self.tally,
+            view=View(),
+            pinned=(LADDER_BUDGET, HALT_BUDGET),
+            grant_uses_count=story.GRANT_USES,
+        )
+        self._started_ns = self._read_ns = ticks_ns()
+
+    def play(self, acts: Sequence[Act], grant: str) -> None:
+        """Play every act until all was seen and its time is over, or no hope is left."""
+        for number, act in enumerate(acts, 1):
+            self.show.title, self.show.caption = act.title, act.caption
+            self.show.place = f"act {number} of {len(acts)}"
+            self.show.shows_grant = self.show.shows_grant or act.shows_grant
+            self.show.tell(f"{act.title}: {act.caption}")
+            self.tally.begin_act(wall_ns())
+            act.begin(self._stage.control)
+            self._workers.cue(act.cue(grant))
+            began_ns = ticks_ns()
+            while True:
+                self._follow(act)
+                lasted_s = (ticks_ns() - began_ns) / NS_PER_S
+                if lasted_s > ACT_S_MAX or (
+                    lasted_s >= act.lasts_s and all(fact.seen for fact in act.facts)
+                ):
+                    break
+
+    def finish(self) -> None:
+        """Let the calls under way end, and read the rest of the journals."""
+        self.show.title, self.show.place = "Curtain", "calls under way are settled"
+        self.show.caption = "Everyone finishes; then the daemon's books are checked, call by call."
+        self._workers.dismiss()
+        while self._workers.check():
+            self._follow(None)
+        self._follow(None)
+
+    def _follow(self, act: Act | None) -> None:
+        """Wait for one frame's time, read what is new, and show it."""
+        try:
+            self._stage.daemon.wait(FRAME_S)
+        except TimeoutError:
+            pass
+        except Exception as error:
+            if type(error).__name__ != "TimeoutExpired":
+                raise
+        if self._stage.problem():
+            raise DemoFailed(self._stage.problem())
+        self._workers.check()
+        now_ns = ticks_ns()
+        self.journal += self.tally.take(self._workers.reader.new(), now_ns)
+        if now_ns - self._read_ns >= VIEW_EVERY_NS:
+            self._read_ns = now_ns
+            self.show.view.read(self._stage.control)
+        self.show.elapsed_ns = now_ns - self._started_ns
+        if act is not None:
+            seen_before = [fact.seen for fact in act.facts]
+            act.look(self.tally, self.show.view)
+            for fact, before in zip(act.facts, seen_before, strict=True):
+                if fact.seen and not before:
+                    self.show.tell(fact.name)
+        self._screen.show(self.show)
