@@ -1,5 +1,6 @@
 """From bytes to bytes: what the server does around each method of a service."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
@@ -89,11 +90,19 @@ class Calls:
         durable = None if rpc.startswith(_READS) else self._durable
         refuse = self._refuse
 
+        # A listing walks the store for as long as it is large; asks go on meanwhile.
+        aside = rpc.startswith("List")
+
         async def handle(raw: bytes, context: Context) -> bytes:
             started_ns = ticks_ns()
             figures.open_count += 1
             try:
-                reply = respond(parse(raw), caller_of(context)).SerializeToString()
+                request, caller = parse(raw), caller_of(context)
+                if aside:
+                    answer = await asyncio.to_thread(respond, request, caller)
+                else:
+                    answer = respond(request, caller)
+                reply = answer.SerializeToString()
                 if durable is not None:
                     await durable.wait()
             except Exception as error:  # noqa: BLE001  every one becomes a status

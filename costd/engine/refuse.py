@@ -20,6 +20,13 @@ def would_pass(
 
     Shape:   evaluates candidates again, consuming nothing; at most three offers.
     """
+    rule = refused.binding_rule
+    if (
+        isinstance(rule, RateRule)
+        and rule.rate.unit == "requests"
+        and not refused.rejects_candidate
+    ):
+        return ()  # no amount and no model makes a call less than one request
     found = []
     if refused.reason in _LIMITS:
         amount = largest_amount(question, asked)

@@ -21,9 +21,7 @@ class BudgetRule:
     """A budget with its counter tag and the window it was last asked about."""
 
     __slots__ = (
-        "_end",
-        "_prefix",
-        "_start",
+        "_remembered",
         "budget",
         "first_step_bp",
         "has_burn",
@@ -42,22 +40,29 @@ class BudgetRule:
             (step.at_bp for step in budget.steps if step.at_bp is not None), default=2**62
         )
         self.has_burn = any(step.burn_bp is not None for step in budget.steps)
-        self._start = self._end = 0
-        self._prefix = b""
+        # One tuple, so that a listing in another thread never sees half of a new window.
+        self._remembered = (0, 0, b"")
 
     def window(self, wall_ns: int) -> tuple[int, int]:
         """Find the window in force; remembered, because it rarely changes."""
-        if not self._start <= wall_ns < self._end:
-            self._start, self._end = window_bounds(self.budget.window, wall_ns)
-            self._prefix = keys.window_prefix(self._end, self.tag)
-        return self._start, self._end
+        start_ns, end_ns, _ = self._window(wall_ns)
+        return start_ns, end_ns
 
     def counter_key(self, facts: Facts, wall_ns: int) -> bytes:
         """Make the key of the counter these facts count under now."""
-        if not self._start <= wall_ns < self._end:
-            self.window(wall_ns)
+        start_ns, end_ns, prefix = self._remembered
+        if not start_ns <= wall_ns < end_ns:
+            prefix = self._window(wall_ns)[2]
         per = self.budget.per
-        return self._prefix + keys.per_key(per, facts).encode() if per else self._prefix
+        return prefix + keys.per_key(per, facts).encode() if per else prefix
+
+    def _window(self, wall_ns: int) -> tuple[int, int, bytes]:
+        remembered = self._remembered
+        if not remembered[0] <= wall_ns < remembered[1]:
+            start_ns, end_ns = window_bounds(self.budget.window, wall_ns)
+            remembered = (start_ns, end_ns, keys.window_prefix(end_ns, self.tag))
+            self._remembered = remembered
+        return remembered
 
 
 class RateRule:

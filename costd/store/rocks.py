@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -25,8 +24,6 @@ CACHED_COUNT_MAX: Final = {
 POINT_DELETES_MAX = 256
 """From this many keys on, a range tombstone is the cheaper way to delete them."""
 
-_UNKNOWN: Final = object()
-
 
 class RocksStore:
     """Implements `costd.store.port.Store` in one directory that nothing else may use.
@@ -48,9 +45,7 @@ class RocksStore:
         for family in Family:
             self._columns[family] = self._database.get_column_family(family)
             self._handles[family] = self._database.get_column_family_handle(family)
-        self._cached: dict[Family, OrderedDict[bytes, Any]] = {
-            family: OrderedDict() for family in CACHED_COUNT_MAX
-        }
+        self._cached: dict[Family, dict[bytes, Any]] = {family: {} for family in CACHED_COUNT_MAX}
         # No key of the family stands below its floor. Sweeps delete from the front, and RocksDB
         # would step over every key they ever deleted, until a compaction, to find the first left.
         self._floors: dict[Family, bytes] = dict.fromkeys(Family, b"")
@@ -58,15 +53,12 @@ class RocksStore:
     def get(self, family: Family, key: bytes) -> Any | None:
         """Return the value under this key, None if there is none."""
         cached = self._cached.get(family)
-        if cached is None:
-            return self._read(family, key)
-        value = cached.get(key, _UNKNOWN)
-        if value is _UNKNOWN:
-            # The one thread that writes is the one that reads here: nothing newer can be missed,
-            # and "absent" is as good an answer as any.
-            value = self._read(family, key)
-            self._remember(family, cached, key, value)
-        return value
+        if cached is not None:
+            value = cached.get(key)
+            if value is not None:
+                return value
+        # What is only read is not kept: keys seen once would push out those in use.
+        return self._read(family, key)
 
     def commit(self, puts: Sequence[Put]) -> None:
         """Write all of it or nothing, as one RocksDB batch."""
@@ -90,14 +82,14 @@ class RocksStore:
             self._database.write(batch)
         except Exception as error:
             raise translated(error, self._path, "write to") from error
+        caches = self._cached
         for family, key, value in puts:
-            cached = self._cached.get(family)
-            if cached is None:
-                continue
-            if value is None:
-                cached.pop(key, None)
-            else:
-                self._remember(family, cached, key, value)
+            cached = caches.get(family)
+            if cached is not None:
+                cached[key] = value
+        for family, cached in caches.items():
+            if len(cached) > CACHED_COUNT_MAX[family]:
+                cached.clear()
 
     def scan(
         self, family: Family, start: bytes = b"", end: bytes | None = None, *, reverse: bool = False
@@ -170,14 +162,6 @@ class RocksStore:
         except Exception as error:
             raise translated(error, self._path, "read from") from error
         return None if data is None else decode(family, key, data)
-
-    def _remember(
-        self, family: Family, cached: OrderedDict[bytes, Any], key: bytes, value: Any
-    ) -> None:
-        cached[key] = value
-        cached.move_to_end(key)
-        if len(cached) > CACHED_COUNT_MAX[family]:
-            cached.popitem(last=False)
 
     def _cursor(self, family: Family, end: bytes | None) -> RdictIter:
         options = ReadOptions()

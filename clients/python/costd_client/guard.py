@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from costd_client.call import CallState, outcome_of
+from costd_client.call import CallState
 from costd_client.client import AsyncClient, Client
 from costd_client.context import ambient
 from costd_client.decision import Outcome
+from costd_client.ending import outcome_of
 from costd_client.errors import CostdError, Denied, InvalidAsk
 from costd_client.metered import AsyncMeteredStream, MeteredStream, RawStream, StreamMeter
 from costd_client.steps import Invoke, Steps, adrive, drive

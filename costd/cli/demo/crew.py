@@ -32,9 +32,9 @@ IN_FLIGHT_MAX = 250
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     """Which part a worker plays: agents (no trace), a trace at its pace, or one call at a time."""
 
-    address: str
-    journal: str
     seed: int
+    address: str = ""
+    journal: str = ""
     worker: int = 0
     workers_count: int = 1
     trace: str = ""

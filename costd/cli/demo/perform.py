@@ -1,6 +1,5 @@
 """`make demo`: plays the acts, watches, and checks the books at the end."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +9,8 @@ from costd.cli.demo.crew import Assignment
 from costd.cli.demo.outcome import Outcome
 from costd.cli.demo.recount import recount
 from costd.cli.demo.rulebook import Rulebook, read_rulebook
-from costd.cli.demo.screen import Screen, Show, rung_words
-from costd.cli.demo.stage import DemoFailed, Stage, running
+from costd.cli.demo.screen import Screen, Show
+from costd.cli.demo.stage import Stage, running
 from costd.cli.demo.journal import Entry
 from costd.cli.demo.story import Act, View
 from costd.cli.demo.tally import Ladder, Tally
@@ -19,7 +18,6 @@ from costd.cli.demo.verify import read_books, verify
 from costd.cli.demo.workers import Workers, at_work
 from costd.clock import ticks_ns
 from costd.cli.times import wall_ns
-from costd.model.money import format_nusd
 from costd.model.time import NS_PER_S
 
 FRAME_S = 0.15
@@ -79,15 +77,7 @@ class Player:
 
     def _follow(self, act: Act | None) -> None:
         """Wait for one frame's time, read what is new, and show it."""
-        try:
-            self._stage.daemon.wait(FRAME_S)
-        except TimeoutError:
-            pass
-        except Exception as error:
-            if type(error).__name__ != "TimeoutExpired":
-                raise
-        if self._stage.problem():
-            raise DemoFailed(self._stage.problem())
+        self._stage.pass_time(FRAME_S)
         self._workers.check()
         now_ns = ticks_ns()
         self.journal += self.tally.take(self._workers.reader.new(), now_ns)
@@ -102,3 +92,31 @@ class Player:
                 if fact.seen and not before:
                     self.show.tell(fact.name)
         self._screen.show(self.show)
+
+
+def perform(
+    folder: Path, policy: Path, screen: Screen, *, seed: int, workers_count: int
+) -> Outcome:
+    """Run the whole demo in this directory.
+
+    Errors:  DemoFailed if the daemon or a worker fails; what did not happen is in the outcome.
+    """
+    pair = grants.keygen()
+    text = story.with_grant_key(policy.read_text(), pair, GRANT_KEY)
+    part = Assignment(seed=seed)
+    with running(folder, text) as stage, at_work(stage, [part] * workers_count) as workers:
+        rulebook = read_rulebook(folder / "policy.yaml")
+        player = Player(stage, workers, rulebook, screen)
+        acts = story.acts(player.tally)
+        with screen:
+            player.play(acts, story.make_grant(pair, GRANT_KEY))
+            player.finish()
+        sums = recount(player.journal, rulebook)
+        return Outcome(
+            seed=seed,
+            calls_count=len(player.journal),
+            sums=sums,
+            checks=verify(sums, read_books(stage.control)),
+            facts=[(f"{act.title}: {fact.name}", fact.seen) for act in acts for fact in act.facts],
+            elapsed_s=player.show.elapsed_ns / NS_PER_S,
+        )

@@ -13,7 +13,16 @@ from typing import Any
 from ruamel.yaml import YAML
 
 NUSD_PER_USD = 10**9
-FLAGS = ("compression", "cache", "batch", "switch_provider", "economy", "deny", "halt", "alert")
+FLAGS = {
+    "compression": "compress",
+    "cache": "cache",
+    "batch": "batch",
+    "switch_provider": "other provider",
+    "economy": "economy tier",
+    "deny": "deny",
+    "halt": "engage the kill switch",
+    "alert": "alert",
+}
 COUNTS = ("max_output_tokens", "max_retries", "tiers_down")
 MULTIPLES = {"k": 1_000, "M": 1_000_000}
 
@@ -48,6 +57,21 @@ class Rung:
     def share(self) -> str:
         """Write `at` as people do: `80 %`."""
         return f"{(self.at * 100).normalize():f} %"
+
+    @property
+    def words(self) -> str:
+        """Write what it asks for: `one tier down, no retries`."""
+        words = []
+        for name, value in self.do.items():
+            if name == "max_output_tokens":
+                words.append(f"output ≤ {value:,}")
+            elif name == "max_retries":
+                words.append(f"retries ≤ {value}" if value else "no retries")
+            elif name == "tiers_down":
+                words.append("one tier down" if value == 1 else f"{value} tiers down")
+            else:
+                words.append(FLAGS[name])
+        return ", ".join(words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from costd.cli import render
-from costd.cli.demo.rulebook import Rung
 from costd.cli.demo.story import View
 from costd.cli.demo.tally import Ladder, Tally
 from costd.model.grant import GrantRefusal
@@ -24,17 +23,6 @@ LOW_SCREEN_LINES = 28
 PLAIN_EVERY_NS = 2 * NS_PER_S
 WIDE_COLUMNS = 96
 VERDICTS = (("allow", "green"), ("degrade", "yellow"), ("deny", "red"))
-FLAGS = {
-    "compression": "compress",
-    "cache": "cache",
-    "batch": "batch",
-    "switch_provider": "other provider",
-    "economy": "economy tier",
-    "deny": "deny",
-    "halt": "engage the kill switch",
-    "alert": "alert",
-}
-
 
 @dataclass(slots=True)
 class Show:
@@ -188,21 +176,6 @@ def dollars(amount_nusd: int) -> str:
     return f"${cents // 100:,}.{cents % 100:02d}"
 
 
-def rung_words(rung: Rung) -> str:
-    """Write what a step asks for: `one tier down, no retries`."""
-    words = []
-    for name, value in rung.do.items():
-        if name == "max_output_tokens":
-            words.append(f"output ≤ {value:,}")
-        elif name == "max_retries":
-            words.append(f"retries ≤ {value}" if value else "no retries")
-        elif name == "tiers_down":
-            words.append("one tier down" if value == 1 else f"{value} tiers down")
-        else:
-            words.append(FLAGS[name])
-    return ", ".join(words)
-
-
 def _seconds(elapsed_ns: int) -> str:
     tenths = elapsed_ns * 10 // NS_PER_S
     return f"{tenths // 10:3}.{tenths % 10} s"
@@ -279,7 +252,7 @@ def _ladder(ladder: Ladder | None) -> Table | None:
         count = ladder.counts[at]
         table.add_row(
             Text(rung.share, style=style),
-            Text(rung_words(rung), style=style),
+            Text(rung.words, style=style),
             Text(f"{count:,}" if count else "", style=style),
         )
     return table

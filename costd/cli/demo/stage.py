@@ -1,5 +1,6 @@
 """A real daemon of the demo's own: started, reached, stopped; nothing outside its directory."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -42,6 +43,16 @@ class Stage:
         """Say why the daemon is gone; empty while it runs."""
         code = self.daemon.poll()
         return "" if code is None else f"the daemon ended with code {code}:\n{tail(self.folder)}"
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass.
+
+        Errors:  DemoFailed if the daemon ends meanwhile.
+        """
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.daemon.wait(seconds)
+        if self.problem():
+            raise DemoFailed(self.problem())
 
 
 @contextmanager

@@ -216,7 +216,7 @@ def _ladder_facts(tally: Tally, budget: str) -> list[Fact]:
         look = (
             _alerted(budget, int(rung.at * 10_000)) if set(rung.do) <= {"alert"} else _reached(at)
         )
-        facts.append(Fact(f"{budget} reached its step at {rung.share}", look))
+        facts.append(Fact(f"{budget} at {rung.share}: {rung.words}", look))
     return facts
 
 

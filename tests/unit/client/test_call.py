@@ -6,8 +6,8 @@ from dataclasses import replace
 import grpc
 import pytest
 from costd_client import AsyncClient, Client, Denied, InvalidAsk, ReservationClosed
-from costd_client.call import Ending, ending, outcome_of
 from costd_client.decision import Outcome
+from costd_client.ending import Ending, ending, outcome_of
 from costd_client.pb import admission_pb2 as pb
 from costd_client.rules import Clock
 
