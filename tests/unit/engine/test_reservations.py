@@ -314,7 +314,7 @@ def test_no_extension_outlives_the_longest_time_to_live():
 
 
 def test_an_extension_may_not_be_negative_and_needs_a_price_for_tokens():
-    world = play("admit r1 team=a 5 tier=economy -> allow", policy(TEAM.budgets[0], tiers=()))
+    world = play("admit r1 team=a 5 -> allow", policy(*TEAM.budgets, tiers=()))
     world.play("extend r1 tokens=5 -> error:InvalidAsk says=additional_cost_nusd")
     world.play("extend r1 ttl=-1 -> error:InvalidAsk says=negative")
 

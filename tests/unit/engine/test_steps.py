@@ -165,8 +165,8 @@ def test_a_lower_tier_is_not_offered_when_this_ask_becomes_dearer_by_it():
 def test_steps_of_the_tier_below_are_obeyed_too():
     play(
         f"""
-        admit r1 5 -> allow
-        admit r2 model=acme/mid 1 -> allow
+        admit r1 model=acme/mid 1 -> allow
+        admit r2 5 -> allow
         admit r3 {ASK} -> degrade:STEP model=tiny by=all
         """,
         policy(
