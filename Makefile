@@ -50,13 +50,13 @@ coverage: $(STAMP) ## Measure branch coverage; 100 % of model and engine is requ
 	$(BIN)/coverage report --include='costd/model/*,costd/engine/*' --fail-under=100
 
 bench: $(STAMP) ## Measure speed and size side by side; writes build/bench.json.
-	$(BIN)/python bench/run.py
+	$(BIN)/python -m bench.run $(BENCH_ARGS)
 
 crash: $(STAMP) ## Kill -9 the daemon 50 times under load and check that the books add up.
-	$(BIN)/python -m bench.crash
+	$(BIN)/python -m bench.crash $(CRASH_ARGS)
 
 soak: $(STAMP) ## Put 10 million asks through 100,000 short windows and check that the store stays bounded.
-	$(BIN)/python -m bench.soak
+	$(BIN)/python -m bench.soak $(SOAK_ARGS)
 
 proto: $(STAMP) ## Generate the wire code from proto/.
 	$(BIN)/python proto/generate.py

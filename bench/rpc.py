@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import grpc
 
-from bench.daemon import Daemon, admission_stub, asking, running
+from bench.daemon import admission_stub, asking, measured_daemon
 from bench.echo import KINDS, METHOD, echo_server, echoes
 from bench.figures import Figure, p50_us, p99_us, ratios, timed
-from bench.workload import Asks, policy_text
+from bench.workload import Asks
 from costd.wire.pb import admission_pb2 as pb
 
 CALLERS: Final = (1, 8, 32)
@@ -29,7 +29,7 @@ class AdmitAndEcho:
 
     def __init__(self, directory: Path, stack: ExitStack, *, asks_count: int) -> None:
         self._count = asks_count
-        daemon = stack.enter_context(running(Daemon(directory / "rpc", policy_text())))
+        daemon = stack.enter_context(measured_daemon(directory / "rpc"))
         self._stub = stack.enter_context(asking(daemon))
         self._echoes = stack.enter_context(echoes(directory))
         self._asks = Asks(3)
@@ -94,7 +94,7 @@ class Throughput:
 
     def __init__(self, directory: Path, stack: ExitStack, *, for_s: float) -> None:
         self._for_s = for_s
-        self._daemon = stack.enter_context(running(Daemon(directory / "many", policy_text())))
+        self._daemon = stack.enter_context(measured_daemon(directory / "many"))
         self._echo_address = stack.enter_context(echo_server(directory, ECHOED))
         self._asks = Asks(4)
         self.admits: dict[int, list[float]] = {callers: [] for callers in CALLERS}
@@ -111,7 +111,7 @@ class Throughput:
         return [
             Figure(
                 key=f"{name}_per_s_{callers}",
-                what=f"{what} at {callers} callers (one client process, asyncio)",
+                what=f"{what} at {callers} caller{'s' * (callers > 1)}",
                 unit="/s",
                 samples=tuple(measured[callers]),
                 decimals=0,

@@ -123,7 +123,7 @@ def _scenarios(
         (
             "start and memory with a million keys",
             slow,
-            lambda _: BigDaemon(base, **big, asks_count=scale.rss_asks_count),
+            lambda stack: BigDaemon(base, stack, **big, asks_count=scale.rss_asks_count),
         ),
     ]
 

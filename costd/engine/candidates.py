@@ -69,6 +69,7 @@ def asked_candidate(rules: Rules, ask: Ask, task_class: TaskClass, now: Now) -> 
         )
     provider, model = ask.provider, ask.model
     if model:
+        provider = provider or rules.provider_of(model)
         price = find_price(rules, ask, provider, model, now)
         index = rules.tier_of(provider, model)
         if index is None and price is not None and not price.source.assumed:

@@ -125,8 +125,10 @@ class Rules:
         self.prices = prices
         self.tier_index = {tier.name: index for index, tier in enumerate(policy.tiers)}
         self._tier_of: dict[tuple[str, str], int] = {}
+        self._provider_of: dict[str, str] = {}
         for index, tier in enumerate(policy.tiers):
             for ref in tier.models:
+                self._provider_of.setdefault(ref.model, ref.provider)
                 # An ask without a provider means any; a policy's model without one means all.
                 for provider in {ref.provider or "*", ""}:
                     self._tier_of.setdefault((provider, ref.model), index)
@@ -173,6 +175,10 @@ class Rules:
                 self._memo.clear()
             self._memo[seen] = matching
         return matching
+
+    def provider_of(self, model: str) -> str:
+        """Find whom the policy has this model from, empty if it does not say."""
+        return self._provider_of.get(model, "")
 
     def tier_of(self, provider: str, model: str) -> int | None:
         """Find the best tier that lists this model."""

@@ -15,11 +15,12 @@ from costd.store.rocks_directory import open_directory
 from costd.store.rocks_errors import translated
 
 CACHED_COUNT_MAX: Final = {
-    Family.COUNTERS: 16_384,
-    Family.RATES: 16_384,
-    Family.RESERVATIONS: 2_048,
+    Family.COUNTERS: 4_096,
+    Family.RATES: 4_096,
+    Family.RESERVATIONS: 1_024,
 }
-"""Decoded values kept: about 0.6, 0.2 and 4 KiB each, 20 MiB together."""
+"""Decoded values kept, 0.6, 0.2 and 4 KiB each; past this a family's are all dropped at once,
+which costs less than keeping an order of use, and the next asks fetch those in use again."""
 
 POINT_DELETES_MAX = 256
 """From this many keys on, a range tombstone is the cheaper way to delete them."""

@@ -241,6 +241,15 @@ def test_an_ask_that_the_daemon_got_and_could_not_answer_is_charged_once(daemon,
     assert budget(daemon).reserved == 0
 
 
+def test_a_record_under_the_id_of_an_admitted_ask_settles_it(daemon, costd):
+    ask = {"model": "gpt-4o", "prompt_tokens": 5, "max_output_tokens": 9}
+    decision = costd.admit(**ask)
+    for _ in range(2):
+        costd.record(cost_nusd=7, record_id=decision.ask_id, ask=ask)
+    assert [event.cost_nusd for event in events(daemon)] == [7]
+    assert (budget(daemon).settled, budget(daemon).reserved) == (7, 0)
+
+
 def test_an_ask_that_timed_out_and_was_not_made_holds_nothing(daemon):
     with Client(daemon.address, caller="w", labels={"team": "a"}, timeout_s=0.4) as costd:
         spend(costd, 1_000)

@@ -12,7 +12,7 @@ import typer
 from costd.cli import render
 from costd.cli.demo.outcome import Outcome
 from costd.cli.demo.perform import perform
-from costd.cli.demo.rerun import rerun
+from costd.cli.demo.rerun import Plan, rerun
 from costd.cli.demo.screen import DarkScreen, LiveScreen, PlainScreen, Screen
 from costd.cli.demo.stage import DemoFailed, work_folder
 from costd.cli.demo.trace import read_trace
@@ -64,12 +64,12 @@ def demo(
         with work_folder(keep) as folder:
             if not as_json:
                 print(f"seed {seed}; --seed {seed} draws the same calls again", flush=True)  # noqa: T201
-            if rows:
-                outcome = rerun(
-                    folder, TRACE_POLICY, screen, rows,
-                    trace=trace, limit_count=limit, seed=seed,
-                    workers_count=workers, seconds=seconds, serial=serial,
+            if trace:
+                plan = Plan(
+                    trace=trace, rows=rows, limit_count=limit, seed=seed,
+                    seconds=seconds, serial=serial, workers_count=workers,
                 )  # fmt: skip
+                outcome = rerun(folder, TRACE_POLICY, screen, plan)
             else:
                 outcome = perform(folder, QUICKSTART, screen, seed=seed, workers_count=workers)
     except DemoFailed as failed:

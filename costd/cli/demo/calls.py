@@ -2,15 +2,15 @@
 
 import asyncio
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from costd_client import AskFields, AsyncClient, Client, Decision, Denied, Settlement
+from costd_client.ids import new_ask_id
 
 from costd.cli.demo.journal import Entry, Usage
 from costd.cli.times import wall_ns
 from costd.clock import ticks_ns
-from costd_client import AskFields, AsyncClient, Client, Decision, Denied, Settlement
-from costd_client.ids import new_ask_id
 
 TIMEOUT_S = 30.0
 """A busy machine may make the daemon slow; a demo must not fail for that."""
@@ -157,5 +157,5 @@ def _entry(
     )
 
 
-def _directives(directives: Any) -> Mapping[str, int]:
+def _directives(directives: Any) -> dict[str, int]:
     return {field.name: int(value) for field, value in directives.ListFields()}

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from itertools import cycle
 
 from costd.cli.demo.calls import PlannedCall, drawn
 from costd.cli.demo.journal import Usage
@@ -55,7 +56,7 @@ GROUPS = (
             work=EVERYDAY,
             prompt_tokens=(200, 1_500),
             max_output_tokens=(120, 400),
-            pause_s=(0.3, 1.1),
+            pause_s=(0.25, 0.8),
         )
         for name, count in (("atlas", 70), ("beacon", 60), ("comet", 50))
     ),
@@ -93,11 +94,11 @@ GROUPS = (
 class Agent:
     """One agent: always the same user, each call drawn anew."""
 
-    def __init__(self, group: Group, number: int, seed: int) -> None:
+    def __init__(self, group: Group, number: int, *, user: str, seed: int) -> None:
         self.group = group
         self.name = f"{group.name}-{number:03}"
+        self.user = user
         self._draw = drawn(seed, "agent", self.name)
-        self.user = USERS[self._draw.randrange(len(USERS))]
 
     def pause_s(self) -> float:
         """Draw how long until the next call."""
@@ -138,5 +139,10 @@ def _failures(draw: random.Random) -> int:
 
 
 def agents(seed: int) -> list[Agent]:
-    """Make everyone who takes part."""
-    return [Agent(group, number, seed) for group in GROUPS for number in range(group.agents_count)]
+    """Make everyone who takes part; each user has about as many agents as any other."""
+    users = cycle(USERS)
+    return [
+        Agent(group, number, user=next(users), seed=seed)
+        for group in GROUPS
+        for number in range(group.agents_count)
+    ]

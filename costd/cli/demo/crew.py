@@ -6,6 +6,7 @@ means that nobody waits for this worker any more. Everything it sees goes into i
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Coroutine
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from costd_client import AsyncClient, Client
 
 from costd.cli.demo import trace
 from costd.cli.demo.calls import TIMEOUT_S, make, make_at_once
@@ -20,7 +22,6 @@ from costd.cli.demo.cast import Agent, agents
 from costd.cli.demo.journal import JournalWriter
 from costd.clock import ticks_ns
 from costd.model.time import NS_PER_S
-from costd_client import AsyncClient, Client
 
 FLUSH_S = 0.1
 BACK_OFF = 3
@@ -187,7 +188,7 @@ def _first_line() -> bytes:
     """Read the assignment byte by byte, so that no cue behind it is swallowed."""
     line = b""
     while not line.endswith(b"\n"):
-        byte = sys.stdin.buffer.raw.read(1)  # type: ignore[attr-defined]  # of a BufferedReader
+        byte = os.read(sys.stdin.fileno(), 1)
         if not byte:
             break
         line += byte

@@ -6,24 +6,25 @@ from pathlib import Path
 from costd import grants
 from costd.cli.demo import story
 from costd.cli.demo.crew import Assignment
+from costd.cli.demo.journal import Entry
 from costd.cli.demo.outcome import Outcome
 from costd.cli.demo.recount import recount
 from costd.cli.demo.rulebook import Rulebook, read_rulebook
 from costd.cli.demo.screen import Screen, Show
 from costd.cli.demo.stage import Stage, running
-from costd.cli.demo.journal import Entry
 from costd.cli.demo.story import Act, View
 from costd.cli.demo.tally import Ladder, Tally
 from costd.cli.demo.verify import read_books, verify
 from costd.cli.demo.workers import Workers, at_work
-from costd.clock import ticks_ns
 from costd.cli.times import wall_ns
+from costd.clock import ticks_ns
 from costd.model.time import NS_PER_S
 
 FRAME_S = 0.15
 VIEW_EVERY_NS = NS_PER_S // 3
 ACT_S_MAX = 30
 """An act takes a few seconds; a busy machine may need longer to see everything."""
+LINGER_NS = NS_PER_S
 LADDER_BUDGET = "launch-day"
 HALT_BUDGET = "lab-day"
 GRANT_KEY = "demo"
@@ -57,14 +58,17 @@ class Player:
             self.tally.begin_act(wall_ns())
             act.begin(self._stage.control)
             self._workers.cue(act.cue(grant))
-            began_ns = ticks_ns()
-            while True:
-                self._follow(act)
-                lasted_s = (ticks_ns() - began_ns) / NS_PER_S
-                if lasted_s > ACT_S_MAX or (
-                    lasted_s >= act.lasts_s and all(fact.seen for fact in act.facts)
-                ):
-                    break
+            self._watch(act)
+
+    def _watch(self, act: Act) -> None:
+        """Follow an act until all was seen and people could look at it, or no hope is left."""
+        began_ns = ticks_ns()
+        until_ns = began_ns + ACT_S_MAX * NS_PER_S
+        while ticks_ns() < until_ns:
+            was_complete = act.complete
+            self._follow(act)
+            if act.complete and not was_complete:
+                until_ns = max(began_ns + round(act.lasts_s * NS_PER_S), ticks_ns() + LINGER_NS)
 
     def finish(self) -> None:
         """Let the calls under way end, and read the rest of the journals."""
@@ -86,11 +90,8 @@ class Player:
             self.show.view.read(self._stage.control)
         self.show.elapsed_ns = now_ns - self._started_ns
         if act is not None:
-            seen_before = [fact.seen for fact in act.facts]
-            act.look(self.tally, self.show.view)
-            for fact, before in zip(act.facts, seen_before, strict=True):
-                if fact.seen and not before:
-                    self.show.tell(fact.name)
+            for fact in act.look(self.tally, self.show.view):
+                self.show.tell(fact.name)
         self._screen.show(self.show)
 
 

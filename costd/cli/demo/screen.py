@@ -22,7 +22,9 @@ SPARKS = "▁▂▃▄▅▆▇█"
 LOW_SCREEN_LINES = 28
 PLAIN_EVERY_NS = 2 * NS_PER_S
 WIDE_COLUMNS = 96
+PROGRESS_WIDTH = 20
 VERDICTS = (("allow", "green"), ("degrade", "yellow"), ("deny", "red"))
+
 
 @dataclass(slots=True)
 class Show:
@@ -176,6 +178,13 @@ def dollars(amount_nusd: int) -> str:
     return f"${cents // 100:,}.{cents % 100:02d}"
 
 
+def progress(done_count: int, all_count: int) -> str:
+    """Draw how far a run has come."""
+    filled = PROGRESS_WIDTH * done_count // max(all_count, 1)
+    bar = "━" * filled + "╌" * (PROGRESS_WIDTH - filled)
+    return f"{bar} {done_count:,} of {all_count:,} calls"
+
+
 def _seconds(elapsed_ns: int) -> str:
     tenths = elapsed_ns * 10 // NS_PER_S
     return f"{tenths // 10:3}.{tenths % 10} s"
@@ -192,7 +201,11 @@ def _head(show: Show, width: int) -> RenderableType:
     head.width = width
     head.add_row(
         Text.assemble(
-            (" costd ", "bold black on cyan"), "  ", (show.title, "bold"), "  ", (show.place, "cyan")
+            (" costd ", "bold black on cyan"),
+            "  ",
+            (show.title, "bold"),
+            "  ",
+            (show.place, "cyan"),
         ),
         Text(_seconds(show.elapsed_ns), style="dim"),
     )
@@ -228,7 +241,9 @@ def _verdicts(tally: Tally, *, wide: bool) -> Table:
             count = tally.by_class[task_class, verdict]
             cells.append(Text(f"{count:,}" if count else "·", style=style if count else "dim"))
         table.add_row(Text(task_class), *cells)
-    totals = (Text(f"{_total(tally, verdict):,}", style=f"bold {style}") for verdict, style in VERDICTS)
+    totals = (
+        Text(f"{_total(tally, verdict):,}", style=f"bold {style}") for verdict, style in VERDICTS
+    )
     table.add_row(Text("all", style="bold"), *totals)
     return table
 
@@ -240,7 +255,9 @@ def _ladder(ladder: Ladder | None) -> Table | None:
     table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True, min_width=5)
-    table.add_row(Text(""), Text(f"ladder of {ladder.budget.name}", style="bold"), Text("calls", style="bold"))
+    table.add_row(
+        Text(""), Text(f"ladder of {ladder.budget.name}", style="bold"), Text("calls", style="bold")
+    )
     highest = max((at for at, count in enumerate(ladder.counts) if count), default=-1)
     for at, rung in enumerate(ladder.rungs):
         if at > highest:
@@ -308,8 +325,11 @@ def _alarms(show: Show, width: int) -> list[RenderableType]:
         refused = show.tally.grant_refusals[GrantRefusal.USED_UP]
         text = Text.assemble(
             "override    ",
-            (f" {redeemed} of {show.grant_uses_count} redeemed ", "black on green" if redeemed else "dim"),
-            " by security reviews",
+            (
+                f" {redeemed} of {show.grant_uses_count} redeemed ",
+                "black on green" if redeemed else "dim",
+            ),
+            " by security reviews under the switch",
             (f"; {refused} more refused: used up" if refused else "", "dim"),
         )
         text.truncate(width, overflow="ellipsis")
@@ -319,6 +339,11 @@ def _alarms(show: Show, width: int) -> list[RenderableType]:
 
 def _news(show: Show, count: int) -> list[RenderableType]:
     return [
-        Text(f"{_seconds(at_ns)}  {render.visible(text)}", style="dim", no_wrap=True, overflow="ellipsis")
+        Text(
+            f"{_seconds(at_ns)}  {render.visible(text)}",
+            style="dim",
+            no_wrap=True,
+            overflow="ellipsis",
+        )
         for at_ns, text in show.news[-count:]
     ]

@@ -90,7 +90,7 @@ def running(folder: Path, policy: str) -> Iterator[Stage]:
     policy_path = folder / "policy.yaml"
     policy_path.write_text(policy)
     with (folder / "daemon.log").open("wb") as log:
-        daemon = subprocess.Popen(
+        daemon = subprocess.Popen(  # noqa: S603  our own daemon
             _command(folder, policy_path),
             stdin=subprocess.DEVNULL,
             stdout=log,

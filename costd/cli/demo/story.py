@@ -1,6 +1,6 @@
 """The acts of the demo: what each sets going, and what must have been seen for it to count."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from costd import grants
@@ -54,20 +54,27 @@ class Fact:
 
 @dataclass(slots=True, kw_only=True)
 class Act:
-    """One act: who is at work, what the operator does first, what must be seen, how long at least."""
+    """One act: who is at work, what an operator does first, what must be seen, how long."""
 
     title: str
     caption: str
     groups: tuple[str, ...]
     facts: list[Fact]
     lasts_s: float
+    """At least so long, and a moment longer once everything was seen."""
     begin: Callable[[ControlStub], None] = field(default=lambda _: None)
     shows_grant: bool = False
 
-    def look(self, tally: Tally, view: View) -> bool:
-        """Tell whether everything was seen by now."""
-        for fact in self.facts:
-            fact.seen = fact.seen or fact.look(tally, view)
+    def look(self, tally: Tally, view: View) -> list[Fact]:
+        """List what is seen for the first time."""
+        new = [fact for fact in self.facts if not fact.seen and fact.look(tally, view)]
+        for fact in new:
+            fact.seen = True
+        return new
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything was seen."""
         return all(fact.seen for fact in self.facts)
 
     def cue(self, grant: str) -> Cue:
@@ -99,7 +106,7 @@ def acts(tally: Tally) -> list[Act]:
         ),
         Act(
             title="The kill switch",
-            caption=f"An operator stops {STOPPED_PROJECT}; a security review holds an override grant.",
+            caption=f"An operator stops {STOPPED_PROJECT}; security reviews hold a grant.",
             groups=EVERYDAY,
             begin=_engage,
             shows_grant=True,
@@ -124,7 +131,7 @@ def acts(tally: Tally) -> list[Act]:
         ),
         Act(
             title="A budget stops itself",
-            caption="Project lab runs wild; the halt step of its budget engages the switch by itself.",
+            caption="Project lab runs wild; its budget's halt step engages the switch by itself.",
             groups=(*EVERYDAY, "lab"),
             facts=[
                 Fact("the budget engaged the kill switch", _halted),
@@ -160,11 +167,6 @@ def make_grant(pair: grants.KeyPair, key_id: str) -> str:
 def with_grant_key(policy: str, pair: grants.KeyPair, key_id: str) -> str:
     """Add the demo's own public key to a policy that lists none."""
     return f"{policy}\ngrant_keys:\n  - {{id: {key_id}, public_key: {pair.public_key}}}\n"
-
-
-def missing(play: Iterable[Act]) -> list[str]:
-    """List what should have happened and was not seen."""
-    return [f"{act.title}: {fact.name}" for act in play for fact in act.facts if not fact.seen]
 
 
 def _engage(control: ControlStub) -> None:

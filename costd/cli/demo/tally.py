@@ -51,9 +51,7 @@ class Ladder:
             case "max_output_tokens" | "max_retries":
                 return entry.directives.get(name, value + 1) <= value
             case "tiers_down" | "economy":
-                asked = self._ranks[
-                    self._rulebook.tier_of(entry.asked_provider, entry.asked_model)
-                ]
+                asked = self._ranks[self._rulebook.tier_of(entry.asked_provider, entry.asked_model)]
                 wanted = last if name == "economy" else min(last, asked + value)
                 return self._ranks[entry.tier] >= wanted
             case "switch_provider":

@@ -59,9 +59,9 @@ def at_work(stage: Stage, parts: list[Assignment]) -> Iterator[Workers]:
     """Run one worker process for each part until the block ends."""
     processes: list[subprocess.Popen[bytes]] = []
     try:
-        for number, part in enumerate(parts):
+        for number, each in enumerate(parts):
             part = msgspec.structs.replace(
-                part,
+                each,
                 address=stage.address,
                 journal=str(stage.folder / _journal(number)),
                 worker=number,

@@ -142,6 +142,34 @@ def test_a_spool_records_what_a_killed_process_left_behind(daemon, admission, tm
     assert list(spool.iterdir()) == []
 
 
+FAIL_OPEN_AND_END = """
+import sys
+from costd_client import Client
+client = Client(sys.argv[1], caller="t", timeout_s=0.2, fail_mode="open")
+with client.call(model="m", ask_id="waiting-0123456789") as call:
+    call.settle(cost_nusd=3)
+client.admit(model="m", estimated_cost_nusd=4, ask_id="running-0123456789")
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_end_of_a_program_delivers_what_waits(daemon, admission):
+    daemon.stop()
+    with subprocess.Popen(
+        [sys.executable, "-c", FAIL_OPEN_AND_END, daemon.address],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout.readline() == b"ready\n"
+        daemon.start()
+        process.stdin.close()
+        assert process.wait(30) == 0
+    costs = {record.record_id: record.cost_nusd for record in admission.of("Record")}
+    assert costs == {"waiting-0123456789": 3, "running-0123456789": 4}
+
+
 FORK = """
 import os, sys
 from costd_client import Client

@@ -221,7 +221,7 @@ def test_a_rule_that_names_no_candidate_ends_the_search():
 
 def test_the_search_ends_at_a_cheaper_candidate_that_a_general_rule_refuses():
     play(
-        "admit r1 in=100 out=100 -> deny:BUDGET_EXHAUSTED by=big offers=mid,tiny",
+        "admit r1 in=100 out=100 -> deny:BUDGET_EXHAUSTED by=big offers=big,mid,tiny",
         policy(budget("big", "1", match={"model": "big"}), budget("all", "1.5")),
     )
 

@@ -3,9 +3,11 @@
 import msgspec
 import pytest
 from policy_parts import PRICES, TIERS, budget, klass, model_rule, policy, price, relative
-from scenario import play
+from scenario import World, play
 
-from costd.model.policy import ModelRef, Tier
+from costd.errors import InvalidAsk
+from costd.model.policy import ModelRef, PolicyPrice, Tier
+from costd.model.price import UnitPrice
 
 ANY = budget("any", "100")
 ASK = "in=100 out=100"
@@ -155,7 +157,7 @@ def test_the_same_provider_is_offered_first_in_each_tier():
 def test_a_model_rule_allows_or_forbids_for_whom_it_says():
     rules = (
         model_rule("juniors", match={"role": "junior"}, forbid=("acme/big", "globex/*")),
-        model_rule("bots", match={"role": "bot"}, allow=("acme/tiny",), upgrade_text="ask ann"),
+        model_rule("bots", match={"role": "bot"}, allow=("acme/tiny",), upgrade_text="ask"),
     )
     play(
         f"""
@@ -164,7 +166,7 @@ def test_a_model_rule_allows_or_forbids_for_whom_it_says():
         admit r3 {ASK} role=bot accept=mid,big -> deny:MODEL_FORBIDDEN upgrade=ask
         admit r4 {ASK} -> allow model=big
         admit r5 {ASK} role=junior model=acme/mid -> allow
-        """.replace("upgrade=ask", ""),
+        """,
         policy(ANY, *rules),
     )
 
@@ -230,11 +232,12 @@ def test_where_most_tokens_are_stated_the_ceiling_is_known():
 
 
 def test_units_that_contradict_each_other_are_refused():
-    world = play("admit r1 in=5 out=5 -> allow", policy(ANY))
-    ask, _, _ = world.ask("r2", "in=5", "out=5")
-    ask = msgspec.structs.replace(ask, units={"cache_read_tokens": 9}, model="big", provider="acme")
-    world.ask = lambda *_: (ask, "", "")
-    world.play("admit r2 -> error:InvalidAsk")
+    units = (UnitPrice("input_tokens", 10, 1), UnitPrice("cache_read_tokens", 1, 1))
+    own = PolicyPrice(models="acme/big", units=units)
+    world = World(policy(ANY, prices=(own,)))
+    ask, _, _ = world.ask("r1", "in=5", "out=5")
+    with pytest.raises(InvalidAsk, match="units: input_tokens is 5, less than its parts"):
+        world.ledger.admit(msgspec.structs.replace(ask, units={"cache_read_tokens": 9}))
 
 
 def test_a_batch_ask_is_priced_as_one():

@@ -137,7 +137,7 @@ def test_debt_grows_no_further_than_time_can_be_written():
     play(
         """
         admit r1 in=1 out=1 -> allow
-        settle r1 in=900000000000 out=900000000000 -> ok
+        settle r1 1 in=900000000000 out=900000000000 -> ok
         t=9d admit r2 in=1 out=1 -> deny:RATE_LIMITED
         """,
         policy(ANY, rate("r", 2, "tokens", every_s=86_400)),
