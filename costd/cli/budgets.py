@@ -12,9 +12,11 @@ from costd.cli.document import emit
 from costd.cli.times import moment
 from costd.wire.pb import control_pb2 as pb
 
-COLUMNS = ("budget", "key", "", ">used", ">of it reserved", ">limit", ">", "window ends", "note")
+COLUMNS = ("budget", "key", "", ">used", ">reserved", ">limit", ">", "window ends", "note")
 CAUSES = ("overrun", "granted", "lowered", "late", "unadmitted", "shadow")
 BUDGET_COUNT = 1_000
+MINUTES_LENGTH = len("2026-03-01 10:00")
+"""Windows end on whole minutes."""
 
 
 def budgets(
@@ -59,12 +61,14 @@ def _row(budget: pb.BudgetStatus, *, utc: bool) -> tuple[render.Cell, ...]:
     return (
         budget.budget,
         budget.key,
-        render.bar(budget.settled, budget.reserved, budget.limit) if limited else "",
+        render.bar(budget.settled, budget.reserved, budget.limit, render.bar_width())
+        if limited
+        else "",
         used,
         render.amount(budget.reserved, budget.unit) if budget.reserved else "",
         render.amount(budget.limit, budget.unit) if limited else "tracks only",
         Text(share, style=render.fill_style(budget.utilisation_bp)) if limited else "",
-        moment(budget.window_end_ns, utc=utc) or budget.window,
+        moment(budget.window_end_ns, utc=utc)[:MINUTES_LENGTH] or budget.window,
         _note(budget),
     )
 

@@ -50,12 +50,23 @@ def lines(text: str) -> Text:
     return Text("\n".join(visible(line.expandtabs(4)) for line in text.splitlines()))
 
 
+WHOLE_COLUMNS = frozenset({"", "budget", "state"})
+"""Columns that would be harder to read broken than to scroll to."""
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
-    """Make a table; a column named `>name` is aligned to the right."""
+    """Make a table; `>name` is aligned to the right; figures, bars and times stay on one line."""
     made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
     for column in columns:
         justify: JustifyMethod = "right" if column.startswith(">") else "left"
-        made.add_column(plain(column.removeprefix(">")), justify=justify, overflow="fold")
+        name = column.removeprefix(">")
+        whole = justify == "right" or name in WHOLE_COLUMNS
+        made.add_column(
+            plain(name),
+            justify=justify,
+            overflow="fold",
+            no_wrap=whole,
+        )
     for row in rows:
         made.add_row(*(plain(cell) for cell in row))
     return made
@@ -107,6 +118,11 @@ def fill_style(share_bp: int) -> str:
     if share_bp >= BP_PER_ONE:
         return "red"
     return "yellow" if share_bp >= NEAR_BP else "green"
+
+
+def bar_width() -> int:
+    """Choose a bar's width so that the figures beside it fit."""
+    return max(6, min(BAR_WIDTH, console().width // 7 - 4))
 
 
 def bar(settled: int, reserved: int, limit: int, width: int = BAR_WIDTH) -> Text:

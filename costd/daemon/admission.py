@@ -9,8 +9,6 @@ from costd.model.usage import Usage
 from costd.wire import convert
 from costd.wire.pb import admission_pb2 as pb
 
-CALLER_LENGTH_MAX = 256
-
 
 class AdmissionService:
     """Answers agents; one method per RPC: `(request, caller) -> response`.
@@ -24,14 +22,14 @@ class AdmissionService:
     def Admit(self, request: pb.AdmitRequest, caller: str) -> pb.Decision:  # noqa: N802 - the RPC's name
         """Decide an ask."""
         admitted = self._ledger.admit(
-            convert.ask_from_pb(request), caller=_checked(caller), grant=request.override_grant
+            convert.ask_from_pb(request), caller=caller, grant=request.override_grant
         )
         return convert.decision_to_pb(admitted.decision, admitted.state, replayed=admitted.replayed)
 
     def Explain(self, request: pb.AdmitRequest, caller: str) -> pb.Explanation:  # noqa: N802
         """Decide without consuming, and show how."""
         explanation = self._ledger.explain(
-            convert.ask_from_pb(request), caller=_checked(caller), grant=request.override_grant
+            convert.ask_from_pb(request), caller=caller, grant=request.override_grant
         )
         return convert.explanation_to_pb(explanation)
 
@@ -92,16 +90,10 @@ class AdmissionService:
         closed = self._ledger.record(
             convert.record_ask_from_pb(request),
             convert.report_from_pb(request),
-            caller=_checked(caller),
+            caller=caller,
             happened_ns=request.happened_ns,
             cost_known=request.HasField("cost_nusd"),
         )
         return convert.settlement_to_pb(
             closed.reservation, replayed=closed.replayed, late=closed.late
         )
-
-
-def _checked(caller: str) -> str:
-    if len(caller) > CALLER_LENGTH_MAX:
-        raise InvalidAsk(f"the caller's name has more than {CALLER_LENGTH_MAX} characters")
-    return caller

@@ -11,7 +11,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from costd.clock import ticks_ns
 from costd.daemon.durable import GroupSync
-from costd.errors import CostdError, InvariantBroken, StoreCorrupt, StoreUnavailable
+from costd.errors import CostdError, InvalidAsk, InvariantBroken, StoreCorrupt, StoreUnavailable
 from costd.model.time import NS_PER_S
 from costd.telemetry.histogram import Durations
 from costd.telemetry.logs import Log
@@ -19,6 +19,8 @@ from costd.wire.status import details_of, status_of
 
 CALLER_METADATA: Final = "costd-caller"
 """The metadata key under which a caller says who it is."""
+
+CALLER_LENGTH_MAX: Final = 256
 
 _READS = ("Get", "List", "Explain")
 """Methods that write nothing, and so have nothing to wait for on the disk."""
@@ -140,8 +142,17 @@ class Calls:
 
 
 def caller_of(context: Context) -> str:
-    """Read who the caller says it is; empty if it does not say."""
+    """Read who the caller says it is; empty if it does not say.
+
+    Errors:  InvalidAsk for a name that gRPC's metadata may not hold: it reads bytes that are no
+             text as if they were some, and another caller could then be taken for this one.
+    """
     for key, value in context.invocation_metadata() or ():
         if key == CALLER_METADATA:
-            return value if isinstance(value, str) else value.decode(errors="replace")
+            name = value if isinstance(value, str) else value.decode(errors="replace")
+            if len(name) > CALLER_LENGTH_MAX:
+                raise InvalidAsk(f"{CALLER_METADATA} has more than {CALLER_LENGTH_MAX} characters")
+            if not (name.isascii() and name.isprintable()):
+                raise InvalidAsk(f"{CALLER_METADATA} must be printable ASCII, not {name[:80]!a}")
+            return name
     return ""

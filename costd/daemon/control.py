@@ -1,7 +1,7 @@
 """The Control service: what operators see and do at one daemon. Sync; the server wraps it."""
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Protocol
 
@@ -12,14 +12,16 @@ from costd.daemon import views
 from costd.daemon.ledger import Ledger, engaged
 from costd.engine.changes import Family
 from costd.errors import BudgetNotFound, InvalidAsk
+from costd.model.ask import labels_problem, name_problem
 from costd.model.kill import KillMode, KillSwitch
+from costd.model.labels import RESERVED_KEYS
 from costd.model.reservation import Reservation, ReservationState
 from costd.pricing import CATALOGUE_VERSION
 from costd.wire import convert
 from costd.wire.pb import control_pb2 as pb
 
 ROWS_MAX = 1_000
-_NAME_LENGTH_MAX = 256
+_TEXT_LENGTH_MAX = 1_024
 
 
 class PolicySource(Protocol):
@@ -135,9 +137,8 @@ class ControlService:
             )
         if not request.reason:
             raise InvalidAsk("reason is empty; say why, for whoever finds it engaged")
-        for name, text in (("kill_id", request.kill_id), ("actor", request.actor)):
-            if len(text) > _NAME_LENGTH_MAX:
-                raise InvalidAsk(f"{name} has more than {_NAME_LENGTH_MAX} characters")
+        _check_texts(kill_id=request.kill_id, actor=request.actor, reason=request.reason)
+        _check_scope(request.scope)
         if request.kill_id:
             known = ledger.store.get(Family.KILLS, request.kill_id.encode())
             if known is not None and known.engaged(now.steady_ns):
@@ -161,6 +162,7 @@ class ControlService:
     def ReleaseKill(self, request: pb.ReleaseKillRequest, caller: str) -> pb.KillSwitch:  # noqa: N802
         """Release a kill switch; releasing it again changes nothing."""
         ledger, now = self._ledger, self._ledger.clock.now()
+        _check_texts(kill_id=request.kill_id, actor=request.actor, reason=request.reason)
         switch: KillSwitch | None = ledger.store.get(Family.KILLS, request.kill_id.encode())
         if switch is None:
             raise BudgetNotFound(f"no kill switch {request.kill_id!r}; `costctl kills` lists them")
@@ -226,6 +228,23 @@ class ControlService:
 
 def _limit(count: int) -> int:
     return min(count, 100 * ROWS_MAX) if count > 0 else ROWS_MAX
+
+
+def _check_texts(**texts: str) -> None:
+    for name, text in texts.items():
+        if len(text) > _TEXT_LENGTH_MAX:
+            raise InvalidAsk(f"{name} has more than {_TEXT_LENGTH_MAX} characters")
+        if not text.isprintable():
+            raise InvalidAsk(f"{name} has characters that cannot be printed: {text[:80]!r}")
+
+
+def _check_scope(scope: Mapping[str, str]) -> None:
+    """Check a kill switch's scope as an ask's labels, but for the keys that labels may not use."""
+    problem = labels_problem({k: v for k, v in scope.items() if k not in RESERVED_KEYS})
+    for key in RESERVED_KEYS & scope.keys():
+        problem = problem or name_problem(f"scope[{key}]", scope[key])
+    if problem:
+        raise InvalidAsk(problem.replace("labels", "scope", 1))
 
 
 def _kill_mode(text: str) -> KillMode:

@@ -244,7 +244,7 @@ class Ledger:
 
         Errors:  InvalidAsk, NotPermitted, IdReused, ReservationClosed.
         """
-        question = self._question(ask)
+        question = self._question(ask, id_field="record_id")
         cost = _stated(report.cost_nusd if cost_known else None, report.usage)
         stored = self.store.get(Family.RESERVATIONS, keys.reservation_id(caller, ask.ask_id))
         if stored is not None:
@@ -353,9 +353,9 @@ class Ledger:
         found: Reservation | None = self.store.get(Family.RESERVATIONS, reservation_id)
         return found
 
-    def _question(self, ask: Ask) -> Question:
+    def _question(self, ask: Ask, *, id_field: str = "ask_id") -> Question:
         """Check an ask and gather what stays the same while it is decided."""
-        problem = ask_problem(ask)
+        problem = ask_problem(ask, id_field=id_field)
         if ask.units and not problem:
             problem = usage_problem({"input_tokens": 0, "output_tokens": 0, **ask.units})
         if problem:
@@ -479,9 +479,7 @@ class Ledger:
         """
         if usage is None or not (counts := usage.counts()):
             raise InvalidAsk("send usage with at least one count, or cost_nusd")
-        problem = usage.problem() or (usage_problem(counts) if usage.units else None)
-        if problem:
-            raise InvalidAsk(problem)
+        _check_usage(usage)
         if price is None:
             raise InvalidAsk("nobody knows this model's price; send cost_nusd instead of usage")
         try:
@@ -594,10 +592,15 @@ def _stated(cost_nusd: int | None, usage: Usage | None) -> int | None:
         return None
     if not 0 <= cost_nusd <= AMOUNT_MAX:
         raise InvalidAsk(f"cost_nusd is {cost_nusd}; it must lie in 0 … {AMOUNT_MAX}")
-    problem = usage.problem() if usage is not None else None
+    if usage is not None:
+        _check_usage(usage)
+    return cost_nusd
+
+
+def _check_usage(usage: Usage) -> None:
+    problem = usage.problem() or (usage_problem(usage.counts()) if usage.units else None)
     if problem:
         raise InvalidAsk(problem)
-    return cost_nusd
 
 
 def engaged(kills: Iterable[KillSwitch], now: Now) -> int:

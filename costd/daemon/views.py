@@ -5,12 +5,14 @@ from typing import Any
 import msgspec
 
 from costd.daemon.ledger import Ledger
-from costd.engine import keys
+from costd.engine import books, keys
 from costd.engine.changes import Family
 from costd.engine.degrade import utilisation_bp
 from costd.engine.rules import BudgetRule
+from costd.engine.window import window_bounds
 from costd.model.counter import EMPTY_COUNTER, Counter
 from costd.model.events import UsageEvent
+from costd.model.money import AMOUNT_MAX
 from costd.model.reservation import Reservation
 from costd.model.time import NEVER_NS
 from costd.model.usage import CallOutcome
@@ -65,7 +67,8 @@ def budgets(ledger: Ledger, budget_id: str, *, include_ended: bool) -> list[pb.B
 
 
 def _unused(rule: BudgetRule, now_ns: int) -> pb.BudgetStatus:
-    start_ns, end_ns = rule.window(now_ns)
+    # Not through the rule, which remembers: listings run beside the thread that decides.
+    start_ns, end_ns = window_bounds(rule.budget.window, now_ns)
     row = pb.BudgetStatus(
         budget=rule.budget.budget_id,
         unit=rule.budget.unit,
@@ -78,6 +81,9 @@ def _unused(rule: BudgetRule, now_ns: int) -> pb.BudgetStatus:
 
 
 def _fill(row: pb.BudgetStatus, counter: Counter, rule: BudgetRule | None) -> None:
+    if rule is not None:
+        # A limit that was cut since the last write shows at once.
+        counter = books.post(counter, rule.limit)
     for column in _COLUMNS:
         setattr(row, column, getattr(counter, column))
     row.reserve_used = counter.reserve_used
@@ -160,9 +166,14 @@ def _fact(event: UsageEvent, name: str) -> str:
 
 def _add(group: pb.UsageGroup, event: UsageEvent) -> None:
     group.calls_count += 1
-    group.cost_nusd += event.cost_nusd
+    group.cost_nusd = _sum(group.cost_nusd, event.cost_nusd)
     if event.usage is not None:
-        group.prompt_tokens += event.usage.prompt_tokens or 0
-        group.cached_tokens += event.usage.cached_tokens or 0
-        group.output_tokens += event.usage.output_tokens or 0
-        group.reasoning_tokens += event.usage.reasoning_tokens or 0
+        group.prompt_tokens = _sum(group.prompt_tokens, event.usage.prompt_tokens)
+        group.cached_tokens = _sum(group.cached_tokens, event.usage.cached_tokens)
+        group.output_tokens = _sum(group.output_tokens, event.usage.output_tokens)
+        group.reasoning_tokens = _sum(group.reasoning_tokens, event.usage.reasoning_tokens)
+
+
+def _sum(total: int, more: int | None) -> int:
+    """Add up to what the wire can say: one caller's absurd report must not hide the others'."""
+    return min(AMOUNT_MAX, total + (more or 0))

@@ -317,11 +317,15 @@ def refuse_replay(question: Question, stored: Reservation) -> Decision | None:
     return _refuse(question, Evaluation(given).fail(Reason.KILL_SWITCH, kill), given, 0)
 
 
+_STATED_AS = {"grant_digest": "override_grant", "ttl_ns": "ttl"}
+"""Fields of an ask that the caller knows under other names."""
+
+
 def differing_field(stored: Reservation, ask: Ask) -> str | None:
     """Name the first field in which a repeated ask differs from the stored one; None if none."""
     return next(
         (
-            name
+            _STATED_AS.get(name, name)
             for name in stored.ask.__struct_fields__
             if getattr(stored.ask, name) != getattr(ask, name)
         ),

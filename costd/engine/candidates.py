@@ -188,7 +188,8 @@ def estimate(
         output, ceiling_known = output_tokens_max, True
     amount = ask.estimated_cost_nusd
     if amount is not None:
-        return Estimate(_scaled(rules, amount, candidate), None, ask.prompt_tokens, output)
+        scaled = min(_scaled(rules, amount, candidate), AMOUNT_MAX)
+        return Estimate(scaled, None, ask.prompt_tokens, output)
     if ask.prompt_tokens is None and ask.max_output_tokens is None and not ask.units:
         raise InvalidAsk("state estimated_cost_nusd, or prompt_tokens and max_output_tokens")
     if output is None:
@@ -227,7 +228,7 @@ def _scaled(rules: Rules, amount: int, candidate: Candidate) -> int:
     if here is None or there is None or candidate.asked_index == candidate.tier_index:
         return amount
     share = here / there
-    return min(AMOUNT_MAX, ceil_div(amount * share.numerator, share.denominator))
+    return ceil_div(amount * share.numerator, share.denominator)
 
 
 def _first_usable(rules: Rules, ask: Ask, index: int) -> ModelRef | None:

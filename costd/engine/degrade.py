@@ -25,6 +25,14 @@ def drawable(rule: BudgetRule, counter: Counter, *, critical: bool) -> tuple[int
     return budget.limit - budget.reserve, counter.used - counter.reserve_used
 
 
+def room_left(rule: BudgetRule, counter: Counter, *, critical: bool) -> int | None:
+    """How much more a budget lets this class hold; None without a limit."""
+    if rule.limit is None:
+        return None
+    limit, used = drawable(rule, counter, critical=critical)
+    return max(0, min(limit - used, rule.limit - counter.used))
+
+
 def utilisation_bp(used: int, limit: int) -> int:
     """Used as basis points of the limit, rounded down; a limit of zero is always full."""
     return used * FULL_BP // limit if limit > 0 else FULL_BP

@@ -6,8 +6,9 @@ import msgspec
 
 from costd.engine import books, keys
 from costd.engine.changes import Changes, Family
+from costd.engine.degrade import room_left
 from costd.engine.evaluate import kill_covers
-from costd.engine.resolve import Ledgered, move_of, room_left, rule_and_limit
+from costd.engine.resolve import Ledgered, move_of, rule_and_limit
 from costd.engine.rules import BudgetRule, budget_amount
 from costd.model.counter import Counter
 from costd.model.decision import Reason

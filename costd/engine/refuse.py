@@ -1,13 +1,13 @@
 """Say why not, and what would pass instead."""
 
 from costd.engine import candidates as offers
-from costd.engine.degrade import drawable
+from costd.engine.degrade import room_left
 from costd.engine.evaluate import Evaluation, Question, evaluate, rate_units
 from costd.engine.rate import available
 from costd.engine.rules import RateRule
 from costd.model.counter import EMPTY_COUNTER
 from costd.model.decision import Binding, Reason, WouldPass
-from costd.model.money import format_nusd
+from costd.model.money import AMOUNT_MAX, format_nusd
 
 _OFFERS_MAX = 3
 _LIMITS = frozenset({Reason.BUDGET_EXHAUSTED, Reason.RATE_LIMITED})
@@ -65,11 +65,12 @@ def largest_amount(question: Question, candidate: offers.Candidate) -> int:
     estimate = offers.estimate(question.rules, question.ask, question.task_class, candidate)
     room = estimate.hold_nusd
     for rule in matching.budgets:
-        if rule.budget.limit is None or rule.shadow:
+        if rule.shadow:
             continue
         counter = question.state.counter(rule.counter_key(facts, now.wall_ns)) or EMPTY_COUNTER
-        limit, used = drawable(rule, counter, critical=question.task_class.critical)
-        left = max(0, min(limit - used, rule.budget.limit - counter.used))
+        left = room_left(rule, counter, critical=question.task_class.critical)
+        if left is None:
+            left = AMOUNT_MAX - counter.used
         if rule.budget.unit == "nusd":
             room = min(room, left)
         elif left < _needed(rule.budget.unit, estimate):
@@ -140,8 +141,10 @@ def _subject(binding: Binding | None) -> str:
 
 
 def _level(binding: Binding | None) -> str:
-    if binding is None or binding.limit is None:
+    if binding is None:
         return ""
+    if binding.limit is None:
+        return "no more can be counted"
     if binding.unit == "nusd":
         return f"{format_nusd(binding.used)} of {format_nusd(binding.limit)} used"
     return f"{binding.used:,} of {binding.limit:,} {binding.unit} used"

@@ -6,12 +6,10 @@ import msgspec
 
 from costd.engine import books, keys
 from costd.engine.changes import Changes, Family
-from costd.engine.degrade import drawable
 from costd.engine.ports import State
 from costd.engine.rate import give_back, refill_ns
 from costd.engine.rules import BudgetRule, Rules
 from costd.errors import ReservationClosed
-from costd.model.counter import Counter
 from costd.model.events import Alert, UsageEvent
 from costd.model.money import AMOUNT_MAX, format_nusd
 from costd.model.reservation import (
@@ -336,11 +334,3 @@ def usage_event(held: Reservation, report: Report, now: Now, *, closed_as: str) 
         outcome=report.outcome,
         retry_count=report.retry_count,
     )
-
-
-def room_left(rule: BudgetRule, counter: Counter, *, critical: bool) -> int | None:
-    """How much more a budget lets this class hold; None without a limit."""
-    if rule.limit is None:
-        return None
-    limit, used = drawable(rule, counter, critical=critical)
-    return max(0, min(limit - used, rule.limit - counter.used))

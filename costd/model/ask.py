@@ -42,14 +42,17 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     units: dict[str, int] = {}
 
 
-def ask_problem(ask: Ask) -> str | None:
-    """Name the first field that breaks a rule, and the rule; None for a sound ask."""
+def ask_problem(ask: Ask, *, id_field: str = "ask_id") -> str | None:
+    """Name the first field that breaks a rule, and the rule; None for a sound ask.
+
+    `id_field` is what the caller knows the id as: a record's ask has the record's.
+    """
     if not ASK_ID_LENGTH_MIN <= len(ask.ask_id) <= ASK_ID_LENGTH_MAX:
         return (
-            f"ask_id has {len(ask.ask_id)} characters; it must have "
+            f"{id_field} has {len(ask.ask_id)} characters; it must have "
             f"{ASK_ID_LENGTH_MIN} to {ASK_ID_LENGTH_MAX} (make a UUIDv7)"
         )
-    problem = _names_problem(ask)
+    problem = _names_problem(ask, id_field)
     if problem:
         return problem
     if ask.estimated_cost_nusd is not None and not 0 <= ask.estimated_cost_nusd <= AMOUNT_MAX:
@@ -57,7 +60,7 @@ def ask_problem(ask: Ask) -> str | None:
     for name, count in (
         ("prompt_tokens", ask.prompt_tokens),
         ("max_output_tokens", ask.max_output_tokens),
-        *ask.units.items(),
+        *((f"units[{name}]", count) for name, count in ask.units.items()),
     ):
         if count is not None and not 0 <= count <= TOKENS_MAX:
             return f"{name} is {count}; it must lie in 0 … {TOKENS_MAX}"
@@ -68,10 +71,15 @@ def ask_problem(ask: Ask) -> str | None:
     return labels_problem(ask.labels)
 
 
-def _names_problem(ask: Ask) -> str | None:
+def _names_problem(ask: Ask, id_field: str) -> str | None:
     """Name the first text that is too long or cannot be printed, and so cannot be part of a key."""
+    if not ask.acceptable_models and not ask.units:
+        # Nearly every ask passes here: what is short and sound together is so in each part.
+        names = ask.ask_id + ask.task_class + ask.provider + ask.model + ask.tier + ask.cost_kind
+        if len(names) <= NAME_LENGTH_MAX and names.isprintable():
+            return None
     for field, name in (
-        ("ask_id", ask.ask_id),
+        (id_field, ask.ask_id),
         ("task_class", ask.task_class),
         ("provider", ask.provider),
         ("model", ask.model),
@@ -80,10 +88,18 @@ def _names_problem(ask: Ask) -> str | None:
         *(("acceptable_models", name) for name in ask.acceptable_models),
         *(("units", name) for name in ask.units),
     ):
-        if len(name) > NAME_LENGTH_MAX:
-            return f"{field} has more than {NAME_LENGTH_MAX} characters"
-        if not name.isprintable():
-            return f"{field} has characters that cannot be printed: {name!r}"
+        problem = name_problem(field, name)
+        if problem:
+            return problem
+    return None
+
+
+def name_problem(field: str, name: str) -> str | None:
+    """Say what is wrong with a name, which is stored, shown, and part of keys; None for nothing."""
+    if len(name) > NAME_LENGTH_MAX:
+        return f"{field} has more than {NAME_LENGTH_MAX} characters"
+    if not name.isprintable():
+        return f"{field} has characters that cannot be printed: {name!r}"
     return None
 
 

@@ -6,6 +6,8 @@ import msgspec
 
 from costd.model.money import AMOUNT_MAX
 
+NAME_SHOWN_MAX = 80
+
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Measured units. None means unknown, zero means zero.
@@ -40,8 +42,16 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def problem(self) -> str | None:
         """Say what is wrong with these figures, None if nothing is."""
-        for name, count in self.counts().items():
-            if not 0 <= count <= AMOUNT_MAX:
+        figures = {
+            "prompt_tokens": self.prompt_tokens,
+            "cached_tokens": self.cached_tokens,
+            "cache_write_tokens": self.cache_write_tokens,
+            "output_tokens": self.output_tokens,
+            "reasoning_tokens": self.reasoning_tokens,
+            **{f"units[{name[:NAME_SHOWN_MAX]}]": count for name, count in self.units.items()},
+        }
+        for name, count in figures.items():
+            if count is not None and not 0 <= count <= AMOUNT_MAX:
                 return f"usage.{name} is {count}; it must lie in 0 … {AMOUNT_MAX}"
         if (self.cached_tokens or 0) + (self.cache_write_tokens or 0) > (self.prompt_tokens or 0):
             return (

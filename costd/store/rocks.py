@@ -1,6 +1,5 @@
 """The daemon's store: RocksDB, with the values asks keep reading held decoded in memory."""
 
-import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -139,12 +138,22 @@ class RocksStore:
         """Write everything out and let go of the directory.
 
         A scan that somebody still holds keeps RocksDB's lock until it is dropped.
+
+        Errors:  StoreUnavailable where RocksDB could not write out what its log already holds;
+                 the directory is let go all the same, and the next start replays the log.
         """
         self._cached = {}
         self._handles = {}
+        failed: Exception | None = None
         for database in (*self._columns.values(), self._database):
-            with contextlib.suppress(DbClosedError):
+            try:
                 database.close()
+            except DbClosedError:
+                continue
+            except Exception as error:  # noqa: BLE001  the others must be closed first
+                failed = error
+        if failed is not None:
+            raise translated(failed, self._path, "close") from failed
 
     def size_bytes(self) -> int:
         """Add up the files of the directory, RocksDB's log included."""

@@ -18,9 +18,13 @@ def translated(error: Exception, path: Path, doing: str) -> CostdError:
             f"another daemon holds {path}; stop it, or name another directory ({text})"
         )
     if "No space left" in text or "quota exceeded" in text:
+        cure = (
+            "make room and start costd again"
+            if doing in {"open", "create"}
+            else "it goes on by itself within seconds of room being made"
+        )
         return StoreUnavailable(
-            f"cannot {doing} the store in {path}: the disk is full; nothing was lost, and it goes "
-            f"on by itself within seconds of room being made ({text})"
+            f"cannot {doing} the store in {path}: the disk is full; nothing was lost, {cure} ({text})"
         )
     absent_at_open = doing == "open" and "No such file" in text
     if "Corruption" in text or "Invalid argument" in text or absent_at_open:

@@ -33,7 +33,12 @@ def make_log(*, level: Level, style: Style, stream: TextIO) -> Log:
 
 
 def adopt_library_logs(*, style: Style, stream: TextIO) -> None:
-    """Write what libraries log through `logging`, from warnings up, in the same form."""
+    """Write what libraries log through `logging`, from warnings up, in the same form.
+
+    Ensures: a header that is no UTF-8, of which gRPC would write a stack trace, is left out: it
+             is refused with a reason, and whoever sends it must not fill the log.
+    """
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_bad_header)
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -47,6 +52,10 @@ def adopt_library_logs(*, style: Style, stream: TextIO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+
+
+def _is_no_bad_header(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("Invalid encoding on")
 
 
 def _described() -> list[Processor]:

@@ -1,6 +1,7 @@
 """What tests of costd, and of what is built on it, may use."""
 
+from costd.store.memory import MemoryStore
 from costd.testing.clock import FakeClock
 from costd.testing.daemon import DaemonFailed, DaemonProcess
 
-__all__ = ["DaemonFailed", "DaemonProcess", "FakeClock"]
+__all__ = ["DaemonFailed", "DaemonProcess", "FakeClock", "MemoryStore"]

@@ -1,12 +1,13 @@
 """Proto ↔ model, field by field. Nothing is decided here."""
 
+import re
 from typing import Any
 
 from costd.engine import keys
 from costd.engine.explain import CandidateReport, Explanation
 from costd.engine.resolve import Report
 from costd.errors import InvalidAsk
-from costd.model.ask import Ask
+from costd.model.ask import Ask, name_problem
 from costd.model.decision import NO_DIRECTIVES, Binding, Decision, Directives, WouldPass
 from costd.model.events import Alert, AuditRecord, UsageEvent
 from costd.model.grant import GrantUse
@@ -20,6 +21,7 @@ from costd.wire.pb import admission_pb2 as pb
 from costd.wire.pb import control_pb2 as cpb
 
 _DURATION_S_MAX = 10 * 365 * 86_400
+_RESERVATION_ID = re.compile("[0-9a-fA-F]{32}")
 
 
 def ask_from_pb(request: pb.AdmitRequest) -> Ask:
@@ -56,7 +58,7 @@ def duration_ns(message: Any, field: str) -> int:
     if not message.HasField(field):
         return 0
     duration = getattr(message, field)
-    if not 0 <= duration.seconds <= _DURATION_S_MAX or duration.nanos < 0:
+    if not 0 <= duration.seconds <= _DURATION_S_MAX or not 0 <= duration.nanos < NS_PER_S:
         raise InvalidAsk(f"{field} must lie between 0 and {_DURATION_S_MAX} seconds")
     return int(duration.seconds) * NS_PER_S + int(duration.nanos)
 
@@ -180,7 +182,10 @@ def usage_to_pb(usage: Usage) -> pb.Usage:
 def report_from_pb(request: pb.SettleRequest | pb.RecordRequest) -> Report:
     """Read what a caller says of a finished call; an explicit cost goes to `cost_nusd`."""
     if request.retry_count < 0:
-        raise InvalidAsk("retry_count must not be negative")
+        raise InvalidAsk(f"retry_count is {request.retry_count}; it must not be negative")
+    problem = name_problem("provider", request.provider) or name_problem("model", request.model)
+    if problem:
+        raise InvalidAsk(problem)
     return Report(
         cost_nusd=request.cost_nusd if request.HasField("cost_nusd") else 0,
         usage=usage_from_pb(request.usage) if request.HasField("usage") else None,
@@ -233,10 +238,9 @@ def reservation_id_from_text(text: str) -> bytes:
 
     Errors:  InvalidAsk for text that is no id.
     """
-    try:
-        return bytes.fromhex(text)
-    except ValueError as error:
-        raise InvalidAsk(f"reservation_id {text[:80]!r} is not one: 32 hex digits") from error
+    if not _RESERVATION_ID.fullmatch(text):
+        raise InvalidAsk(f"reservation_id {text[:80]!r} is not one: 32 hex digits")
+    return bytes.fromhex(text)
 
 
 def explanation_to_pb(explanation: Explanation) -> pb.Explanation:

@@ -161,6 +161,18 @@ def test_a_flipped_value_is_refused_when_it_is_read_and_no_listing_is_cut_short(
     store.close()
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_listing_that_meets_damage_halfway_says_so(tmp_path, reverse):
+    store, chance = RocksStore(tmp_path / "store"), random.Random(1)
+    store.commit([(Family.META, b"%04d" % n, chance.randbytes(100)) for n in range(2_000)])
+    store.close()
+    flip(only(tmp_path / "store", "*.sst"), 0.5)
+    store, seen = RocksStore(tmp_path / "store"), []
+    assert is_refused(lambda: seen.extend(store.scan(Family.META, reverse=reverse)))
+    assert 500 < len(seen) < 1_500
+    store.close()
+
+
 def is_refused(read: Callable[[], object]) -> bool:
     try:
         read()
@@ -388,6 +400,23 @@ def test_a_full_disk_survives_kill_9(small_disk):
     store = RocksStore(path)
     assert batches_in(store) == int(out.splitlines()[-1])
     store.close()
+
+
+def test_a_store_closed_on_a_full_disk_says_so_and_opens_whole_once_there_is_room(small_disk):
+    store = RocksStore(small_disk / "store")
+    store.commit([(Family.META, b"kept", b"v"), (Family.RATES, b"kept", 1)])
+    ballast = fill(small_disk)
+    with pytest.raises(StoreUnavailable, match="disk is full"):
+        store.commit([(Family.META, b"refused", b"v" * 100_000)])
+    with pytest.raises(StoreUnavailable, match="cannot close"):
+        store.close()
+    with pytest.raises(StoreUnavailable, match="make room and start"):
+        RocksStore(small_disk / "store")
+    ballast.unlink()
+    again = RocksStore(small_disk / "store")
+    assert list(again.scan(Family.META)) == [(b"kept", b"v")]
+    assert again.get(Family.RATES, b"kept") == 1
+    again.close()
 
 
 def fill_after_making(path: Path) -> Path:

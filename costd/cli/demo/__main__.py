@@ -1,5 +1,6 @@
 """`python -m costd.cli.demo`: what `make demo` runs."""
 
+import io
 import json
 import os
 import secrets
@@ -55,6 +56,9 @@ def demo(
     if trace is None and (serial or limit):
         raise typer.BadParameter("goes with --trace FILE.csv", param_hint="--serial, --limit")
     seed = secrets.randbelow(SEEDS) if seed is None else seed
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # bars and ticks are not worth an error
     console = render.console()
     screen: Screen = DarkScreen()
     if not as_json:

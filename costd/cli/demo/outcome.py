@@ -25,14 +25,14 @@ class Outcome:
     calls_count: int
     sums: Recount
     checks: Sequence[Check]
-    facts: Sequence[tuple[str, bool]]
-    """What had to happen on the way, and whether it was seen."""
+    facts: Sequence[tuple[str, str, bool]]
+    """What had to happen on the way: in which part, what, and whether it was seen."""
     elapsed_s: float
 
     @property
     def passed(self) -> bool:
         """Whether everything happened and every sum is equal."""
-        return all(seen for _, seen in self.facts) and not any(
+        return all(seen for _, _, seen in self.facts) and not any(
             check.differences for check in self.checks
         )
 
@@ -53,7 +53,9 @@ class Outcome:
             "verdicts": self.verdicts(),
             "settled_count": self.sums.settled_count,
             "total_nusd": self.sums.total_nusd,
-            "facts": [{"name": name, "seen": seen} for name, seen in self.facts],
+            "facts": [
+                {"part": part, "name": name, "seen": seen} for part, name, seen in self.facts
+            ],
             "checks": [
                 {
                     "name": check.name,
@@ -75,9 +77,10 @@ class Outcome:
                 + f"; seed {self.seed}"
             )
         )
-        if self.facts:
-            console.print(Text("\nwhat had to happen", style="bold"))
-            console.print(_marked([(seen, name, "") for name, seen in self.facts]))
+        console.print(Text())
+        console.print(self._classes())
+        console.print(Text("\nwhat had to happen", style="bold"))
+        console.print(_marked(self._parts()))
         console.print(Text("\nthe daemon's books against the callers' journal", style="bold"))
         console.print(_marked([_line(check) for check in self.checks]))
         for check in self.checks:
@@ -88,6 +91,21 @@ class Outcome:
                 console.print(Text(f"  {check.name}: and {more:,} more", style="red"))
         console.print(self._verdict())
 
+    def _classes(self) -> RenderableType:
+        classes = sorted({name.partition("/")[2] for name in self.sums.verdicts})
+        rows = [
+            (name, *(f"{self.sums.verdicts[f'{verdict}/{name}']:,}" for verdict in VERDICTS))
+            for name in classes
+        ]
+        return render.table(["task class", *(f">{verdict}" for verdict in VERDICTS)], rows)
+
+    def _parts(self) -> list[tuple[bool, str, str]]:
+        lines = []
+        for part in dict.fromkeys(part for part, _, _ in self.facts):
+            seen = [seen for its, _, seen in self.facts if its == part]
+            lines.append((all(seen), part, f"{sum(seen)} of {len(seen)} seen"))
+        return lines
+
     def _verdict(self) -> RenderableType:
         if self.passed:
             total = format_nusd(self.sums.total_nusd)
@@ -96,7 +114,7 @@ class Outcome:
                 "equal to the nano-dollar.",
                 style="bold green",
             )
-        unseen = [name for name, seen in self.facts if not seen]
+        unseen = [f"{part}: {name}" for part, name, seen in self.facts if not seen]
         wrong = [check.name for check in self.checks if check.differences]
         return Group(
             Text(),

@@ -118,6 +118,6 @@ def perform(
             calls_count=len(player.journal),
             sums=sums,
             checks=verify(sums, read_books(stage.control)),
-            facts=[(f"{act.title}: {fact.name}", fact.seen) for act in acts for fact in act.facts],
+            facts=[(act.title, fact.name, fact.seen) for act in acts for fact in act.facts],
             elapsed_s=player.show.elapsed_ns / NS_PER_S,
         )

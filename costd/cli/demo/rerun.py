@@ -11,11 +11,11 @@ from costd.cli.demo.outcome import Outcome
 from costd.cli.demo.recount import recount
 from costd.cli.demo.rulebook import read_rulebook
 from costd.cli.demo.screen import Screen, Show, progress
-from costd.cli.demo.stage import Stage, running
+from costd.cli.demo.stage import DemoFailed, Stage, running
 from costd.cli.demo.story import View
-from costd.cli.demo.tally import Tally
+from costd.cli.demo.tally import Ladder, Tally
 from costd.cli.demo.trace import Row
-from costd.cli.demo.verify import Check, read_books, verify
+from costd.cli.demo.verify import ROWS_MAX, Check, read_books, verify
 from costd.cli.demo.workers import Workers, at_work
 from costd.clock import ticks_ns
 from costd.model.time import NS_PER_S
@@ -25,6 +25,7 @@ VIEW_EVERY_NS = NS_PER_S // 2
 VERDICTS = ("allow", "degrade", "deny")
 ENOUGH_TOKENS = 3_000_000
 """Of prompts: what empties the smallest budget of the trace's policy several times over."""
+LADDER_BUDGET = "project-total"
 PINNED = ("sandbox-total", "project-total")
 
 
@@ -61,13 +62,15 @@ class Plan:
 class Watcher:
     """Follows a replay on the screen; foretells verdicts as they come, if it is told how."""
 
-    def __init__(self, stage: Stage, workers: Workers, plan: Plan, screen: Screen) -> None:
+    def __init__(
+        self, stage: Stage, workers: Workers, plan: Plan, screen: Screen, ladder: Ladder
+    ) -> None:
         self._stage = stage
         self._workers = workers
         self._plan = plan
         self._screen = screen
         self.journal: list[Entry] = []
-        self.tally = Tally()
+        self.tally = Tally(ladder)
         self.show = Show(
             tally=self.tally,
             view=View(),
@@ -75,6 +78,7 @@ class Watcher:
             caption=_caption(plan),
             pinned=PINNED,
         )
+        self._alerts_told = 0
         self._started_ns = self._read_ns = ticks_ns()
 
     def watch(self, foreteller: Foreteller | None) -> list[str]:
@@ -96,9 +100,18 @@ class Watcher:
         if now_ns - self._read_ns >= VIEW_EVERY_NS:
             self._read_ns = now_ns
             self.show.view.read(self._stage.control)
+            self._tell_alerts()
         self.show.elapsed_ns = now_ns - self._started_ns
         self.show.place = progress(self.tally.calls_count, len(self._plan.rows))
         self._screen.show(self.show)
+
+    def _tell_alerts(self) -> None:
+        """Tell which budgets crossed a step; every overrun has an alert too, which is too many."""
+        for alert in reversed(self.show.view.alerts):
+            if alert.sequence > self._alerts_told:
+                self._alerts_told = alert.sequence
+                if alert.kind == "threshold":
+                    self.show.tell(alert.message)
 
 
 def rerun(folder: Path, policy: Path, screen: Screen, plan: Plan) -> Outcome:
@@ -106,12 +119,15 @@ def rerun(folder: Path, policy: Path, screen: Screen, plan: Plan) -> Outcome:
 
     Errors:  DemoFailed if the daemon or a worker fails.
     """
+    if len(plan.rows) > ROWS_MAX:
+        raise DemoFailed(f"{plan.trace} has more than {ROWS_MAX:,} calls; give --limit {ROWS_MAX}")
     with (
         running(folder, policy.read_text()) as stage,
         at_work(stage, plan.parts()) as workers,
     ):
         rulebook = read_rulebook(folder / "policy.yaml")
-        watcher = Watcher(stage, workers, plan, screen)
+        budget = next(each for each in rulebook.budgets if each.name == LADDER_BUDGET)
+        watcher = Watcher(stage, workers, plan, screen, Ladder(budget, rulebook))
         with screen:
             surprises = watcher.watch(Foreteller(rulebook) if plan.serial else None)
         journal = watcher.journal
@@ -128,8 +144,8 @@ def rerun(folder: Path, policy: Path, screen: Screen, plan: Plan) -> Outcome:
             sums=sums,
             checks=checks,
             facts=[
-                (f"each of the trace's {len(plan.rows):,} calls was made once", whole),
-                *((f"there was a verdict {name}", name in seen) for name in _expected(plan)),
+                ("calls", f"each of the trace's {len(plan.rows):,} was made once", whole),
+                *(("verdicts", f"there was a {name}", name in seen) for name in _expected(plan)),
             ],
             elapsed_s=watcher.show.elapsed_ns / NS_PER_S,
         )

@@ -22,6 +22,7 @@ SPARKS = "▁▂▃▄▅▆▇█"
 LOW_SCREEN_LINES = 28
 PLAIN_EVERY_NS = 2 * NS_PER_S
 WIDE_COLUMNS = 96
+BUDGETS_MAX = 7
 PROGRESS_WIDTH = 20
 VERDICTS = (("allow", "green"), ("degrade", "yellow"), ("deny", "red"))
 
@@ -94,7 +95,13 @@ class LiveScreen(DarkScreen):
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live = Live(
-            console=console, screen=True, auto_refresh=False, vertical_overflow="crop"
+            console=console,
+            screen=True,
+            auto_refresh=False,
+            vertical_overflow="crop",
+            # Nothing else prints meanwhile, and rich's stand-in does not know its encoding.
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
 
     def show(self, show: Show) -> None:
@@ -149,13 +156,13 @@ def draw(show: Show, width: int, height: int) -> RenderableType:
     """
     low = height < LOW_SCREEN_LINES
     gap: list[RenderableType] = [] if low else [Text()]
-    middle = Table.grid(padding=(0, 3), expand=False)
+    middle = Table.grid(padding=(0, 2 if width < WIDE_COLUMNS else 6))
     left, right = _verdicts(show.tally, wide=width >= WIDE_COLUMNS), _ladder(show.tally.ladder)
     middle.add_row(*([left, right] if right is not None else [left]))
     middle_lines = max(left.row_count, right.row_count if right is not None else 0) + 1
     alarms = _alarms(show, width)
     rest = height - 4 - middle_lines - len(alarms) - (2 if low else 4)
-    budgets_count = max(3, min(rest - 2, 9))
+    budgets_count = max(3, min(rest - 2, BUDGETS_MAX))
     news_count = max(1, rest - budgets_count)
     return Group(
         _head(show, width),
@@ -230,8 +237,9 @@ def _pulse(tally: Tally) -> Text:
 def _verdicts(tally: Tally, *, wide: bool) -> Table:
     table = Table.grid(padding=(0, 1, 0, 0))
     table.add_column(no_wrap=True, min_width=16 if wide else 15)
-    for _ in VERDICTS:
-        table.add_column(justify="right", no_wrap=True, min_width=9 if wide else 7)
+    for verdict, _ in VERDICTS:
+        least = 9 if wide else max(6, len(verdict))
+        table.add_column(justify="right", no_wrap=True, min_width=least)
     table.add_row(
         Text("task class", style="bold"), *(Text(name, style="bold") for name, _ in VERDICTS)
     )
@@ -288,9 +296,9 @@ def _budgets(show: Show, width: int, count: int) -> Table:
         share = f"{row.utilisation_bp // 100} %"
         table.add_row(
             _budget_name(row),
-            render.bar(row.settled, row.reserved, row.limit, min(40, width - 55)),
+            render.bar(row.settled, row.reserved, row.limit, min(40, width - 52)),
             Text(share, style=render.fill_style(row.utilisation_bp)),
-            Text(f"of {_amount(row)}", style="dim"),
+            Text(_used_of(row), style="dim"),
         )
     return table
 
@@ -300,10 +308,11 @@ def _budget_name(row: pb.BudgetStatus) -> Text:
     return Text.assemble(render.plain(row.budget), " ", render.plain(value, "cyan"))
 
 
-def _amount(row: pb.BudgetStatus) -> str:
+def _used_of(row: pb.BudgetStatus) -> str:
+    used = row.settled + row.reserved
     if row.unit == "nusd":
-        return format_nusd(row.limit).removesuffix(".00")
-    return f"{row.limit:,} {row.unit}"
+        return f"{dollars(used)} of {format_nusd(row.limit).removesuffix('.00')}"
+    return f"{used:,} of {row.limit:,} {row.unit}"
 
 
 def _alarms(show: Show, width: int) -> list[RenderableType]:
@@ -329,8 +338,8 @@ def _alarms(show: Show, width: int) -> list[RenderableType]:
                 f" {redeemed} of {show.grant_uses_count} redeemed ",
                 "black on green" if redeemed else "dim",
             ),
-            " by security reviews under the switch",
-            (f"; {refused} more refused: used up" if refused else "", "dim"),
+            " by security reviews",
+            (f"; {refused} more refused, used up" if refused else "", "dim"),
         )
         text.truncate(width, overflow="ellipsis")
         lines.append(text)

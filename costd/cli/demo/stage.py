@@ -65,10 +65,12 @@ def work_folder(keep: Path | None) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="costd-demo-"))
     try:
         yield folder
-        if keep is not None:
-            _keep(folder, keep)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            if keep is not None:
+                _keep(folder, keep)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _keep(folder: Path, keep: Path) -> None:

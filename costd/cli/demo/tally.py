@@ -29,7 +29,7 @@ class Ladder:
         """Count a decision under the highest step whose demands it shows."""
         if self._rulebook.task_classes[entry.task_class].critical:
             return
-        if not self.budget.holds(entry.facts()):
+        if entry.rule != self.budget.name:
             return
         shown = [at for at, rung in enumerate(self.rungs) if self._shows(rung, entry)]
         if shown:
@@ -137,7 +137,7 @@ class Tally:
         counts = []
         for mark in marks:
             known = [count for at, count in self._times if at <= mark]
-            counts.append(known[-1] if known else 0)
+            counts.append(known[-1] if known else self._times[0][1])
         return [2 * (after - before) for before, after in pairwise(counts)]
 
     @property

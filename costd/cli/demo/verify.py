@@ -9,7 +9,7 @@ from costd.wire.pb import control_pb2 as pb
 from costd.wire.pb.control_pb2_grpc import ControlStub
 
 ROWS_MAX = 100_000
-"""The most the Control service lists; a trace has fewer calls."""
+"""The most the Control service lists; longer traces are refused."""
 EXCUSES = ("overrun", "granted", "lowered", "late", "unadmitted", "shadow")
 
 

@@ -278,8 +278,9 @@ class World:
         if binding is not None:
             facts |= {"by": binding.rule, "key": binding.key, "unit": binding.unit}
             is_money = binding.unit == "nusd"
-            facts["limit"] = usd(binding.limit) if is_money else str(binding.limit)
-            facts["used"] = usd(binding.used) if is_money else str(binding.used)
+            for name in ("limit", "used"):
+                value = getattr(binding, name)
+                facts[name] = usd(value) if is_money and value is not None else str(value)
             resets_ns = binding.resets_ns - self.start_ns
             facts["resets"] = f"{resets_ns / NS_PER_S:g}" if binding.resets_ns else "never"
         return facts

@@ -41,8 +41,8 @@ def test_a_grant_keeps_the_asked_tier_where_a_step_asks_for_less():
     play(
         """
         admit c1 class=audit 5 -> allow
-        admit c2 class=audit in=10 out=10 grant=g -> allow:GRANT model=big retries=None
-        admit c3 class=audit in=10 out=10 grant=g -> degrade:STEP model=mid grant=USED_UP
+        admit c2 class=audit in=10 out=10 grant=g -> allow:GRANT model=big
+        admit c3 class=audit in=10 out=10 grant=g -> degrade:STEP grant=USED_UP
         """,
         policy(
             budget("b", "10", steps=[step(50, max_retries=0, tiers_down=1)]), grant_keys=GRANT_KEYS

@@ -42,6 +42,17 @@ def test_a_model_that_no_tier_lists_is_of_the_tier_the_caller_says_or_the_defaul
     )
 
 
+def test_a_model_under_a_dated_name_is_of_the_tier_that_lists_it():
+    tiers = (Tier(name="premium"), Tier(name="standard", models=(ModelRef("openai", "gpt-4o"),)))
+    play(
+        f"""
+        admit r1 {ASK} model=openai/gpt-4o-2024-08-06 -> allow tier=standard
+        admit r2 {ASK} model=gpt-4o-2024-08-06 -> allow tier=standard
+        """,
+        policy(ANY, tiers=tiers),
+    )
+
+
 def test_without_a_default_class_an_ask_must_name_one():
     play(
         f"""

@@ -214,13 +214,14 @@ def test_a_tier_may_leave_the_policy_while_its_call_runs():
     )
 
 
-def test_another_amount_or_burst_keeps_the_bucket():
+def test_another_amount_or_burst_keeps_the_bucket_which_refills_at_the_new_pace():
     play(
         """
         admit r1 1 -> allow
         policy v1 -> ok
-        admit r2 1 -> allow
-        admit r3 1 -> deny:RATE_LIMITED
+        admit r2 1 -> deny:RATE_LIMITED resets=30
+        t=30 admit r3 1 -> allow
+        admit r4 1 -> deny:RATE_LIMITED
         """,
         **swaps([budget("b"), rate("r", 1)], [budget("b"), rate("r", 2)]),
     )

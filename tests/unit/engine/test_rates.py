@@ -121,6 +121,17 @@ def test_every_unit_is_refunded_by_what_was_measured(unit: str):
     )
 
 
+def test_what_was_not_measured_is_not_refunded():
+    play(
+        """
+        admit r1 in=10 out=10 -> allow
+        settle r1 out=5 -> ok
+        admit r2 in=1 out=0 -> deny:RATE_LIMITED by=in
+        """,
+        policy(ANY, rate("calls", 5), rate("in", 10, "prompt_tokens")),
+    )
+
+
 def test_a_settle_beyond_the_estimate_goes_into_debt():
     play(
         """
@@ -199,6 +210,34 @@ def test_what_would_pass_a_rate_in_money_is_what_the_bucket_holds():
         admit r3 7 -> allow
         """,
         policy(ANY, rate("r", 10_000_000_000, "nusd", every_s=86_400)),
+    )
+
+
+def test_a_bucket_in_shadow_does_not_bound_what_would_pass():
+    play(
+        """
+        admit r1 3 -> allow
+        admit r2 8 -> deny:BUDGET_EXHAUSTED most=7
+        """,
+        policy(budget("b", "10"), rate("r", 4_000_000_000, "nusd", shadow=True)),
+    )
+
+
+def test_no_amount_would_pass_where_tokens_or_calls_are_what_is_short():
+    play(
+        """
+        admit r1 in=10 out=10 -> allow
+        admit r2 in=10 out=10 -> deny:BUDGET_EXHAUSTED by=b most=-
+        """,
+        policy(budget("b", "0.3"), budget("t", 30, unit="tokens")),
+    )
+    play(
+        "admit r1 1 -> allow / admit r2 1 -> deny:BUDGET_EXHAUSTED most=-",
+        policy(budget("b", "1.5"), budget("c", 1, unit="calls")),
+    )
+    play(
+        "admit r1 1 -> allow / admit r2 1 -> deny:RATE_LIMITED most=-",
+        policy(budget("b", "1.5"), rate("r", 1)),
     )
 
 

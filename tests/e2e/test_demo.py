@@ -1,0 +1,68 @@
+"""`make demo`, as a user runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+def test_the_demo_shows_everything_and_its_ledger_adds_up(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-m", "costd.cli.demo", "--json", "--seed", "7", "--keep", tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    outcome = json.loads(run.stdout)
+    assert outcome["passed"]
+    assert outcome["seed"] == 7
+    assert [fact["name"] for fact in outcome["facts"] if not fact["seen"]] == []
+    acts = {fact["part"] for fact in outcome["facts"]}
+    assert acts == {
+        "Business as usual",
+        "A budget runs dry",
+        "The kill switch",
+        "Released",
+        "A budget stops itself",
+    }
+    assert {check["name"]: check["differences"] for check in outcome["checks"]} == {
+        "price of each call": [],
+        "usage events": [],
+        "grand total": [],
+        "cost per project": [],
+        "cost per user": [],
+        "cost per model": [],
+        "cost per task_class": [],
+        "budgets, per key": [],
+        "limits kept": [],
+        "nothing left reserved": [],
+        "verdicts per class": [],
+        "override grants": [],
+    }
+    journals = sorted(tmp_path.glob("journal-*.jsonl"))
+    entries = [json.loads(line) for path in journals for line in path.open()]
+    assert len(entries) == outcome["calls_count"] == sum(outcome["verdicts"].values())
+    assert len({entry["labels"]["agent"] for entry in entries}) >= 200
+    assert sum(entry.get("cost_nusd", 0) for entry in entries) == outcome["total_nusd"]
+    assert {len(entry["labels"]["project"]) > 0 for entry in entries} == {True}
+
+
+def test_options_of_traces_need_a_trace():
+    run = subprocess.run(
+        [sys.executable, "-m", "costd.cli.demo", "--serial"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 2
+    assert "--trace" in run.stderr
