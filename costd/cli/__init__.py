@@ -1,5 +1,8 @@
-"""The programs. gRPC's core is silent under them: it would write of every bad header it meets, to
-standard error and in a form of its own, and reads this variable when it is loaded."""
+"""The programs, under which gRPC's core is silent.
+
+It would write of every bad header it meets, to standard error and in a form of its own. It reads
+this variable when it is loaded.
+"""
 
 import os
 

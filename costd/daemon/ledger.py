@@ -106,7 +106,7 @@ class Ledger:
         """Decisions since the start, by (verdict, task class, reason)."""
         self.events: dict[str, int] = {}
         """Other things that happened since the start, by name, for metrics."""
-        self.kills: tuple[KillSwitch, ...] = self._engaged_kills()
+        self.kills: tuple[KillSwitch, ...] = self._unreleased_kills()
         self.recent_alerts: list[Any] = []
         """Alerts committed since somebody last took them away, for the log."""
         self._state = _State(store)
@@ -346,7 +346,7 @@ class Ledger:
         if changes.alerts:
             self.recent_alerts += changes.alerts
         if any(put[0] is Family.KILLS for put in puts):
-            self.kills = self._engaged_kills()
+            self.kills = self._unreleased_kills()
 
     def find_reservation(self, reservation_id: bytes) -> Reservation | None:
         """Return a reservation, None if there is none."""
@@ -548,10 +548,10 @@ class Ledger:
     def _event(self, name: str) -> None:
         self.events[name] = self.events.get(name, 0) + 1
 
-    def _engaged_kills(self) -> tuple[KillSwitch, ...]:
-        steady_ns = self.clock.now().steady_ns
+    def _unreleased_kills(self) -> tuple[KillSwitch, ...]:
+        """Find what may stop calls; the sweeper releases those whose time is up."""
         return tuple(
-            switch for _, switch in self.store.scan(Family.KILLS) if switch.engaged(steady_ns)
+            switch for _, switch in self.store.scan(Family.KILLS) if not switch.released_ns
         )
 
     def _compiled(self, policy: PolicySet) -> Rules:

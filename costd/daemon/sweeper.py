@@ -119,7 +119,25 @@ class Sweeper:
         if denials_end > _SEQUENCED:
             start, end = keys.sequence_key(_SEQUENCED), keys.sequence_key(denials_end)
             store.delete_range(Family.AUDIT, start, end)
+        self._forget_kills_and_grants()
         self.save()
+
+    def _forget_kills_and_grants(self) -> None:
+        """Forget kill switches released, and uses of grants expired, as long ago as audit is."""
+        store = self.ledger.store
+        before_ns = self.horizon.wall_ns - self.retention.audit_s * NS_PER_S
+        gone: list[tuple[Family, bytes, None]] = [
+            (Family.KILLS, key, None)
+            for key, switch in store.scan(Family.KILLS)
+            if 0 < switch.released_ns < before_ns
+        ]
+        gone += [
+            (Family.GRANTS, key, None)
+            for key, use in store.scan(Family.GRANTS)
+            if use.expires_ns < before_ns
+        ]
+        if gone:
+            store.commit(gone)
 
     def _trim_log(self, family: Family, field: str, keep_s: int) -> None:
         """Delete the oldest records of one log; they are in order of time, but for clock steps."""
@@ -151,9 +169,16 @@ class Sweeper:
         self._next_run = found[-1][0] + b"\0" if found else _ENDLESS
         idle = []
         for key, counter in found:
-            rule = self.ledger.rules.budgets.get(key[8:16])
-            is_run = rule is not None and rule.budget.window.kind is WindowKind.RUN
-            if is_run and not counter.reserved and counter.changed_ns < before_ns:
+            is_idle = not counter.reserved and counter.changed_ns < before_ns
+            if is_idle and self._counts_runs(key[8:16]):
                 idle.append((Family.COUNTERS, key, None))
         if idle:
             store.commit(idle)
+
+    def _counts_runs(self, tag: bytes) -> bool:
+        """Tell whether a budget has run windows, also one that has left the policy."""
+        rule = self.ledger.rules.budgets.get(tag)
+        if rule is not None:
+            return rule.budget.window.kind is WindowKind.RUN
+        known = self.ledger.store.get(Family.META, b"budget/" + tag)
+        return known is not None and msgspec.json.decode(known)["window"] == WindowKind.RUN

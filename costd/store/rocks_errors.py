@@ -24,7 +24,8 @@ def translated(error: Exception, path: Path, doing: str) -> CostdError:
             else "it goes on by itself within seconds of room being made"
         )
         return StoreUnavailable(
-            f"cannot {doing} the store in {path}: the disk is full; nothing was lost, {cure} ({text})"
+            f"cannot {doing} the store in {path}: the disk is full; nothing was lost, {cure} "
+            f"({text})"
         )
     absent_at_open = doing == "open" and "No such file" in text
     if "Corruption" in text or "Invalid argument" in text or absent_at_open:

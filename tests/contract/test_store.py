@@ -237,6 +237,12 @@ def test_a_range_of_any_size_is_deleted_and_its_neighbours_stay(store, count):
     assert store.get(Family.COUNTERS, b"c") == Counter(settled=1)
 
 
+def test_many_entries_of_a_queue_leave_at_once(store):
+    store.commit([(Family.DUE, b"%05d" % number, b"") for number in range(1_000)])
+    store.delete_range(Family.DUE, b"", b"00900")
+    assert [key for key, _ in store.scan(Family.DUE)] == [b"%05d" % n for n in range(900, 1_000)]
+
+
 @pytest.mark.parametrize(("start", "end"), [(b"b", b"b"), (b"c", b"a"), (b"x", b"z")])
 def test_deleting_an_empty_or_crossed_range_changes_nothing(store, start, end):
     put_rates(store, b"a", b"b", b"c")

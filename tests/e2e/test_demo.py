@@ -48,11 +48,10 @@ def test_the_demo_shows_everything_and_its_ledger_adds_up(tmp_path):
         "override grants": [],
     }
     journals = sorted(tmp_path.glob("journal-*.jsonl"))
-    entries = [json.loads(line) for path in journals for line in path.open()]
+    entries = [json.loads(line) for path in journals for line in path.read_text().splitlines()]
     assert len(entries) == outcome["calls_count"] == sum(outcome["verdicts"].values())
     assert len({entry["labels"]["agent"] for entry in entries}) >= 200
     assert sum(entry.get("cost_nusd", 0) for entry in entries) == outcome["total_nusd"]
-    assert {len(entry["labels"]["project"]) > 0 for entry in entries} == {True}
 
 
 def test_options_of_traces_need_a_trace():

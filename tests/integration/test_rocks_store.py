@@ -419,6 +419,19 @@ def test_a_store_closed_on_a_full_disk_says_so_and_opens_whole_once_there_is_roo
     again.close()
 
 
+def test_a_store_that_found_no_room_to_be_made_leaves_nothing_behind(small_disk):
+    ballast = fill(small_disk)
+    with pytest.raises(StoreUnavailable, match="make room and start"):
+        RocksStore(small_disk / "store")
+    assert list(small_disk.iterdir()) == [ballast]
+
+
+def test_a_mount_point_is_refused_with_advice(small_disk):
+    with pytest.raises(StoreUnavailable, match="busy; name a directory of its own"):
+        RocksStore(small_disk)
+    assert list(small_disk.parent.iterdir()) == [small_disk]
+
+
 def fill_after_making(path: Path) -> Path:
     RocksStore(path).close()
     ballast = fill(path.parent)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from costd_client import Client
 
 from costd.cli.demo.crew import Assignment
 from costd.cli.demo.journal import Entry
@@ -15,7 +16,6 @@ from costd.cli.demo.rulebook import read_rulebook
 from costd.cli.demo.stage import running, work_folder
 from costd.cli.demo.verify import read_books, verify
 from costd.cli.demo.workers import at_work
-from costd_client import Client
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL_TRACE = ROOT.parent / "shared" / "data" / "azure_llm_conv_2023.csv"
@@ -53,11 +53,6 @@ def written(path, count, *, tokens_max=3_000):
     return path
 
 
-def verdicts_in(folder):
-    entries = [json.loads(line) for line in (folder / "journal-0.jsonl").open()]
-    return [(e["verdict"], e["reason"], e["tier"], e["model"], e["labels"]) for e in entries]
-
-
 def test_a_replay_adds_up_to_the_nano_dollar(tmp_path):
     trace = written(tmp_path / "trace.csv", 400)
     outcome = outcome_of("--trace", trace, "--seconds", 2, "--seed", 3)
@@ -73,23 +68,17 @@ def test_every_verdict_of_a_serial_replay_is_foretold(tmp_path):
     assert foretold["compared_count"] == 2_000
 
 
-def test_the_same_seed_makes_the_same_calls_with_the_same_verdicts(tmp_path):
-    trace = written(tmp_path / "trace.csv", 300)
-    for keep, seed in (("one", 5), ("two", 5), ("three", 6)):
-        outcome_of("--trace", trace, "--serial", "--seed", seed, "--keep", tmp_path / keep)
-    one, two, three = (verdicts_in(tmp_path / keep) for keep in ("one", "two", "three"))
-    assert one == two
-    assert one != three
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [("--serial",), ("--seconds", "5")], ids=["serial", "at once"])
+@pytest.mark.parametrize(
+    "how",
+    [("--limit", 3_000, "--serial"), ("--limit", 1_000, "--seconds", 3)],
+    ids=["serial", "at once"],
+)
 def test_the_real_trace_adds_up(how):
     if not REAL_TRACE.exists():
         pytest.skip(f"{REAL_TRACE.name} is not here")
-    outcome = outcome_of("--trace", REAL_TRACE, "--limit", 3_000, "--seed", 1, *how)
-    assert outcome["calls_count"] == 3_000
-    assert min(outcome["verdicts"].values()) > 0
+    outcome = outcome_of("--trace", REAL_TRACE, "--seed", 1, *how)
+    assert outcome["calls_count"] == how[1]
 
 
 def test_a_charge_the_callers_never_saw_is_found(tmp_path):

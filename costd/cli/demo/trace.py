@@ -97,7 +97,9 @@ def _rows(
             if count == limit_count:
                 return
     except csv.Error as error:
-        raise DemoFailed(f"{path}:{reader.line_num}: not CSV: {error}; mend the line") from error
+        raise DemoFailed(
+            f"{path}:{reader.reader.line_num}: not CSV: {error}; mend the line"
+        ) from error
 
 
 def _read_row(where: str, row: dict[str | Any, Any]) -> tuple[datetime, int, int]:
