@@ -25,7 +25,7 @@ from bench.journal import Journal
 from costd.model.decision import Verdict
 from costd.model.reservation import ReservationState
 from costd.policy import parse_policy
-from costd.store.rocks import RocksStore
+from costd.store.rocks import STORE_FOLDER, RocksStore
 from costd.testing import DaemonProcess
 from costd.wire.pb import control_pb2 as cpb
 from costd.wire.pb import control_pb2_grpc
@@ -116,7 +116,7 @@ async def crash(
         journal=crew.journal,
         kills_count=rounds_count,
         asks_hit=crew.asks_hit,
-        problems=_problems(daemon.data, crew.journal, status),
+        problems=_problems(daemon.data / STORE_FOLDER, crew.journal, status),
         took_s=time.monotonic() - started,
     )
 

@@ -17,7 +17,7 @@ from bench.workload import Asks, open_ledger, user_name
 from costd.engine.changes import Family
 from costd.model.counter import Counter
 from costd.store.port import Put
-from costd.store.rocks import RocksStore
+from costd.store.rocks import STORE_FOLDER, RocksStore
 
 KEYED_BUDGET: Final = "user-month"
 FEW_COUNT: Final = 100
@@ -116,7 +116,7 @@ class BigDaemon:
         self._asks_count = asks_count
         self._daemon = measured_daemon(directory / "big")
         stack.callback(self._daemon.close)
-        shutil.copytree(filled, self._daemon.data)
+        shutil.copytree(filled, self._daemon.data / STORE_FOLDER)
         self._asks = Asks(5, users_count=users_count)
         self.start_s: list[float] = []
         self.rss_mib: list[float] = []

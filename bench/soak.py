@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from bench.daemon import rss_mib
@@ -46,6 +53,7 @@ KEEP_S: Final = 1_800
 """How long anything is kept once it is over: so short that it is let go hundreds of times."""
 SAMPLES_COUNT_MAX: Final = 100
 SAMPLE_ASKS_COUNT_MIN: Final = 400
+TOLD_EVERY: Final = 5
 
 GROWTH_MAX: Final = 1.25
 """The highest of the last half over the highest of the second quarter. What is kept depends on
@@ -134,6 +142,7 @@ class Soak:
             self._ask_and_close()
             if number % SWEEP_EVERY_ASKS == 0:
                 self._sweeper.sweep()
+                self._ledger.recent_alerts = []  # as the daemon does, which logs them
             if number % WINDOW_ASKS_COUNT == 0:
                 self._peak_bytes = max(self._peak_bytes, self._store.size_bytes())
             if number % every == 0:
@@ -253,6 +262,27 @@ def table_of(samples: Sequence[Sample]) -> Table:
     return table
 
 
+def _teller(progress: Progress, task: TaskID) -> Callable[[Sample], None]:
+    """Show how far it is: on a terminal as a bar, elsewhere as a line now and then."""
+    told: list[int] = []
+
+    def tell(sample: Sample) -> None:
+        line = f"{sample.peak_bytes / 2**20:.0f} MiB on disk, {sample.rss_mib:.0f} MiB in memory"
+        progress.update(task, completed=sample.asks_count, description=line)
+        told.append(sample.asks_count)
+        if not progress.console.is_terminal and len(told) % TOLD_EVERY == 0:
+            progress.console.print(
+                f"{sample.asks_count:,} asks: {line}, {sum_of(sample):,} records"
+            )
+
+    return tell
+
+
+def sum_of(sample: Sample) -> int:
+    """Count the records of all families together."""
+    return sum(sample.records.values())
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run and report; exit 1 if something grew or the books differ."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -271,14 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         task = progress.add_task("asks", total=chosen.asks)
         soak = Soak(Path(directory) / "store", chosen.seed)
         try:
-            outcome = soak.run(
-                chosen.asks,
-                advance=lambda sample: progress.update(
-                    task,
-                    completed=sample.asks_count,
-                    description=f"{sample.peak_bytes / 2**20:.0f} MiB on disk",
-                ),
-            )
+            outcome = soak.run(chosen.asks, advance=_teller(progress, task))
         finally:
             soak.close()
     console.print(table_of(outcome.samples))

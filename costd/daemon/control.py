@@ -11,7 +11,7 @@ from costd import __version__
 from costd.daemon import views
 from costd.daemon.ledger import Ledger, engaged
 from costd.engine.changes import Family
-from costd.errors import BudgetNotFound, InvalidAsk
+from costd.errors import BudgetNotFound, IdReused, InvalidAsk
 from costd.model.ask import labels_problem, name_problem
 from costd.model.kill import KillMode, KillSwitch
 from costd.model.labels import RESERVED_KEYS
@@ -142,6 +142,14 @@ class ControlService:
         if request.kill_id:
             known = ledger.store.get(Family.KILLS, request.kill_id.encode())
             if known is not None and known.engaged(now.steady_ns):
+                scope = convert.scope_from_pb(dict(request.scope))
+                if (known.scope, known.mode) != (scope, mode) or (
+                    mode is KillMode.MAX_TIER and known.max_tier != request.max_tier
+                ):
+                    raise IdReused(
+                        f"kill switch {request.kill_id!r} is engaged: {known.mode} for "
+                        f"{known.scope}; release it first, or engage another id"
+                    )
                 return convert.kill_to_pb(known, engaged=True)
         after_ns = convert.duration_ns(request, "release_after")
         switch = KillSwitch(

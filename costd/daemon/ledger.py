@@ -25,7 +25,7 @@ from costd.engine.resolve import Ledgered, Report
 from costd.engine.rules import Rules
 from costd.errors import IdReused, InvalidAsk, NotPermitted, ReservationClosed, ReservationNotFound
 from costd.grants import verify
-from costd.model.ask import Ask, ask_problem
+from costd.model.ask import NAME_LENGTH_MAX, Ask, ask_problem
 from costd.model.decision import Decision
 from costd.model.events import AuditRecord
 from costd.model.grant import Grant, GrantRefusal
@@ -164,6 +164,8 @@ class Ledger:
         """
         held = self._reservation(reservation_id)
         report = report or Report(cost_nusd=0)
+        if max(len(report.provider), len(report.model)) > NAME_LENGTH_MAX:
+            raise InvalidAsk(f"provider or model has more than {NAME_LENGTH_MAX} characters")
         cost = self._cost(held, usage, cost_nusd, report)
         report = dataclasses.replace(report, cost_nusd=cost, usage=usage)
         if held.state is ReservationState.SETTLED:
@@ -252,10 +254,13 @@ class Ledger:
         # Nobody can have spent in the future: such a record comes from a clock that is ahead.
         happened_ns = min(happened_ns or question.now.wall_ns, question.now.wall_ns)
         then = Now(happened_ns, question.now.steady_ns)
-        price = offers.find_price(question.rules, ask, report.provider, report.model, then)
+        provider = report.provider or question.rules.provider_of(report.model)
+        price = offers.find_price(question.rules, ask, provider, report.model, then)
+        if not provider and price is not None and not price.source.assumed:
+            provider = price.source.provider
         if cost is None:
             cost = self._cost_of(price, report.usage)
-        report = dataclasses.replace(report, cost_nusd=cost)
+        report = dataclasses.replace(report, cost_nusd=cost, provider=provider)
         recorded, changes = record(
             question,
             report,
@@ -345,8 +350,10 @@ class Ledger:
             raise
         if changes.alerts:
             self.recent_alerts += changes.alerts
-        if any(put[0] is Family.KILLS for put in puts):
-            self.kills = self._unreleased_kills()
+        for family, _, switch in puts:
+            if family is Family.KILLS:
+                others = tuple(kill for kill in self.kills if kill.kill_id != switch.kill_id)
+                self.kills = others if switch.released_ns else (*others, switch)
 
     def find_reservation(self, reservation_id: bytes) -> Reservation | None:
         """Return a reservation, None if there is none."""

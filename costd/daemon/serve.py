@@ -24,7 +24,7 @@ from costd.daemon.sockets import CannotListen
 from costd.daemon.sweeper import Retention, Sweeper
 from costd.daemon.timekeeping import Timekeeper
 from costd.daemon.upkeep import Upkeep
-from costd.store.rocks import RocksStore
+from costd.store.rocks import STORE_FOLDER, RocksStore
 from costd.telemetry.logs import Log
 from costd.telemetry.metrics import Metrics
 
@@ -77,7 +77,7 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
     Errors:  InvalidPolicy, StoreUnavailable, StoreCorrupt, CannotListen; nothing was served.
     """
     started_ns = ticks_ns()
-    store = RocksStore(settings.data)
+    store = RocksStore(settings.data / STORE_FOLDER)
     try:
         timekeeper = Timekeeper(store)
         file = PolicyFile(settings.policy.absolute(), timekeeper.clock, log)

@@ -140,15 +140,24 @@ class Sweeper:
             store.commit(gone)
 
     def _trim_log(self, family: Family, field: str, keep_s: int) -> None:
-        """Delete the oldest records of one log; they are in order of time, but for clock steps."""
-        before_ns = self.horizon.wall_ns - keep_s * NS_PER_S
-        last: bytes | None = None
-        for key, record in self.ledger.store.scan(family, end=keys.sequence_key(_SEQUENCED)):
-            if getattr(record, field) >= before_ns:
-                break
-            last = key
-        if last is not None:
-            self.ledger.store.delete_range(family, b"", last + b"\0")
+        """Delete the oldest records of one log, found by halving.
+
+        They are in order of time but for clock steps, and a record from a clock that was ahead
+        must not keep those behind it; nor may reading them all hold up the asks.
+        """
+        store, before_ns = self.ledger.store, self.horizon.wall_ns - keep_s * NS_PER_S
+        end = keys.sequence_key(_SEQUENCED)
+        first = next((int.from_bytes(key, "big") for key, _ in store.scan(family, end=end)), 0)
+        kept, last = first, self.ledger.totals.last(family)
+        while kept <= last:
+            middle = (kept + last) // 2
+            record = store.get(family, keys.sequence_key(middle))
+            if record is None or getattr(record, field) < before_ns:
+                kept = middle + 1
+            else:
+                last = middle - 1
+        if kept > first:
+            store.delete_range(family, b"", keys.sequence_key(kept))
 
     def _drop_full_rates(self) -> None:
         """Forget buckets that have refilled; walks round and round, a slice at a time."""

@@ -48,6 +48,11 @@ class Totals(msgspec.Struct, array_like=True):
             setattr(self, name, sequence)
             puts.append((family, keys.sequence_key(sequence), record))
 
+    def last(self, family: Family) -> int:
+        """Return the newest sequence number of a log."""
+        sequence: int = getattr(self, _APPENDED[family])
+        return sequence
+
     def opened(self, held: Reservation) -> None:
         """Count a reservation in.
 

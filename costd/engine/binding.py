@@ -33,7 +33,10 @@ def binding_of(question: Question, result: Evaluation) -> Binding | None:
             limit=rate.burst,
             used=rate.burst - free,
             key=keys.shown(keys.per_key(rate.per, result.candidate.facts)) if rate.per else "",
-            resets_ns=0 if never else now.wall_ns + max(0, full_after - burst_ns - now.steady_ns),
+            # A debt that takes longer than time can be written ends when time does.
+            resets_ns=0
+            if never
+            else min(now.wall_ns + max(0, full_after - burst_ns - now.steady_ns), NEVER_NS),
         )
     if isinstance(rule, ModelRule):
         return Binding(rule=rule.rule_id, kind="model_rule")

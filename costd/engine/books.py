@@ -66,6 +66,10 @@ def post(
         excess -= now_overrun + now_granted + now_late + now_unadmitted + now_shadow
         cut = counter.limit < 0 or new_limit < counter.limit
         lowered = max(0, excess) if cut else max(0, min(counter.lowered, excess))
+    alerted_bp = counter.alerted_bp
+    if limit is not None and alerted_bp and new_limit > counter.limit:
+        # A raised limit puts steps out of reach again; reaching them anew alerts and halts anew.
+        alerted_bp = min(alerted_bp, utilisation_bp(counter.used, new_limit))
     return Counter(
         now_settled,
         now_reserved,
@@ -78,7 +82,7 @@ def post(
         now_unadmitted,
         now_shadow,
         new_limit,
-        counter.alerted_bp,
+        alerted_bp,
         counter.burn_alerted_bp,
         start_ns or counter.start_ns,
         wall_ns or counter.changed_ns,

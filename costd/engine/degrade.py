@@ -9,6 +9,8 @@ from costd.model.policy import Step
 from costd.model.time import NEVER_NS
 
 FULL_BP = 10_000
+_UTILISATION_BP_MAX = 10**12
+"""Far past every step, and small enough to be stored and sent whatever callers record."""
 _BURN_WINDOW_BP = 500  # not in the first 5 % of the window, where any spending looks fast
 _BURN_USED_BP = 1_000  # nor under 10 % used, where it does not matter yet
 
@@ -35,7 +37,7 @@ def room_left(rule: BudgetRule, counter: Counter, *, critical: bool) -> int | No
 
 def utilisation_bp(used: int, limit: int) -> int:
     """Used as basis points of the limit, rounded down; a limit of zero is always full."""
-    return used * FULL_BP // limit if limit > 0 else FULL_BP
+    return min(used * FULL_BP // limit, _UTILISATION_BP_MAX) if limit > 0 else FULL_BP
 
 
 def burn_bp(used: int, limit: int, *, start_ns: int, end_ns: int, wall_ns: int) -> int:

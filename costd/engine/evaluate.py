@@ -190,7 +190,15 @@ def model_forbidden(rule: ModelRule, candidate: Candidate) -> bool:
     provider, model = candidate.provider, candidate.model
     if rule.allow and not model_matches(rule.allow, provider, model):
         return True
-    return bool(rule.forbid) and model_matches(rule.forbid, provider, model)
+    if not rule.forbid:
+        return False
+    # Providers know a model under several spellings; forbidding one forbids what is priced as it.
+    source = candidate.price.source if candidate.price is not None else None
+    return model_matches(rule.forbid, provider, model) or (
+        source is not None
+        and not source.assumed
+        and model_matches(rule.forbid, source.provider, source.model)
+    )
 
 
 def _read_counters(
@@ -352,7 +360,7 @@ def _check_budgets(
         else:
             line = CounterLine(key, unit, hold, 0, Excuse.SHADOW)
         result.lines.append((rule, line, counter))
-        share = (drawn + hold) * FULL_BP // limit if limit > 0 else FULL_BP
+        share = utilisation_bp(drawn + hold, limit)
         if share >= result.tightest_bp:
             note_tightest(result, rule, key, share)
 

@@ -29,6 +29,8 @@ def record(
     """
     ask, rules, now = question.ask, question.rules, books_of.now
     tier_index = rules.tier_of(report.provider, report.model)
+    if tier_index is None and price is not None and not price.source.assumed:
+        tier_index = rules.tier_of(price.source.provider, price.source.model)
     tier = rules.policy.tiers[tier_index].name if tier_index is not None else ask.tier
     facts = {
         **ask.labels,

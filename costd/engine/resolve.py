@@ -173,8 +173,8 @@ def _charge(
 ) -> None:
     """Turn one line's hold into a charge; an expiry, which may not fail, is clipped instead."""
     counter = books_of.state.counter(line.key)
-    if counter is None:
-        return  # its window ended so long ago that the books are closed
+    if counter is None or counter.reserved < line.hold:
+        return  # its window ended so long ago that the books are closed; a record may reopen them
     rule, limit = rule_and_limit(books_of, line)
     if clipped:
         charged = min(charged, AMOUNT_MAX - counter.used + line.hold)

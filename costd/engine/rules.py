@@ -1,7 +1,6 @@
 """A policy made ready to decide: rules found by label, windows remembered."""
 
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Generic, NamedTuple, TypeVar
 
@@ -190,9 +189,30 @@ def model_matches(patterns: tuple[str, ...], provider: str, model: str) -> bool:
     return any(_pattern_matches(pattern, provider, model) for pattern in patterns)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=2048)
 def _pattern_matches(pattern: str, provider: str, model: str) -> bool:
-    return fnmatchcase(f"{provider}/{model}", pattern) or fnmatchcase(model, pattern)
+    return _fits(pattern, f"{provider}/{model}") or _fits(pattern, model)
+
+
+def _fits(pattern: str, text: str) -> bool:
+    """Match a pattern in which only `*` is special.
+
+    Not fnmatch: callers write patterns too, and it compiles each into a regular expression,
+    which takes a thousand times as long as this and is kept.
+    """
+    first, *rest = pattern.split("*")
+    if not rest:
+        return pattern == text
+    *middle, last = rest
+    at, end = len(first), len(text) - len(last)
+    if at > end or not text.startswith(first) or not text.endswith(last):
+        return False
+    for part in middle:
+        at = text.find(part, at, end)
+        if at < 0:
+            return False
+        at += len(part)
+    return True
 
 
 def budget_amount(unit: str, *, cost_nusd: int, tokens: int) -> int:

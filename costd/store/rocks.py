@@ -25,6 +25,10 @@ POINT_DELETES_MAX = 256
 """From this many keys on, a range tombstone is the cheaper way to delete them."""
 
 
+STORE_FOLDER: Final = "store"
+"""The store's folder in a data directory, which may be a mount point with things of its own."""
+
+
 class RocksStore:
     """Implements `costd.store.port.Store` in one directory that nothing else may use.
 

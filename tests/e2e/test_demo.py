@@ -1,6 +1,7 @@
 """`make demo`, as a user runs it."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,32 @@ def test_the_demo_shows_everything_and_its_ledger_adds_up(tmp_path):
     assert len(entries) == outcome["calls_count"] == sum(outcome["verdicts"].values())
     assert len({entry["labels"]["agent"] for entry in entries}) >= 200
     assert sum(entry.get("cost_nusd", 0) for entry in entries) == outcome["total_nusd"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_demo_that_is_stopped_takes_its_daemon_and_workers_along(number):
+    with subprocess.Popen(
+        [sys.executable, "-m", "costd.cli.demo"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as demo:
+        for line in demo.stdout:
+            if "Business as usual" in line:
+                break
+        started = children(demo.pid)
+        demo.send_signal(number)
+        demo.stdout.read()
+    assert demo.returncode == 128 + number
+    assert len(started) >= 3
+    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
+
+
+def children(pid):
+    """List the processes that this one started."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
 
 
 def test_options_of_traces_need_a_trace():

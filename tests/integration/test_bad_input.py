@@ -103,22 +103,22 @@ def test_bytes_that_are_no_message_are_an_invalid_argument(desk, raw, said):
 
 
 @pytest.mark.parametrize(
-    ("field", "message"),
+    "fields",
     [
-        ("labels", pb.AdmitRequest(labels={"user": "@@"})),
-        ("labels", pb.AdmitRequest(labels={"@@": "ann"})),
-        ("model", pb.AdmitRequest(model="@@")),
-        ("acceptable_models", pb.AdmitRequest(acceptable_models=["@@"])),
-        ("units", pb.AdmitRequest(units={"@@": 1})),
-        ("override_grant", pb.AdmitRequest(override_grant="@@")),
+        {"labels": {"user": "@@"}},
+        {"labels": {"@@": "ann"}},
+        {"model": "@@"},
+        {"acceptable_models": ["@@"]},
+        {"units": {"@@": 1}},
+        {"override_grant": "@@"},
     ],
+    ids=str,
 )
-def test_text_that_is_no_utf_8_is_refused_by_the_field_s_name(desk, field, message):
-    raw = message.SerializeToString().replace(b"@@", b"\xc3\x28")
+def test_text_that_is_no_utf_8_is_refused_in_every_field(desk, fields):
+    raw = ask(**fields).SerializeToString().replace(b"@@", b"\xc3\x28")
     refusal = desk.refusal(desk.channel.unary_unary(ADMIT), raw)
     assert refusal.code == "INVALID_ARGUMENT"
     assert "UTF-8" in refusal.details
-    assert field in refusal.details.lower().replace("entry", "")
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_message_past_the_limit_is_refused_before_it_is_read(desk):
 def test_a_peer_that_sends_half_a_call_and_stays_silent_keeps_nobody_waiting(desk):
     whole = http2.request(ADMIT, http2.grpc_frame(ask(0.01).SerializeToString()))
     silent = [http2.opened(desk.daemon.socket, whole[: len(whole) - 20]) for _ in range(20)]
-    assert desk.void(desk.hold(0.01)).state == pb.RESERVATION_STATE_VOIDED
+    assert desk.agents.Explain(ask(0.01), timeout=10).decision.verdict == pb.VERDICT_ALLOW
     for peer in silent:
         peer.close()
 
@@ -230,11 +230,7 @@ BAD_ASKS = [
 @pytest.mark.parametrize(("fields", "said"), BAD_ASKS, ids=[said[:60] for _, said in BAD_ASKS])
 @pytest.mark.parametrize("rpc", ["Admit", "Explain"])
 def test_an_ask_that_breaks_a_rule_is_told_the_field_and_the_rule(desk, rpc, fields, said):
-    sound = {} if fields.keys() <= {"ask_id", "units"} and not fields else {"dollars": 0.01}
-    tokens_only = {"units", "prompt_tokens", "max_output_tokens", "estimated_cost_nusd"}
-    if fields.keys() & tokens_only:
-        sound = {}
-    details = refused_without_a_trace(desk, rpc, ask(**sound, **fields))
+    details = refused_without_a_trace(desk, rpc, ask(**fields))
     assert said in details
     assert len(details) < 2_100
 
@@ -275,14 +271,12 @@ def test_a_ttl_past_the_policy_s_longest_is_cut_to_it(fresh_daemon):
     desk.close()
 
 
-@pytest.mark.parametrize(
-    "text", ["[red]ann[/red]", "<script>alert(1)</script>", "'; DROP TABLE", "𝔘𝔫𝔦", "{0}%s$(id)`"]
-)
-def test_markup_is_text_like_any_other_and_comes_back_as_it_was(fresh_daemon, text):
+def test_markup_is_text_like_any_other_and_comes_back_as_it_was(fresh_daemon):
     desk = Desk(fresh_daemon(POLICY).start())
-    held = desk.hold(0.01, labels={"user": text, "project": text})
-    assert desk.reservation(held).labels["project"] == text
-    assert desk.budget("per-user", f"user={text}").reserved == 10_000_000
+    for text in ("[red]ann[/]", "<script>alert(1)</script>", "'; DROP TABLE", "𝔘𝔫𝔦", "{0}%s$(id)`"):
+        held = desk.hold(0.01, labels={"user": text, "feature": text})
+        assert desk.reservation(held).labels["feature"] == text
+        assert desk.budget("per-user", f"user={text}").reserved == 10_000_000
     desk.close()
 
 
@@ -466,9 +460,9 @@ def test_a_flood_of_bad_asks_with_ever_new_names_leaves_no_memory_behind(desk):
                 {"task_class": name},
                 {"model": name * 50},
                 {"acceptable_models": [f"{name}-{n}" for n in range(60)]},
-                {"override_grant": name * 500},
+                {"override_grant": name * 500, "labels": {"user": "ann"}},
             ):
-                call = desk.agents.Admit.future(ask(0.01, **fields))
+                call = desk.agents.Admit.future(ask(6, **fields))
                 call.exception()
 
     flood(100)

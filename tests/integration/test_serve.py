@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
+from costd.store.rocks import STORE_FOLDER
 from costd.testing import DaemonFailed, DaemonProcess
 from costd.wire.pb import admission_pb2 as pb
 from costd.wire.pb import control_pb2 as cpb
@@ -503,12 +504,12 @@ def test_a_file_in_the_socket_s_place_is_left_alone(fresh_daemon):
 
 def test_a_store_that_is_none_is_refused_not_remade(fresh_daemon):
     daemon = fresh_daemon(POLICY)
-    daemon.data.mkdir()
-    (daemon.data / "diary.txt").write_text("dear diary")
+    (daemon.data / STORE_FOLDER).mkdir(parents=True)
+    (daemon.data / STORE_FOLDER / "diary.txt").write_text("dear diary")
     daemon.launch()
     assert daemon.ended() == 1
     assert str(daemon.data) in daemon.log_text()
-    assert [file.name for file in daemon.data.iterdir()] == ["diary.txt"]
+    assert [file.name for file in (daemon.data / STORE_FOLDER).iterdir()] == ["diary.txt"]
 
 
 # ---- the command --------------------------------------------------------------------------------

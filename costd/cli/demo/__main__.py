@@ -4,6 +4,7 @@ import io
 import json
 import os
 import secrets
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -62,7 +63,8 @@ def demo(
     console = render.console()
     screen: Screen = DarkScreen()
     if not as_json:
-        screen = LiveScreen(console) if console.is_terminal else PlainScreen(console)
+        redraws = console.is_terminal and not console.is_dumb_terminal
+        screen = LiveScreen(console) if redraws else PlainScreen(console)
     try:
         rows = read_trace(trace, limit) if trace else []
         with work_folder(keep) as folder:
@@ -94,7 +96,9 @@ def _tell(outcome: Outcome, *, as_json: bool) -> None:
 
 
 def main() -> None:
-    """Run the demo."""
+    """Run the demo; told to end, it takes its daemon and workers along."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(demo)
     app(prog_name="demo")
