@@ -23,7 +23,7 @@ $(STAMP): requirements.lock pyproject.toml clients/python/pyproject.toml
 	@touch $@
 
 demo: $(STAMP) ## Run the main job: a daemon, a few hundred agents, a live screen; TRACE=FILE.csv replays a trace.
-	@$(BIN)/python -m costd.cli.demo $(if $(TRACE),--trace $(TRACE)) $(DEMO_ARGS)
+	@$(BIN)/python -m costd.cli.demo $(if $(TRACE),--trace "$(TRACE)") $(DEMO_ARGS)
 
 test: $(STAMP) ## Run every test.
 	$(BIN)/pytest -n 2 --dist worksteal

@@ -16,7 +16,7 @@ from costd.engine.evaluate import (
     evaluate,
     note_levels,
 )
-from costd.engine.refuse import describe, would_pass
+from costd.engine.refuse import LIMITS, describe, would_pass
 from costd.model.ask import Ask
 from costd.model.decision import NO_DIRECTIVES, Binding, Decision, Reason, Verdict
 from costd.model.grant import Grant, GrantRefusal
@@ -80,10 +80,10 @@ def search(question: Question, asked: offers.Candidate) -> tuple[Evaluation, Eva
         if first.demands is None or _meets(question, first, asked, first.candidate):
             return first, first
         fallback: Evaluation | None = first
-    elif first.rejects_candidate:
-        fallback = None
-    else:
+    elif _ends_search(question, first, asked):
         return first, None
+    else:
+        fallback = None
     demanding = first
     for candidate in offers.cheaper_candidates(
         question.rules, question.ask, question.task_class, question.now, asked=asked
@@ -96,9 +96,21 @@ def search(question: Question, asked: offers.Candidate) -> tuple[Evaluation, Eva
                 return first, result
             fallback = fallback or result
             demanding = result
-        elif not result.rejects_candidate:
+        elif _ends_search(question, result, asked):
             break
     return first, fallback
+
+
+def _ends_search(question: Question, result: Evaluation, asked: offers.Candidate) -> bool:
+    """Tell whether a candidate that does not fit leaves the rest no chance.
+
+    A failing rule that names provider, model or tier leaves them one. So does a limit where the
+    reached steps ask for something cheaper than this candidate: they would have passed it over
+    had it fitted, so that its size says nothing about theirs.
+    """
+    if result.rejects_candidate:
+        return False
+    return result.reason not in LIMITS or _meets(question, result, asked, result.candidate)
 
 
 def _meets(

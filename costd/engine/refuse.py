@@ -10,7 +10,8 @@ from costd.model.decision import Binding, Reason, WouldPass
 from costd.model.money import AMOUNT_MAX, format_nusd
 
 _OFFERS_MAX = 3
-_LIMITS = frozenset({Reason.BUDGET_EXHAUSTED, Reason.RATE_LIMITED})
+LIMITS = frozenset({Reason.BUDGET_EXHAUSTED, Reason.RATE_LIMITED})
+"""Refusals by amount, which something smaller might not meet."""
 
 
 def would_pass(
@@ -28,7 +29,7 @@ def would_pass(
     ):
         return ()  # no amount and no model makes a call less than one request
     found = []
-    if refused.reason in _LIMITS:
+    if refused.reason in LIMITS:
         amount = largest_amount(question, asked)
         if amount:
             found.append(
@@ -37,7 +38,7 @@ def would_pass(
                 )
             )
     if (
-        refused.reason in _LIMITS
+        refused.reason in LIMITS
         or refused.rejects_candidate
         or refused.reason is Reason.PRICE_UNKNOWN
     ):

@@ -91,7 +91,7 @@ def decision_to_pb(
         _price_source(message.price, decision.price, decision.price_id)
     if state is not None:
         message.state = int(state)  # type: ignore[assignment]
-    if decision.directives is not NO_DIRECTIVES:
+    if decision.directives != NO_DIRECTIVES:
         directives_to_pb(message.directives, decision.directives)
     if replayed:
         message.replayed = True

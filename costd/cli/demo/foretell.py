@@ -117,7 +117,7 @@ class Foreteller:
         first = self._try(entry, asked)
         if first.reason == "OK" and self._satisfies(entry, asked, first.offer, first.demands):
             return first, first
-        if first.is_final:
+        if self._ends(entry, asked, first):
             return first, None
         best = first if first.reason == "OK" else None
         demands = first.demands
@@ -125,7 +125,7 @@ class Foreteller:
             if not self._satisfies(entry, asked, offer, demands):
                 continue
             trial = self._try(entry, offer)
-            if trial.is_final:
+            if self._ends(entry, asked, trial):
                 break
             if trial.reason != "OK":
                 continue
@@ -133,6 +133,12 @@ class Foreteller:
                 return first, trial
             best, demands = best or trial, trial.demands
         return first, best
+
+    def _ends(self, entry: Entry, asked: Offer, trial: Trial) -> bool:
+        """Tell whether no other offer can help: a budget is full for one that it does not avoid."""
+        if trial.reason == "BUDGET_EXHAUSTED":
+            return trial.is_final and self._satisfies(entry, asked, trial.offer, trial.demands)
+        return trial.is_final
 
     def _try(self, entry: Entry, offer: Offer) -> Trial:
         """Hold one offer against every budget that counts it."""

@@ -145,11 +145,12 @@ def test_verdicts_are_foretold_down_the_ladder_and_up_to_the_limit(small):
             call(tier=told.tier, model=told.model, hold_nusd=told.hold_nusd, verdict=told.verdict)
         )
     # $0.08 outside the reserve: 3 × $0.0175 pass its half; after 3 × $0.0035 less is left than
-    # the asked model may cost, and a budget that names no tier then ends the search.
+    # the asked model may cost, but the step asks for the tier below, which fits 4 times more.
     assert answers == [
         *[("allow", "OK", "premium")] * 3,
         *[("degrade", "STEP", "standard")] * 3,
-        *[("deny", "BUDGET_EXHAUSTED", "premium")] * 6,
+        *[("degrade", "BUDGET_EXHAUSTED", "standard")] * 4,
+        *[("deny", "BUDGET_EXHAUSTED", "premium")] * 2,
     ]
     review = foreteller.foretell(call(task_class="review"))
     assert (review.verdict, review.tier) == ("allow", "premium")

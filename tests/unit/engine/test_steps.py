@@ -176,6 +176,26 @@ def test_steps_of_the_tier_below_are_obeyed_too():
     )
 
 
+def test_where_a_step_asks_for_less_a_model_that_no_longer_fits_does_not_end_the_search():
+    play(
+        f"""
+        admit r1 9 -> allow
+        admit r2 {ASK} -> degrade:BUDGET_EXHAUSTED model=mid hold=0.2 by=b
+        """,
+        laddered(step(80, tiers_down=1)),
+    )
+
+
+def test_without_such_a_step_a_model_that_does_not_fit_is_refused_with_what_would():
+    play(
+        f"""
+        admit r1 9 -> allow
+        admit r2 {ASK} -> deny:BUDGET_EXHAUSTED by=b
+        """,
+        laddered(step(80, max_retries=1)),
+    )
+
+
 def test_a_cheaper_tier_whose_budget_only_alerts_is_given_for_the_step_that_asked():
     play(
         f"""
