@@ -67,6 +67,9 @@ def _watch(control: str, interval_s: float, *, utc: bool) -> None:
         console=console,
         screen=console.is_terminal,
         auto_refresh=False,
+        # rich's stand-ins for the streams have no encoding, and bars would fall back to ASCII.
+        redirect_stdout=False,
+        redirect_stderr=False,
     )
     with _single_keys() as has_keys, live:
         while not _quit_pressed(interval_s, has_keys=has_keys):

@@ -256,8 +256,7 @@ class Ledger:
         then = Now(happened_ns, question.now.steady_ns)
         provider = report.provider or question.rules.provider_of(report.model)
         price = offers.find_price(question.rules, ask, provider, report.model, then)
-        if not provider and price is not None and not price.source.assumed:
-            provider = price.source.provider
+        provider = offers.known_provider(question.rules, provider, report.model, price)
         if cost is None:
             cost = self._cost_of(price, report.usage)
         report = dataclasses.replace(report, cost_nusd=cost, provider=provider)

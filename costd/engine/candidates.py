@@ -74,8 +74,7 @@ def asked_candidate(rules: Rules, ask: Ask, task_class: TaskClass, now: Now) -> 
         index = rules.tier_of(provider, model)
         if index is None and price is not None and not price.source.assumed:
             index = rules.tier_of(price.source.provider, price.source.model)
-        if not provider and price is not None and not price.source.assumed:
-            provider = price.source.provider
+        provider = known_provider(rules, provider, model, price)
         if index is None:  # where the policy lists a model, a caller cannot say otherwise
             index = rules.tier_index.get(
                 ask.tier or task_class.tier or rules.policy.default_tier, 0
@@ -121,6 +120,16 @@ def cheaper_candidates(
             )
             if _scaled(rules, ask.estimated_cost_nusd, candidate) <= ask.estimated_cost_nusd:
                 yield candidate
+
+
+def known_provider(rules: Rules, provider: str, model: str, price: Price | None) -> str:
+    """Spell a provider as the policy has it for this model, else as the price does.
+
+    Another spelling (OpenAI, gemini) would pass by every rule that names the provider.
+    """
+    if price is None or price.source.assumed or provider == rules.provider_of(model) != "":
+        return provider
+    return price.source.provider or provider
 
 
 def usable(ask: Ask, ref: ModelRef) -> bool:

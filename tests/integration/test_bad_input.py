@@ -348,10 +348,8 @@ def ids(table):
 
 
 @pytest.mark.parametrize(("fields", "said"), BAD_SETTLES, ids=ids(BAD_SETTLES))
-def test_a_settle_that_breaks_a_rule_is_told_the_field_and_leaves_the_hold(
-    desk, held, fields, said
-):
-    request = pb.SettleRequest(reservation_id=held, **fields)
+def test_a_settle_that_breaks_a_rule_is_told_the_field_and_holds_on(desk, fields, said):
+    request = pb.SettleRequest(reservation_id=desk.held, **fields)
     assert said in refused_without_a_trace(desk, "Settle", request)
 
 

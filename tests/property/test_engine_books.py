@@ -102,7 +102,25 @@ class Books(RuleBasedStateMachine):
         grant=st.sampled_from(["", "", "g0", "g1"]),
     )
     def admit(self, team, user, task_class, amount, prompt, output, tier, ttl_s, grant) -> None:
+        self._admit(team, user, task_class, amount, (prompt, output), tier, ttl_s, grant)
+
+    @rule(
+        team=teams,
+        user=users,
+        task_class=classes,
+        amount=st.sampled_from([50 * CENT, 160 * CENT, 333_333_333, 700 * CENT]),
+        used=st.tuples(tokens, tokens),
+        grant=st.sampled_from(["", "", "g0", "g1"]),
+    )
+    def fill(self, team, user, task_class, amount, used, grant) -> None:
+        """Ask for the same again and again until it is refused."""
+        for _ in range(12):
+            if not self._admit(team, user, task_class, amount, used, "", 0, grant):
+                return
+
+    def _admit(self, team, user, task_class, amount, used, tier, ttl_s, grant) -> bool:
         self.count += 1
+        prompt, output = used
         ask = Ask(
             ask_id=ask_id(f"a{self.count}"),
             labels={"team": team} | ({"user": user} if user else {}),
@@ -126,7 +144,7 @@ class Books(RuleBasedStateMachine):
             del before[Family.AUDIT], after[Family.AUDIT], before[Family.META], after[Family.META]
             assert before == after
             self._check_offer(ask, decision)
-            return
+            return False
         held = ledger.find_reservation(decision.reservation_id)
         assert held is not None
         self._check_room(held, used)
@@ -135,6 +153,7 @@ class Books(RuleBasedStateMachine):
         call.held = {"nusd": decision.hold_nusd, "calls": 1, "tokens": _held_tokens(held)}
         self.calls[held.reservation_id] = call
         self.asks[held.reservation_id] = ask, signed, decision
+        return True
 
     def _check_offer(self, ask: Ask, decision: Decision) -> None:
         """An amount that is said to pass does pass."""
@@ -163,7 +182,18 @@ class Books(RuleBasedStateMachine):
     @precondition(lambda self: self.calls)
     @rule(data=st.data(), amount=amounts, usage=st.tuples(tokens, tokens), by_cost=st.booleans())
     def settle(self, data, amount, usage, by_cost) -> None:
-        identity, call = self._pick(data)
+        self._settle(*self._pick(data), amount, usage, by_cost)
+
+    @precondition(lambda self: self._expired())
+    @rule(data=st.data(), amount=amounts, usage=st.tuples(tokens, tokens), by_cost=st.booleans())
+    def settle_late(self, data, amount, usage, by_cost) -> None:
+        identity = data.draw(st.sampled_from(sorted(self._expired())))
+        self._settle(identity, self.calls[identity], amount, usage, by_cost)
+
+    def _expired(self) -> list[bytes]:
+        return [i for i, call in self.calls.items() if call.state is ReservationState.EXPIRED]
+
+    def _settle(self, identity, call, amount, usage, by_cost) -> None:
         measured = Usage(prompt_tokens=usage[0], output_tokens=usage[1])
         ledger = self.world.ledger
         try:
@@ -233,6 +263,7 @@ class Books(RuleBasedStateMachine):
         else:
             assert held.hold_nusd == call.held["nusd"]
 
+    @precondition(lambda self: self.count % 4 == 0)
     @rule(team=teams, user=users, cost=amounts, used=tokens, ago_s=st.sampled_from([0, 7000]))
     def record(self, team, user, cost, used, ago_s) -> None:
         self.count += 1
@@ -275,6 +306,7 @@ class Books(RuleBasedStateMachine):
         self.world.policy = POLICIES[index]
         self.world.ledger.swap_policy(POLICIES[index])
 
+    @precondition(lambda self: self.count % 3 == 0)
     @rule(team=teams, seconds=st.sampled_from([0, 90]))
     def kill(self, team: str, seconds: int) -> None:
         self.count += 1
@@ -289,6 +321,7 @@ class Books(RuleBasedStateMachine):
         )
         self.world.ledger.put_kill(switch, action="kill_engaged", actor="ops", detail="")
 
+    @precondition(lambda self: self.world.ledger.kills)
     @rule()
     def release(self) -> None:
         self.world.play("release k -> ")
@@ -302,6 +335,14 @@ class Books(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([-7200, -1, 3600, 90_000]))
     def jump(self, seconds: int) -> None:
         self.world.clock.jump_wall(seconds)
+
+    @precondition(lambda self: self.calls)
+    @rule(data=st.data())
+    def let_one_expire(self, data) -> None:
+        identity, _ = self._pick(data)
+        held = self.world.ledger.find_reservation(identity)
+        self.world.clock.advance(max(0, held.due_ns - self.world.clock.steady_ns) / NS_PER_S)
+        self.sweep()
 
     @rule()
     def sweep(self) -> None:
@@ -380,7 +421,10 @@ class Books(RuleBasedStateMachine):
         return found
 
     def _pick(self, data) -> tuple[bytes, Call]:
-        identity = data.draw(st.sampled_from(sorted(self.calls)))
+        """Choose a call, an open one more often than not."""
+        held = [i for i, call in self.calls.items() if call.state is ReservationState.HELD]
+        closed = data.draw(st.integers(0, 4)) == 0
+        identity = data.draw(st.sampled_from(sorted(self.calls if closed else held or self.calls)))
         return identity, self.calls[identity]
 
     def _sums(self) -> dict[bytes, int]:
@@ -398,7 +442,7 @@ def _held_tokens(held: Reservation) -> int:
 
 
 Books.TestCase.settings = settings(
-    max_examples=60,
+    max_examples=120,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

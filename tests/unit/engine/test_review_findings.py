@@ -14,6 +14,7 @@ from costd.engine.resolve import Report
 from costd.errors import IdReused, InvalidAsk
 from costd.model.ask import NAME_LENGTH_MAX, Ask
 from costd.model.money import AMOUNT_MAX
+from costd.model.policy import ModelRef, Tier
 from costd.model.reservation import ReservationState
 from costd.model.time import NEVER_NS, NS_PER_S
 from costd.model.usage import Usage
@@ -136,6 +137,30 @@ def test_forbidding_a_model_forbids_its_other_spellings():
             ask(f"r{n}", provider=provider, model=model, prompt_tokens=1, max_output_tokens=1)
         )
         assert decided.decision.reason.name == "MODEL_FORBIDDEN", (provider, model)
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [("OpenAI", "gpt-4o"), ("litellm", "openai/gpt-4o"), ("gemini", "gemini-2.5-pro")],
+)
+def test_another_spelling_of_a_provider_does_not_pass_by_its_budget(provider: str, model: str):
+    matching = budget("closed", 0, match={"provider": "openai|google"})
+    world = World(policy(matching, budget("all", "10")))
+    fields = {"provider": provider, "model": model}
+    decided = world.ledger.admit(ask("r1", prompt_tokens=1, max_output_tokens=1, **fields))
+    assert decided.decision.reason.name == "BUDGET_EXHAUSTED"
+    world.ledger.record(ask("r2", **fields), Report(cost_nusd=NS_PER_S, **fields), cost_known=True)
+    world.play("show closed -> settled=1 unadmitted=1")
+
+
+def test_a_provider_is_spelt_as_the_policy_spells_it():
+    world = World(
+        policy(
+            budget("b", "10", match={"provider": "OpenAI"}),
+            tiers=(Tier(name="premium", models=(ModelRef("OpenAI", "gpt-4o"),)),),
+        )
+    )
+    world.play("admit r1 in=1 out=1 model=OpenAI/gpt-4o -> allow tightest=b")
 
 
 def test_one_reservation_that_outlived_its_counter_does_not_stop_the_sweeper():
