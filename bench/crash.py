@@ -147,9 +147,9 @@ def _status_after_restart(daemon: DaemonProcess) -> cpb.Status:
     return status
 
 
-def _problems(data: Path, journal: Journal, status: cpb.Status) -> list[str]:
+def _problems(path: Path, journal: Journal, status: cpb.Status) -> list[str]:
     """Audit the store itself, and what the daemon said of it."""
-    store = RocksStore(data)
+    store = RocksStore(path)
     try:
         problems = discrepancies(store, parse_policy(POLICY, "crash policy"), journal)
     finally:

@@ -23,7 +23,14 @@ from costd.engine.extend import Extended, More, extend
 from costd.engine.record import record
 from costd.engine.resolve import Ledgered, Report
 from costd.engine.rules import Rules
-from costd.errors import IdReused, InvalidAsk, NotPermitted, ReservationClosed, ReservationNotFound
+from costd.errors import (
+    IdReused,
+    InvalidAsk,
+    NotPermitted,
+    ReservationClosed,
+    ReservationNotFound,
+    StoreUnavailable,
+)
 from costd.grants import verify
 from costd.model.ask import NAME_LENGTH_MAX, Ask, ask_problem
 from costd.model.decision import Decision
@@ -131,16 +138,14 @@ class Ledger:
         answer = admit(question, caller=caller, grant=verified)
         decision, changes = answer.decision, answer.changes
         if answer.reservation is None:
-            changes.puts.append(self._denial(question, decision))
-        else:
-            self.totals.opened(answer.reservation)
-            self._save_price(changes, answer.price)
+            self._denied(question, decision)
+            return Admitted(decision, None, False)
+        self.totals.opened(answer.reservation)
+        self._save_price(changes, answer.price)
         self.commit(changes)
         self._price_saved(answer.price)
         self._count(question.task_class.name, decision)
-        return Admitted(
-            decision, None if answer.reservation is None else ReservationState.HELD, False
-        )
+        return Admitted(decision, ReservationState.HELD, False)
 
     def explain(self, ask: Ask, *, caller: str = "", grant: str = "") -> Explanation:
         """Answer as admit would, with every candidate and rule looked at; writes nothing."""
@@ -403,10 +408,7 @@ class Ledger:
         killed = refuse_replay(question, stored) if self.kills else None
         if killed is None:
             return Admitted(stored.decision, stored.state, True)
-        changes = Changes()
-        changes.puts.append(self._denial(question, killed))
-        self.commit(changes)
-        self._count(question.task_class.name, killed)
+        self._denied(question, killed)
         return Admitted(killed, stored.state, True)
 
     def _verify(self, grant: str, now: Now) -> Grant | GrantRefusal:
@@ -527,6 +529,19 @@ class Ledger:
             self._saved_prices.setdefault(price.price_id, price)
 
     # ---- bookkeeping ------------------------------------------------------------------------
+
+    def _denied(self, question: Question, decision: Decision) -> None:
+        """Count a denial, which stands where that cannot be written: it holds nothing.
+
+        A client that got an error in its place would fail open, past a kill switch too.
+        """
+        changes = Changes()
+        try:
+            changes.puts.append(self._denial(question, decision))
+            self.commit(changes)
+        except StoreUnavailable:
+            self._event("denials_uncounted")
+        self._count(question.task_class.name, decision)
 
     def _denial(self, question: Question, decision: Decision) -> tuple[Family, bytes, Any]:
         """Count a denial; a storm of them cannot fill a disk."""

@@ -200,10 +200,10 @@ def _replace_charge(
 ) -> None:
     """Replace what an expiry charged by the truth; beyond the hold it counts as `late`."""
     counter = books_of.state.counter(line.key)
-    if counter is None:
-        return
-    rule, limit = rule_and_limit(books_of, line)
     before = expiry_charges(held)[line.unit]
+    if counter is None or counter.settled < before:
+        return  # as in `_charge`
+    rule, limit = rule_and_limit(books_of, line)
     plain = line.excuse is Excuse.NONE
     posted = books.post(
         counter,

@@ -1,5 +1,6 @@
 """Both sides of one running daemon's counter: what agents ask, and what operators see."""
 
+import time
 import uuid
 from typing import NamedTuple
 
@@ -168,3 +169,11 @@ def ask(dollars=None, **fields):
 
 def as_caller(name):
     return (("costd-caller", name),) if name else ()
+
+
+def poll(condition, at_most_s=20.0):
+    """Wait for something that the daemon does by itself."""
+    end = time.monotonic() + at_most_s
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)

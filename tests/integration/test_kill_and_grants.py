@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-from desk import USD, Desk, ask
+from desk import USD, Desk, ask, poll
 from google.protobuf.duration_pb2 import Duration
 
 from costd.grants import GrantClaims, issue, keygen, load_private_key
@@ -367,11 +367,3 @@ def test_what_is_used_of_a_grant_survives_a_restart(survivor):
     assert survivor.books() == before
     assert review(survivor, 7, "kate", twice).reason == pb.REASON_GRANT
     assert review(survivor, 7, "kate", twice).grant_refusal == pb.GRANT_REFUSAL_USED_UP
-
-
-def poll(condition, at_most_s=10.0):
-    """Wait for something that the daemon does by itself."""
-    end = time.monotonic() + at_most_s
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)

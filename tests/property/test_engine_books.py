@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from policy_parts import budget, policy, rate, step
 from scenario import GRANT_KEYS, World, ask_id, token
 
+from costd.daemon.sweeper import Retention
 from costd.engine import keys
 from costd.engine.changes import Family
 from costd.engine.resolve import Report
@@ -22,6 +23,7 @@ from costd.model.time import NS_PER_S
 from costd.model.usage import Usage
 
 CENT = 10_000_000
+KEEP = Retention(counters_s=10**9, usage_s=10**9, alerts_s=10**9, audit_s=10**9)
 LONG_NS = 10 * 365 * 86_400 * NS_PER_S
 
 
@@ -82,7 +84,7 @@ class Books(RuleBasedStateMachine):
     @initialize(index=st.integers(0, len(POLICIES) - 1))
     def open(self, index: int) -> None:
         grants = {f"g{n}": token(f"g{n}", "9", uses=2, passes_kill=n == 1) for n in range(2)}
-        self.world = World(POLICIES[index], grants=grants)
+        self.world = World(POLICIES[index], grants=grants, retention=KEEP)
         self.world.ledger.closed_keep_ns = LONG_NS
         self.calls: dict[bytes, Call] = {}
         self.asks: dict[bytes, tuple[Ask, str, Decision]] = {}
@@ -336,12 +338,14 @@ class Books(RuleBasedStateMachine):
     def jump(self, seconds: int) -> None:
         self.world.clock.jump_wall(seconds)
 
-    @precondition(lambda self: self.calls)
-    @rule(data=st.data())
-    def let_one_expire(self, data) -> None:
-        identity, _ = self._pick(data)
-        held = self.world.ledger.find_reservation(identity)
-        self.world.clock.advance(max(0, held.due_ns - self.world.clock.steady_ns) / NS_PER_S)
+    @precondition(lambda self: any(c.state is ReservationState.HELD for c in self.calls.values()))
+    @rule()
+    def let_the_next_expire(self) -> None:
+        held = [i for i, call in self.calls.items() if call.state is ReservationState.HELD]
+        due_ns = min(self.world.ledger.find_reservation(identity).due_ns for identity in held)
+        passed_ns = max(0, due_ns - self.world.clock.steady_ns)
+        self.world.clock.steady_ns += passed_ns
+        self.world.clock.wall_ns += passed_ns
         self.sweep()
 
     @rule()

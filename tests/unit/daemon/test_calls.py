@@ -171,3 +171,11 @@ def test_a_caller_is_who_its_metadata_says(metadata, caller):
     context = Context()
     context._metadata = metadata
     assert caller_of(context) == caller
+
+
+@pytest.mark.parametrize("name", ["x" * 257, "a\nb", "a\0b", "é", b"\xff\xfe", "a\x7f"])
+async def test_a_name_that_metadata_may_not_hold_is_refused(call, name):
+    metadata = [("costd-caller", name)]
+    _, context = await call(answering(pb.Decision()), metadata=metadata)
+    assert context.code == "INVALID_ARGUMENT"
+    assert context.details.startswith("costd-caller ")

@@ -60,7 +60,6 @@ def brittle():
     [
         "admit r9 1 -> error:StoreUnavailable",
         "admit r9 9 -> error:StoreUnavailable",  # raises an alert and a kill switch
-        "admit r9 99 -> error:StoreUnavailable",  # a denial, which is counted
         "admit r9 99 class=review grant=g -> error:StoreUnavailable",
         "settle r1 in=5 out=5 -> error:StoreUnavailable",
         "settle r1 19 -> error:StoreUnavailable",
@@ -89,6 +88,27 @@ def test_where_the_store_fails_nothing_was_decided(brittle: World, line: str):
     store.full = False
     brittle.policy = TEAM
     brittle.play("settle r1 in=5 out=5 -> ok / void r2 -> ok")
+
+
+def test_a_denial_stands_where_it_cannot_be_counted(brittle: World):
+    """An error in its place would let clients fail open, past a kill switch too."""
+    brittle.play("kill k1 project=x -> ok")
+    before = brittle.store.everything()
+    brittle.store.full = True
+    brittle.play(
+        """
+        admit r9 99 -> deny:BUDGET_EXHAUSTED
+        admit r8 1 project=x -> deny:KILL_SWITCH by=k1
+        """
+    )
+    assert brittle.store.everything() == before
+    assert brittle.ledger.events["denials_uncounted"] == 2
+    brittle.store.full = False
+    brittle.play("kill k2 -> ok")
+    brittle.store.full = True
+    brittle.play("admit r1 in=100 out=100 -> deny:KILL_SWITCH by=k2 replayed=yes")
+    brittle.store.full = False
+    brittle.play("release k2 -> 1 / settle r1 in=5 out=5 -> ok")
 
 
 def test_a_price_is_written_again_if_its_first_write_failed():

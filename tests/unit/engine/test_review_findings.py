@@ -180,6 +180,20 @@ def test_one_reservation_that_outlived_its_counter_does_not_stop_the_sweeper():
     assert held.state is ReservationState.EXPIRED
 
 
+@pytest.mark.parametrize("reopened", [False, True])
+def test_a_late_settle_may_find_its_counter_gone_or_made_anew(reopened: bool):
+    world = World(policy(budget("b", "9", window="minute")), retention=Retention(counters_s=60))
+    world.play("admit r1 5 ttl=60 -> allow / t=70 sweep -> 1")
+    for _ in range(2):
+        world.clock.advance(300)
+        world.sweeper.sweep()
+    if reopened:
+        world.play("record r2 1 model=acme/big at=1 -> ok")
+    world.play("settle r1 2 -> late cost=2")
+    settled = [counter.settled for _, counter in world.store.scan(Family.COUNTERS)]
+    assert settled == ([NS_PER_S] if reopened else [])
+
+
 def test_records_of_a_clock_that_was_ahead_do_not_keep_the_log_for_ever():
     world = World(policy(budget("b")), retention=Retention(usage_s=3_600))
     world.play(

@@ -82,3 +82,10 @@ def test_libraries_warnings_come_out_in_the_same_form(root_logger):
     line = json.loads(stream.getvalue())
     assert (line["event"], line["level"]) == ("odd thing: 7", "warning")
     assert line["logger"] == "grpc._cython.cygrpc"
+
+
+def test_a_header_that_is_no_text_is_no_line_of_the_log(root_logger):
+    stream = io.StringIO()
+    adopt_library_logs(style="json", stream=stream)
+    logging.getLogger("grpc._cython.cygrpc").error("Invalid encoding on %s", b"\xff")
+    assert stream.getvalue() == ""
