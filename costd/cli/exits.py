@@ -22,7 +22,7 @@ class ExitCode(IntEnum):
     """The policy is not valid, or an expected decision came out differently."""
 
 
-class Failure(Exception):  # noqa: N818  not every one is an error: it ends a command early
+class Failure(Exception):
     """End the command with one line on standard error and this exit code."""
 
     def __init__(self, message: str, exit_code: ExitCode = ExitCode.ERROR) -> None:

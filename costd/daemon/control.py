@@ -1,5 +1,6 @@
 """The Control service: what operators see and do at one daemon. Sync; the server wraps it."""
 
+import heapq
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
@@ -10,6 +11,7 @@ import msgspec
 from costd import __version__
 from costd.daemon import views
 from costd.daemon.ledger import Ledger, engaged
+from costd.engine import keys
 from costd.engine.changes import Family
 from costd.errors import BudgetNotFound, IdReused, InvalidAsk
 from costd.model.ask import labels_problem, name_problem
@@ -123,7 +125,6 @@ class ControlService:
     def ListAudit(self, request: pb.ListAuditRequest, caller: str) -> pb.ListAuditResponse:  # noqa: N802, ARG002
         """Audit records, the newest first; denials as counts per hour."""
         rows, truncated = self._newest(Family.AUDIT, request, "at_ns", convert.audit_to_pb)
-        rows.sort(key=lambda row: -row.at_ns)
         return pb.ListAuditResponse(records=rows, truncated=truncated)
 
     def EngageKill(self, request: pb.EngageKillRequest, caller: str) -> pb.KillSwitch:  # noqa: N802
@@ -222,11 +223,17 @@ class ControlService:
         """Read a log backwards until it is older than asked for."""
         kept = _limit(request.limit_count)
         rows: list[Any] = []
-        for key, record in self._ledger.store.scan(family, reverse=True):
+        # Denial counts stand behind the sequenced records; each is read newest first, so that a
+        # storm of the one does not hide the other.
+        store, end = self._ledger.store, keys.sequence_key(keys.SEQUENCES_END_NS)
+        newest = heapq.merge(
+            store.scan(family, end=end, reverse=True),
+            store.scan(family, end, reverse=True),
+            key=lambda row: -getattr(row[1], field),
+        )
+        for key, record in newest:
             if getattr(record, field) < request.since_ns:
-                if views.is_sequence(key):
-                    break
-                continue
+                break
             if len(rows) == kept:
                 return rows, True
             sequence = int.from_bytes(key[:8], "big") if views.is_sequence(key) else 0

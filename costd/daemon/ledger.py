@@ -22,7 +22,7 @@ from costd.engine.explain import Explanation, explain
 from costd.engine.extend import Extended, More, extend
 from costd.engine.record import record
 from costd.engine.resolve import Ledgered, Report
-from costd.engine.rules import Rules
+from costd.engine.rules import Anchors, Kills, Rules
 from costd.errors import (
     IdReused,
     InvalidAsk,
@@ -114,6 +114,7 @@ class Ledger:
         self.events: dict[str, int] = {}
         """Other things that happened since the start, by name, for metrics."""
         self.kills: tuple[KillSwitch, ...] = self._unreleased_kills()
+        self._kill_index: Kills = Anchors((kill.scope, kill) for kill in self.kills)
         self.recent_alerts: list[Any] = []
         """Alerts committed since somebody last took them away, for the log."""
         self._state = _State(store)
@@ -236,7 +237,7 @@ class Ledger:
             reported=usage_so_far,
             reported_nusd=reported,
         )
-        result = extend(held, more, self._ledgered(), self.kills)
+        result = extend(held, more, self._ledgered(), self._kill_index)
         self.totals.changed(held, result.reservation)
         self.commit(result.changes)
         return result
@@ -358,6 +359,7 @@ class Ledger:
             if family is Family.KILLS:
                 others = tuple(kill for kill in self.kills if kill.kill_id != switch.kill_id)
                 self.kills = others if switch.released_ns else (*others, switch)
+                self._kill_index = Anchors((kill.scope, kill) for kill in self.kills)
 
     def find_reservation(self, reservation_id: bytes) -> Reservation | None:
         """Return a reservation, None if there is none."""
@@ -391,7 +393,7 @@ class Ledger:
         return Question(
             rules=self.rules,
             state=self._state,
-            kills=self.kills,
+            kills=self._kill_index,
             ask=ask,
             task_class=task_class,
             now=self.clock.now(),

@@ -15,7 +15,7 @@ PATH_BYTES_MAX: Final = 107
 _PROBE_S: Final = 1.0
 
 
-class CannotListen(Exception):  # noqa: N818  reads as the sentence it is
+class CannotListen(Exception):
     """An address cannot be served; says which and what to do."""
 
 

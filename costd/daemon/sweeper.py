@@ -18,8 +18,6 @@ _DAY_S = 86_400
 _TRIM_EVERY_NS = 60 * NS_PER_S
 _HORIZON_KEY = b"horizon"
 _ENDLESS = NEVER_NS.to_bytes(8, "big")
-_SEQUENCED = 2**56
-"""Sequence numbers lie below, wall-clock hours (of denial counts) above."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,8 +114,8 @@ class Sweeper:
         self._trim_log(Family.ALERTS, "raised_ns", keep.alerts_s)
         self._trim_log(Family.AUDIT, "at_ns", keep.audit_s)
         denials_end = self.horizon.wall_ns - keep.audit_s * NS_PER_S
-        if denials_end > _SEQUENCED:
-            start, end = keys.sequence_key(_SEQUENCED), keys.sequence_key(denials_end)
+        if denials_end > keys.SEQUENCES_END_NS:
+            start, end = keys.sequence_key(keys.SEQUENCES_END_NS), keys.sequence_key(denials_end)
             store.delete_range(Family.AUDIT, start, end)
         self._forget_kills_and_grants()
         self.save()
@@ -146,7 +144,7 @@ class Sweeper:
         must not keep those behind it; nor may reading them all hold up the asks.
         """
         store, before_ns = self.ledger.store, self.horizon.wall_ns - keep_s * NS_PER_S
-        end = keys.sequence_key(_SEQUENCED)
+        end = keys.sequence_key(keys.SEQUENCES_END_NS)
         first = next((int.from_bytes(key, "big") for key, _ in store.scan(family, end=end)), 0)
         kept, last = first, self.ledger.totals.last(family)
         while kept <= last:

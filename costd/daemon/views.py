@@ -22,12 +22,11 @@ from costd.wire.pb import control_pb2 as pb
 
 VERDICTS = {1: "allow", 2: "degrade", 3: "deny"}
 _COLUMNS = ("settled", "reserved", "overrun", "granted", "lowered", "late", "unadmitted", "shadow")
-_SEQUENCED = 2**56
 
 
 def is_sequence(key: bytes) -> bool:
     """Tell a log's sequence key from an hourly count's."""
-    return int.from_bytes(key[:8], "big") < _SEQUENCED
+    return int.from_bytes(key[:8], "big") < keys.SEQUENCES_END_NS
 
 
 def knows_budget(ledger: Ledger, budget_id: str) -> bool:

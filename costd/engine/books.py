@@ -169,7 +169,7 @@ def halt(changes: Changes, rule: BudgetRule, key: bytes, share: int, now: Now) -
     values = dict(part.split("=", 1) for part in per.split(keys.SEPARATOR)) if per else {}
     scope = Selector(
         (
-            *rule.budget.selector.matches,
+            # The values first: they tell one user's switch from the thousands of others'.
             *(
                 Match(
                     name,
@@ -178,9 +178,10 @@ def halt(changes: Changes, rule: BudgetRule, key: bytes, share: int, now: Now) -
                 )
                 for name, value in values.items()
             ),
+            *rule.budget.selector.matches,
         )
     )
-    kill_id = f"halt/{rule.budget.budget_id}/{keys.shown(per) or '-'}/{now.wall_ns}"
+    kill_id = f"halt/{rule.budget.budget_id}/{keys.shown(per) or '-'}"
     reason = f"budget {rule.budget.budget_id} reached its halt step at {share // _PERCENT_BP} %"
     switch = KillSwitch(
         kill_id=kill_id,

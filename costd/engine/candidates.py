@@ -37,6 +37,8 @@ class Estimate(NamedTuple):
     ceiling_nusd: int | None
     prompt_tokens: int | None
     output_tokens: int | None
+    is_free: bool = False
+    """Whether it costs nothing; an amount of zero stated for a model that has a price does not."""
 
 
 def task_class_of(rules: Rules, ask: Ask) -> TaskClass:
@@ -198,7 +200,17 @@ def estimate(
     amount = ask.estimated_cost_nusd
     if amount is not None:
         scaled = min(_scaled(rules, amount, candidate), AMOUNT_MAX)
-        return Estimate(scaled, None, ask.prompt_tokens, output)
+        price = candidate.price
+        is_free = not scaled and price is not None and not price.cost_nusd(_NOMINAL_COUNTS)
+        ceiling = None
+        if (
+            price is not None
+            and ask.prompt_tokens is not None
+            and ask.max_output_tokens is not None
+        ):
+            counts = {"input_tokens": ask.prompt_tokens or 0, "output_tokens": output or 0}
+            ceiling = max(scaled, min(price.cost_nusd(counts), AMOUNT_MAX))
+        return Estimate(scaled, ceiling, ask.prompt_tokens, output, is_free)
     if ask.prompt_tokens is None and ask.max_output_tokens is None and not ask.units:
         raise InvalidAsk("state estimated_cost_nusd, or prompt_tokens and max_output_tokens")
     if output is None:
@@ -222,7 +234,8 @@ def estimate(
             f"the tokens and units stated cost {cost} nano-USD at {candidate.model}; "
             f"at most {AMOUNT_MAX} can be held"
         )
-    return Estimate(cost, cost if ceiling_known else None, ask.prompt_tokens, output)
+    ceiling = cost if ceiling_known else None
+    return Estimate(cost, ceiling, ask.prompt_tokens, output, not cost)
 
 
 def _scaled(rules: Rules, amount: int, candidate: Candidate) -> int:

@@ -1,13 +1,19 @@
 """Hold one candidate against every rule that matches it; consume nothing."""
 
-from collections.abc import Iterable
-
 from costd.engine import candidates as offers
 from costd.engine.candidates import Candidate, Estimate
 from costd.engine.degrade import FULL_BP, Demands, drawable, steps_reached, utilisation_bp
 from costd.engine.ports import State
 from costd.engine.rate import take
-from costd.engine.rules import BudgetRule, Matching, RateRule, Rules, budget_amount, model_matches
+from costd.engine.rules import (
+    BudgetRule,
+    Kills,
+    Matching,
+    RateRule,
+    Rules,
+    budget_amount,
+    model_matches,
+)
 from costd.model.ask import Ask
 from costd.model.counter import EMPTY_COUNTER, Counter
 from costd.model.decision import NO_DIRECTIVES, Directives, Reason
@@ -84,7 +90,7 @@ class Question:
         *,
         rules: Rules,
         state: State,
-        kills: Iterable[KillSwitch],
+        kills: Kills,
         ask: Ask,
         task_class: TaskClass,
         now: Now,
@@ -140,7 +146,7 @@ def evaluate(question: Question, candidate: Candidate) -> Evaluation:
 def blocking_kill(question: Question, candidate: Candidate) -> KillSwitch | None:
     """Find an engaged kill switch that stops this candidate."""
     critical, tier_index = question.task_class.critical, candidate.tier_index
-    for kill in question.kills:
+    for kill in question.kills.matching(candidate.facts):
         if kill.engaged(question.now.steady_ns) and kill_covers(
             kill, candidate.facts, rules=question.rules, tier_index=tier_index, critical=critical
         ):
@@ -206,7 +212,7 @@ def _read_counters(
 ) -> list[tuple[BudgetRule, bytes, Counter]]:
     """Read each matching budget's counter and gather what its steps demand."""
     facts, wall_ns = result.candidate.facts, question.now.wall_ns
-    critical, free = question.task_class.critical, not result.estimate.hold_nusd
+    critical, free = question.task_class.critical, result.estimate.is_free
     read = question.state.counter
     counters = []
     for rule in matching.budgets:
@@ -318,7 +324,7 @@ def _check_budgets(
     question: Question, result: Evaluation, counters: list[tuple[BudgetRule, bytes, Counter]]
 ) -> None:
     """Check settled + reserved + hold <= limit for every budget, and note the tightest."""
-    cost_nusd, _, prompt, output = result.estimate
+    cost_nusd, _, prompt, output, is_free = result.estimate
     tokens = None if prompt is None or output is None else prompt + output
     critical = question.task_class.critical
     for rule, key, counter in counters:
@@ -331,14 +337,15 @@ def _check_budgets(
             return
         hold = budget_amount(unit, cost_nusd=cost_nusd, tokens=tokens or 0)
         used = counter.settled + counter.reserved
-        if budget.limit is None or (not hold and unit == "nusd"):
+        if budget.limit is None or (is_free and unit == "nusd"):
             # It only tracks, or the call is free: money budgets do not apply.
             if used + hold > AMOUNT_MAX:
                 result.fail(Reason.BUDGET_EXHAUSTED, rule, key=key)
                 return
             result.lines.append((rule, CounterLine(key, unit, hold), counter))
             continue
-        fits = used + hold <= budget.limit
+        # A call that will cost something needs room, also where its caller says nothing.
+        fits = used + (hold or 1) <= budget.limit
         limit, drawn, from_reserve = budget.limit, used, 0
         if budget.reserve:
             limit, drawn = drawable(rule, counter, critical=critical)
@@ -346,7 +353,7 @@ def _check_budgets(
                 general = used - counter.reserve_settled - counter.reserve_reserved
                 from_reserve = hold - min(hold, max(0, budget.limit - budget.reserve - general))
             else:
-                fits = fits and drawn + hold <= limit
+                fits = fits and drawn + (hold or 1) <= limit
         if fits:
             line = CounterLine(key, unit, hold, from_reserve)
         elif question.enforce_shadow or not rule.shadow:

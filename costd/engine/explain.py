@@ -186,7 +186,7 @@ def _budget_report(
     left = max(0, min(limit - used, budget.limit - counter.used))
     reached = steps_reached(rule, used=used, limit=limit, wall_ns=question.now.wall_ns)
     denies = question.takes_steps and any(step.deny for step in reached)
-    free = not hold and budget.unit == "nusd"
+    free = estimate.is_free and budget.unit == "nusd"
     passed = free or (hold <= left and not denies)
     reason = Reason.STEP_DENY if denies else Reason.BUDGET_EXHAUSTED
     notes = [f"holds {shown_amount(budget.unit, hold)}, {shown_amount(budget.unit, left)} left"]

@@ -9,7 +9,7 @@ from costd.engine.changes import Changes, Family
 from costd.engine.degrade import room_left
 from costd.engine.evaluate import kill_covers
 from costd.engine.resolve import Ledgered, move_of, rule_and_limit
-from costd.engine.rules import BudgetRule, budget_amount
+from costd.engine.rules import NO_KILLS, BudgetRule, Kills, budget_amount
 from costd.model.counter import Counter
 from costd.model.decision import Reason
 from costd.model.kill import KillSwitch
@@ -38,9 +38,7 @@ class Extended:
     changes: Changes
 
 
-def extend(
-    held: Reservation, more: More, books_of: Ledgered, kills: tuple[KillSwitch, ...] = ()
-) -> Extended:
+def extend(held: Reservation, more: More, books_of: Ledgered, kills: Kills = NO_KILLS) -> Extended:
     """Hold more for a running call, if it fits; what was reported is noted either way.
 
     Shape:   pure; touches the reservation's own counters, also after their window has ended.
@@ -67,7 +65,7 @@ def _refusal(
     held: Reservation,
     more: More,
     books_of: Ledgered,
-    kills: tuple[KillSwitch, ...],
+    kills: Kills,
     *,
     critical: bool,
 ) -> tuple[Reason, BudgetRule | KillSwitch | None]:
@@ -82,7 +80,7 @@ def _refusal(
     used = books_of.state.grant(decision.grant_id) if decision.grant_id else None
     rules, passes_kill = books_of.rules, used is not None and used.passes_kill
     tier_index = rules.tier_index.get(decision.tier, 0)
-    for kill in () if passes_kill else kills:
+    for kill in () if passes_kill else kills.matching(facts):
         if kill.engaged(books_of.now.steady_ns) and kill_covers(
             kill, facts, rules=rules, tier_index=tier_index, critical=critical
         ):

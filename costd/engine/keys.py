@@ -10,6 +10,8 @@ NO_LABEL = "(none)"
 """Stands for a missing `per` label, under one shared counter."""
 
 TAG_BYTES = 8
+SEQUENCES_END_NS = 2**56
+"""In a log, sequence numbers lie below and hours (of denial counts) above; 1972, in ns."""
 SEPARATOR = "\x1f"
 
 
@@ -36,8 +38,9 @@ def budget_tag(budget: Budget) -> bytes:
 
 
 def rate_tag(rate: Rate) -> bytes:
-    """Identify a rate's buckets: its id, unit and per, not its amount or burst."""
-    return _tag("rate", rate.rate_id, rate.unit, *rate.per)
+    """Identify a rate's buckets: its id, unit, per and refill; another refill starts full."""
+    refill = f"{rate.amount}/{rate.interval_ns}"
+    return _tag("rate", rate.rate_id, rate.unit, refill, *rate.per)
 
 
 def _tag(*parts: str) -> bytes:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from costd.engine import candidates as offers
 from costd.engine.changes import Changes, Family
 from costd.engine.evaluate import Evaluation, Question, evaluate
-from costd.engine.rules import BudgetRule, RateRule, budget_amount
+from costd.engine.rules import NO_KILLS, BudgetRule, RateRule, budget_amount
 from costd.model.counter import EMPTY_COUNTER
 from costd.model.decision import Reason
 from costd.model.events import Alert, AuditRecord
@@ -95,7 +95,7 @@ def _out_of_scope(
         if not grant.passes_kill:
             return GrantRefusal.KILL_SWITCH
         # Kill switches come first, so they hide what else stands against the ask.
-        kills, question.kills = question.kills, ()
+        kills, question.kills = question.kills, NO_KILLS
         refused = evaluate(question, asked)
         question.kills = kills
     return None if refused.reason in OVERRIDABLE else GrantRefusal.HARD_RULE
@@ -103,7 +103,7 @@ def _out_of_scope(
 
 def _excused_lines(question: Question, result: Evaluation) -> None:
     """Count the hold under `granted` in every matching budget."""
-    cost_nusd, _, prompt, output = result.estimate
+    cost_nusd, _, prompt, output, _ = result.estimate
     tokens = (prompt or 0) + (output or 0)
     facts = result.candidate.facts
     for rule in question.rules.matching(facts).budgets:

@@ -7,6 +7,7 @@ from typing import Generic, NamedTuple, TypeVar
 from costd.engine import keys
 from costd.engine.ports import Prices
 from costd.engine.window import window_bounds
+from costd.model.kill import KillSwitch
 from costd.model.labels import Facts, Selector
 from costd.model.policy import Budget, ModelRule, PolicySet, Rate
 
@@ -88,7 +89,7 @@ class Matching(NamedTuple):
     model_rules: tuple[ModelRule, ...]
 
 
-class _Anchors(Generic[Rule]):
+class Anchors(Generic[Rule]):
     """Finds the rules that may match without looking at those that cannot.
 
     A rule waits under one of the label values it needs; only rules that need none are always
@@ -107,6 +108,7 @@ class _Anchors(Generic[Rule]):
                 self._anchored.setdefault((anchor.key, value), []).append((order, selector, rule))
 
     def matching(self, facts: Facts) -> tuple[Rule, ...]:
+        """Find the rules whose selectors hold, in the order they were given."""
         found = [entry for entry in self._always if entry[1].holds(facts)]
         if self._anchored:
             for item in facts.items():
@@ -114,6 +116,12 @@ class _Anchors(Generic[Rule]):
                     if entry[1].holds(facts):
                         found.append(entry)  # noqa: PERF401 - a comprehension hides the lookup
         return tuple(rule for _, _, rule in sorted(found, key=lambda entry: entry[0]))
+
+
+Kills = Anchors[KillSwitch]
+"""Kill switches found by what they cover; a halt per user makes many of them."""
+
+NO_KILLS: Kills = Anchors(())
 
 
 class Rules:
@@ -141,11 +149,11 @@ class Rules:
             or any(rule.shadow for rule in rates)
             or any(rule.shadow for rule in policy.model_rules)
         )
-        self._budgets = _Anchors(
+        self._budgets = Anchors(
             (r.budget.selector, r) for r in self.budgets.values() if r.budget.active
         )
-        self._rates = _Anchors((rule.rate.selector, rule) for rule in rates)
-        self._model_rules = _Anchors((rule.selector, rule) for rule in policy.model_rules)
+        self._rates = Anchors((rule.rate.selector, rule) for rule in rates)
+        self._model_rules = Anchors((rule.selector, rule) for rule in policy.model_rules)
         selectors = [
             *(budget.selector for budget in policy.budgets),
             *(rate.selector for rate in policy.rates),

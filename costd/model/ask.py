@@ -18,6 +18,10 @@ TOKENS_MAX = 10**12
 """Far beyond any model, small enough that tokens × price stays a sensible amount."""
 
 
+TOKEN_FIELDS = {"input_tokens": "prompt_tokens", "output_tokens": "max_output_tokens"}
+"""Catalogue units that have a field of their own on an ask."""
+
+
 class Ask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One request to admit; the fields are those of `costd.v1.AdmitRequest`.
 
@@ -64,6 +68,8 @@ def ask_problem(ask: Ask, *, id_field: str = "ask_id") -> str | None:
     ):
         if count is not None and not 0 <= count <= TOKENS_MAX:
             return f"{name} is {count}; it must lie in 0 … {TOKENS_MAX}"
+    for unit in ask.units.keys() & TOKEN_FIELDS.keys():
+        return f"units[{unit}]: {TOKEN_FIELDS[unit]} is its field; set that instead"
     if ask.ttl_ns < 0:
         return "ttl is negative"
     if len(ask.acceptable_models) > ACCEPTABLE_COUNT_MAX:

@@ -9,6 +9,16 @@ from costd.model.money import AMOUNT_MAX
 NAME_SHOWN_MAX = 80
 
 
+USAGE_FIELDS = {
+    "input_tokens": "prompt_tokens",
+    "cache_read_tokens": "cached_tokens",
+    "cache_write_tokens": "cache_write_tokens",
+    "output_tokens": "output_tokens",
+    "output_reasoning_tokens": "reasoning_tokens",
+}
+"""Catalogue units that have a field of their own."""
+
+
 class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Measured units. None means unknown, zero means zero.
 
@@ -53,6 +63,10 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         for name, count in figures.items():
             if count is not None and not 0 <= count <= AMOUNT_MAX:
                 return f"usage.{name} is {count}; it must lie in 0 … {AMOUNT_MAX}"
+        if (unit := next((unit for unit in self.units if unit in USAGE_FIELDS), None)) is not None:
+            return (
+                f"usage.units[{unit}]: {USAGE_FIELDS[unit]} is the field for it; set that instead"
+            )
         if (self.cached_tokens or 0) + (self.cache_write_tokens or 0) > (self.prompt_tokens or 0):
             return (
                 "usage.cached_tokens + cache_write_tokens exceed prompt_tokens, which includes them"

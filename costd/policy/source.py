@@ -68,7 +68,7 @@ class Source:
         return line
 
 
-class _Refused(Exception):  # noqa: N818 -- carries one problem up to `read_source`, never further
+class _Refused(Exception):
     """The file cannot be used, for this reason at this line."""
 
     def __init__(self, line: int, text: str) -> None:

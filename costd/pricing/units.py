@@ -71,7 +71,8 @@ def usage_problem(counts: Mapping[str, int]) -> str | None:
     """
     for unit, count in counts.items():
         if unit not in REGISTRY.units:
-            return f"unit {unit[:80]!r} is not in the catalogue; `costctl prices` shows the units it has"
+            name = unit[:80]
+            return f"unit {name!r} is not in the catalogue; `costctl prices` shows the units it has"
         missing = sorted(REGISTRY.ancestor_usage_keys(unit) - counts.keys()) if count else []
         if missing:
             return f"{unit} is part of {missing[0]}; state {missing[0]} too, with {unit} in it"

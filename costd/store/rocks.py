@@ -1,6 +1,7 @@
 """The daemon's store: RocksDB, with the values asks keep reading held decoded in memory."""
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -52,6 +53,8 @@ class RocksStore:
         self._cached: dict[Family, dict[bytes, Any]] = {family: {} for family in CACHED_COUNT_MAX}
         # No key of the family stands below its floor. Sweeps delete from the front, and RocksDB
         # would step over every key they ever deleted, until a compaction, to find the first left.
+        # Only the thread that writes may raise one: a listing beside it could pass a new key by.
+        self._writer = threading.get_ident()
         self._floors: dict[Family, bytes] = dict.fromkeys(Family, b"")
 
     def get(self, family: Family, key: bytes) -> Any | None:
@@ -191,12 +194,13 @@ class RocksStore:
         floor = self._floors[family]
         cursor = self._cursor(family, end)
         cursor.seek(max(start, floor))
+        raises = start <= floor and threading.get_ident() == self._writer
         if cursor.valid():
-            if start <= floor:
+            if raises:
                 self._floors[family] = cursor.key()
         else:
             self._check_read(cursor)
-            if end is not None and start <= floor < end:
+            if raises and end is not None and floor < end:
                 self._floors[family] = end
         return cursor
 

@@ -14,7 +14,7 @@ ANSWER_S = 30.0
 """A daemon starts in a second; a machine with other things to do may take its time."""
 
 
-class DaemonFailed(Exception):  # noqa: N818  what happened, in words
+class DaemonFailed(Exception):
     """The daemon ended, or did not do in time what was waited for; carries its log."""
 
 

@@ -53,7 +53,7 @@ def test_a_settle_above_the_hold_is_charged_counted_and_alerted(desk):
     (alert,) = [alert for alert in desk.alerts("overrun") if ask_id in alert.message]
     assert alert.amount_nusd == 750_000_000
     assert "$0.75 more than the $1.00 held" in alert.message
-    assert desk.daemon.wait_for("alert", kind="overrun")["amount_nusd"] == 750_000_000
+    desk.daemon.wait_for("alert", kind="overrun", amount_nusd=750_000_000)
 
 
 def test_a_settle_far_above_the_limit_is_charged_in_full_and_the_books_say_why(desk):

@@ -1,6 +1,5 @@
 """What the client raises: a refusal, no decision at all, or a mistake in the request."""
 
-# ruff: noqa: N818 - an error is named for what happened
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

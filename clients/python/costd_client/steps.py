@@ -47,7 +47,7 @@ Effect = Rpc | Sleep | Invoke
 Steps = Generator[Effect, Any, T]
 
 
-class RpcFailed(Exception):  # noqa: N818 - an event for rules, never raised to callers
+class RpcFailed(Exception):
     """A gRPC call ended without a reply."""
 
     def __init__(self, code: grpc.StatusCode, details: str) -> None:

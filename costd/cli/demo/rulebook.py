@@ -27,7 +27,7 @@ COUNTS = ("max_output_tokens", "max_retries", "tiers_down")
 MULTIPLES = {"k": 1_000, "M": 1_000_000}
 
 
-class NotUnderstood(Exception):  # noqa: N818  reads as the sentence it is
+class NotUnderstood(Exception):
     """The policy says something that this reader does not know."""
 
 

@@ -26,7 +26,7 @@ STOP_S = 20
 LOG_SHOWN_BYTES = 2_000
 
 
-class DemoFailed(Exception):  # noqa: N818  reads as the sentence it is
+class DemoFailed(Exception):
     """The demo cannot go on; says why and where to look."""
 
 

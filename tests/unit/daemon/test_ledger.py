@@ -192,9 +192,7 @@ def test_settling_by_usage_needs_a_price():
 def test_usage_with_unknown_units_or_contradicting_parts_is_refused():
     world = play("admit r1 in=5 out=5 -> allow", TEAM)
     with pytest.raises(InvalidAsk, match="imagess"):
-        world.ledger.settle(
-            world.ids["r1"], usage=Usage(prompt_tokens=1, units={"imagess": 1})
-        )
+        world.ledger.settle(world.ids["r1"], usage=Usage(prompt_tokens=1, units={"imagess": 1}))
     with pytest.raises(InvalidAsk, match="prompt_tokens"):
         world.ledger.settle(world.ids["r1"], usage=Usage(prompt_tokens=1, cached_tokens=2))
 

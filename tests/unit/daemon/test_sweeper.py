@@ -197,7 +197,9 @@ def test_run_counters_of_a_budget_that_has_left_the_policy_are_forgotten_too():
         policies={"p2": policy(budget("b"), revision="p2")},
         retention=SHORT,
     )
-    world.play("admit r1 run=old 1 -> allow / settle r1 1 -> ok / policy p2 -> ok / t=70 sweep -> 0")
+    world.play(
+        "admit r1 run=old 1 -> allow / settle r1 1 -> ok / policy p2 -> ok / t=70 sweep -> 0"
+    )
     assert count(world, Family.COUNTERS) == 1
     world.store.delete_range(Family.META, b"budget/", b"budget0")
     world.play("t=140 sweep -> 0 / sweep -> 0")

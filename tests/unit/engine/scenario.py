@@ -385,13 +385,17 @@ class World:
         name, _, ended = name.partition("@")
         budget_id, _, key = name.partition("/")
         rule = next(
-            rule for rule in self.ledger.rules.budgets.values() if rule.budget.budget_id == budget_id
+            rule
+            for rule in self.ledger.rules.budgets.values()
+            if rule.budget.budget_id == budget_id
         )
         live, past = {}, {}
         for raw, counter in self.store.scan(Family.COUNTERS):
             end_ns, tag, per = keys.split_counter_key(raw)
             if tag == rule.tag and keys.shown(per).replace(", ", ",") == key:
-                (live if counter.start_ns <= self.clock.wall_ns < end_ns else past)[end_ns] = counter
+                (live if counter.start_ns <= self.clock.wall_ns < end_ns else past)[end_ns] = (
+                    counter
+                )
         found = past if ended else live
         if not found:
             return "none", {}
@@ -419,7 +423,9 @@ class World:
 
     def _newest(self, family: Family) -> list[Any]:
         end = (2**56).to_bytes(8, "big")
-        rows = list(self.store.scan(family, start=keys.sequence_key(self._seen[family] + 1), end=end))
+        rows = list(
+            self.store.scan(family, start=keys.sequence_key(self._seen[family] + 1), end=end)
+        )
         self._seen[family] += len(rows)
         return [row for _, row in rows]
 

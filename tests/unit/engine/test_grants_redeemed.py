@@ -22,7 +22,9 @@ def test_a_grant_lets_a_critical_ask_past_an_empty_budget_and_is_told_of():
         grants={"g": token("g")},
     )
     ((_, alert),) = world.store.scan(Family.ALERTS)
-    assert "use 1 of 1, $5.00 held for review; issued by lead to ann: release night" in alert.message
+    assert (
+        "use 1 of 1, $5.00 held for review; issued by lead to ann: release night" in alert.message
+    )
 
 
 def test_a_grant_is_not_burnt_by_an_ask_that_would_have_passed():

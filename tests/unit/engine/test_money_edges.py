@@ -172,9 +172,7 @@ def test_costs_outside_what_can_be_written_are_refused(cost_nusd: int):
     with pytest.raises(InvalidAsk, match="cost_nusd is"):
         world.ledger.settle(world.ids["r1"], cost_nusd=cost_nusd)
     with pytest.raises(InvalidAsk, match="cost_nusd is"):
-        world.ledger.record(
-            Ask(ask_id=ask_id("x1")), Report(cost_nusd=cost_nusd), cost_known=True
-        )
+        world.ledger.record(Ask(ask_id=ask_id("x1")), Report(cost_nusd=cost_nusd), cost_known=True)
     world.check()
 
 

@@ -117,7 +117,9 @@ def test_another_per_or_unit_starts_a_new_counter():
         show b -> reserved=200
         """,
         **swaps(
-            [budget("b", "20")], [budget("b", "20", per=("user",))], [budget("b", 900, unit="tokens")]
+            [budget("b", "20")],
+            [budget("b", "20", per=("user",))],
+            [budget("b", 900, unit="tokens")],
         ),
     )
 

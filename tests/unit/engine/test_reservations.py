@@ -1,4 +1,4 @@
-from policy_parts import budget, policy, rate
+from policy_parts import budget, policy
 from scenario import World, ask_id, play, usd
 
 from costd.engine import keys
@@ -400,7 +400,10 @@ def test_a_record_of_an_ask_that_was_admitted_after_all_settles_it():
 
 
 def test_a_record_cannot_be_settled_again_or_voided():
-    play("record x1 team=a 12 -> ok / settle x1 9 -> closed:settled / void x1 -> closed:settled", TEAM)
+    play(
+        "record x1 team=a 12 -> ok / settle x1 9 -> closed:settled / void x1 -> closed:settled",
+        TEAM,
+    )
 
 
 def test_spend_without_a_budget_is_recorded_all_the_same():
