@@ -432,8 +432,7 @@ class World:
     def _kills(self) -> Said:
         steady_ns = self.clock.steady_ns
         names = [kill.kill_id for kill in self.ledger.kills if kill.engaged(steady_ns)]
-        shown = [n.rpartition("/")[0] if n.startswith("halt/") else n for n in names]
-        return ",".join(shown) or "none", {}
+        return ",".join(names) or "none", {}
 
     def _grant(self, name: str) -> Said:
         use = self.store.get(Family.GRANTS, name.encode())

@@ -146,7 +146,7 @@ def test_free_models_pass_when_every_money_budget_is_empty():
         """
         admit r1 10 -> allow
         admit r2 model=acme/gratis in=1000 out=1000 -> allow hold=0
-        admit r3 0 -> allow
+        admit r3 0 model=acme/gratis -> allow
         settle r2 in=900 out=900 -> ok cost=0
         admit r4 model=acme/gratis in=9 out=9 user=x -> deny:BUDGET_EXHAUSTED by=calls
         """,
@@ -156,14 +156,14 @@ def test_free_models_pass_when_every_money_budget_is_empty():
 
 def test_a_free_call_that_cost_something_after_all_is_charged():
     play(
-        "admit r1 0 -> allow / settle r1 3 -> ok / show b -> settled=3 overrun=3",
+        "admit r1 0 model=acme/gratis -> allow / settle r1 3 -> ok / show b -> settled=3 overrun=3",
         policy(budget("b", "10")),
     )
 
 
 def test_a_free_call_does_not_reach_the_steps_of_money_budgets():
     play(
-        "admit r1 10 -> allow / admit r2 0 -> allow retries=None",
+        "admit r1 10 -> allow / admit r2 0 model=acme/gratis -> allow retries=None",
         policy(budget("b", "10", steps=[step(50, deny=True)])),
     )
 

@@ -110,5 +110,6 @@ def test_a_grant_can_be_explained_without_using_it():
 
 
 def test_a_free_call_passes_every_money_budget():
-    world = play("admit r1 10 -> allow / explain r2 0 -> allow", policy(budget("b", "10")))
-    assert reports(world)["b"].passed
+    table = "admit r1 10 -> allow / explain r2 0 model=acme/gratis -> allow"
+    world = play(table, policy(budget("b", "10")))
+    assert reports(world, "gratis")["b"].passed

@@ -35,7 +35,7 @@ def test_one_nano_dollar_is_counted():
 def test_zero_is_an_amount():
     play(
         """
-        admit r1 0 -> allow
+        admit r1 0 model=acme/gratis -> allow
         settle r1 0 -> ok
         show b -> settled=0
         record x1 0 -> ok
@@ -51,7 +51,7 @@ def test_the_largest_amount_fits_the_largest_limit_once():
         admit r2 {NANO} -> deny:BUDGET_EXHAUSTED used={MOST}
         settle r1 {MOST} -> ok
         show b -> settled={MOST}
-        admit r3 0 -> allow
+        admit r3 0 model=acme/gratis -> allow
         """,
         policy(budget("b", AMOUNT_MAX)),
     )
@@ -62,7 +62,7 @@ def test_a_budget_without_a_limit_counts_no_further_than_can_be_written():
         f"""
         admit r1 {MOST} -> allow
         admit r2 {NANO} -> deny:BUDGET_EXHAUSTED by=b
-        admit r3 0 -> allow
+        admit r3 0 model=acme/gratis -> allow
         void r1 -> ok
         admit r2 {NANO} -> allow
         admit r4 {MOST} -> deny:BUDGET_EXHAUSTED most=9223372036.854775806

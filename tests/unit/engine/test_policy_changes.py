@@ -64,7 +64,7 @@ def test_a_raise_that_does_not_reach_keeps_the_rest_lowered():
         settle r1 20 -> ok
         show b -> lowered=10
         policy v2 -> ok
-        admit r2 0 -> allow
+        admit r2 0 model=acme/gratis -> allow
         show b -> lowered=8 limit=12
         """,
         **swaps([budget("b", "20")], [budget("b", "10")], [budget("b", "12")]),
@@ -216,14 +216,15 @@ def test_a_tier_may_leave_the_policy_while_its_call_runs():
     )
 
 
-def test_another_amount_or_burst_keeps_the_bucket_which_refills_at_the_new_pace():
+def test_another_refill_starts_a_full_bucket_so_that_a_raise_helps_at_once():
     play(
         """
         admit r1 1 -> allow
+        admit r2 1 -> deny:RATE_LIMITED
         policy v1 -> ok
-        admit r2 1 -> deny:RATE_LIMITED resets=30
-        t=30 admit r3 1 -> allow
-        admit r4 1 -> deny:RATE_LIMITED
+        admit r3 1 -> allow
+        admit r4 1 -> allow
+        admit r5 1 -> deny:RATE_LIMITED resets=30
         """,
         **swaps([budget("b"), rate("r", 1)], [budget("b"), rate("r", 2)]),
     )

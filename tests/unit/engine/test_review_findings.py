@@ -12,12 +12,12 @@ from costd.engine import keys
 from costd.engine.changes import Family
 from costd.engine.resolve import Report
 from costd.errors import IdReused, InvalidAsk
-from costd.model.ask import NAME_LENGTH_MAX, Ask
+from costd.model.ask import NAME_LENGTH_MAX, Ask, ask_problem
 from costd.model.money import AMOUNT_MAX
 from costd.model.policy import ModelRef, Tier
 from costd.model.reservation import ReservationState
 from costd.model.time import NEVER_NS, NS_PER_S
-from costd.model.usage import Usage
+from costd.model.usage import USAGE_FIELDS, Usage
 from costd.wire import convert
 from costd.wire.pb import control_pb2 as pb
 
@@ -234,3 +234,30 @@ def test_kill_switches_are_known_without_reading_all_that_ever_were():
     world.play("kill k1 -> ok / release k1 -> 1 / kill k2 -> ok / kill k3 -> ok / kill k2 -> ok")
     assert sorted(kill.kill_id for kill in world.ledger.kills) == ["k2", "k3"]
     world.play("release k3 -> 1 / kills -> k2 / restart -> ok / kills -> k2")
+
+
+def test_an_amount_of_zero_for_a_model_that_has_a_price_does_not_pass_an_empty_budget():
+    play(
+        """
+        admit r1 10 -> allow
+        admit r2 0 -> deny:BUDGET_EXHAUSTED
+        admit r3 0 model=acme/gratis -> allow
+        """,
+        policy(budget("b", "10")),
+    )
+
+
+@pytest.mark.parametrize("unit", ["input_tokens", "output_tokens"])
+def test_units_may_not_stand_for_fields_of_an_ask(unit):
+    ask = Ask(ask_id="0123456789abcdef", prompt_tokens=9, max_output_tokens=9, units={unit: 0})
+    assert "is its field" in (ask_problem(ask) or "")
+
+
+@pytest.mark.parametrize("unit", sorted(USAGE_FIELDS))
+def test_units_may_not_stand_for_fields_of_usage(unit):
+    usage = Usage(prompt_tokens=9, output_tokens=9, units={unit: 0})
+    assert "is the field for it" in (usage.problem() or "")
+
+
+def test_an_ask_that_states_an_amount_and_tokens_is_exposed_by_what_the_tokens_may_cost():
+    play("admit r1 1 in=100 out=100 -> allow hold=1 ceiling=2", policy(budget("b", "10")))

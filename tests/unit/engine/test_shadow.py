@@ -222,11 +222,11 @@ def test_a_whole_policy_in_shadow_refuses_nothing_but_says_what_it_would_have():
         admit r1 team=z 5 model=acme/tiny -> allow:SHADOW shadow=deny:NO_BUDGET
         admit r2 team=a 15 model=acme/tiny -> allow:SHADOW shadow=deny:BUDGET_EXHAUSTED
         admit r3 team=a {ASK} model=acme/nobody -> allow:SHADOW shadow=deny:PRICE_UNKNOWN
-        admit r4 team=a 0 model=acme/big -> allow:SHADOW shadow=degrade:MODEL_FORBIDDEN
+        admit r4 team=a 0 model=acme/big -> allow:SHADOW shadow=deny:MODEL_FORBIDDEN
         admit r5 in=900 out=900 team=a model=acme/narrow -> allow:SHADOW
         admit r6 in=5 out=5 team=a accept=none -> allow:SHADOW shadow=deny:NO_CANDIDATE
         settle r3 4 -> ok
-        show a -> settled=4 overrun=4
+        show a -> settled=4 overrun=0
         """,
         policy(
             budget("a", "10", match={"team": "a"}),

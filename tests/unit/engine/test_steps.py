@@ -268,7 +268,7 @@ def test_a_total_budget_has_no_pace():
 
 def test_a_limit_of_zero_has_reached_every_step():
     play(
-        "admit r1 1 -> deny:STEP_DENY at=100 / admit r2 0 -> allow",
+        "admit r1 1 -> deny:STEP_DENY at=100 / admit r2 0 model=acme/gratis -> allow",
         policy(budget("b", 0, steps=[step(50, deny=True)])),
     )
 

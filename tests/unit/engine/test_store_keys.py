@@ -32,14 +32,19 @@ def test_a_renamed_budget_keeps_its_tag():
     assert keys.budget_tag(budget("new", was="old")) == keys.budget_tag(budget("old"))
 
 
-def test_a_rates_buckets_follow_its_id_unit_and_per_only():
+def test_a_rates_buckets_follow_its_id_unit_per_and_refill_only():
     tag = keys.rate_tag(rate("r", 5))
-    assert keys.rate_tag(rate("r", 9, burst=2, match={"team": "a"})) == tag
+    assert keys.rate_tag(rate("r", 5, burst=2, match={"team": "a"})) == tag
     others = {
         keys.rate_tag(other)
-        for other in (rate("s", 5), rate("r", 5, "tokens"), rate("r", 5, per=("user",)))
+        for other in (
+            rate("s", 5),
+            rate("r", 9),
+            rate("r", 5, "tokens"),
+            rate("r", 5, per=("user",)),
+        )
     }
-    assert len(others | {tag}) == 4
+    assert len(others | {tag}) == 5
 
 
 def test_counter_keys_come_apart_as_they_were_put_together():
