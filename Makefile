@@ -29,7 +29,7 @@ test: $(STAMP) ## Run every test.
 	$(BIN)/pytest -n 2 --dist worksteal
 
 test-unit: $(STAMP) ## Run the tests that take seconds.
-	$(BIN)/pytest -q tests/unit tests/property tests/contract tests/style
+	$(BIN)/pytest -q -n 2 tests/unit tests/contract tests/style
 
 lint: $(STAMP) ## Check style and format.
 	$(BIN)/ruff check .
@@ -46,7 +46,8 @@ contracts: $(STAMP) ## Check that imports point down only.
 	$(BIN)/lint-imports
 
 coverage: $(STAMP) ## Measure branch coverage; 100 % of model and engine is required.
-	$(BIN)/pytest -q --cov --cov-report=term-missing:skip-covered tests/unit tests/property tests/contract tests/integration
+	$(BIN)/pytest -q -n 2 --cov --cov-report= tests/unit tests/property tests/contract tests/integration
+	$(BIN)/coverage report --skip-covered
 	$(BIN)/coverage report --include='costd/model/*,costd/engine/*' --fail-under=100
 
 bench: $(STAMP) ## Measure speed and size side by side; writes build/bench.json.

@@ -57,7 +57,7 @@ def budget_binding(question: Question, rule: BudgetRule, result: Evaluation) -> 
         limit, used = drawable(rule, counter, critical=question.task_class.critical)
         if result.reason is Reason.BUDGET_EXHAUSTED:
             # What does not fit into an empty window will not fit into the next one either.
-            resets = ends and _hold_of(budget.unit, result) <= limit
+            resets = ends and max(1, _hold_of(budget.unit, result)) <= limit
     return Binding(
         rule=budget.budget_id,
         kind="budget",

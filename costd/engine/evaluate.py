@@ -18,7 +18,6 @@ from costd.model.ask import Ask
 from costd.model.counter import EMPTY_COUNTER, Counter
 from costd.model.decision import NO_DIRECTIVES, Directives, Reason
 from costd.model.kill import KillMode, KillSwitch
-from costd.model.labels import Facts
 from costd.model.money import AMOUNT_MAX
 from costd.model.policy import ModelRule, TaskClass
 from costd.model.reservation import CounterLine, Excuse, RateLine
@@ -147,19 +146,15 @@ def blocking_kill(question: Question, candidate: Candidate) -> KillSwitch | None
     """Find an engaged kill switch that stops this candidate."""
     critical, tier_index = question.task_class.critical, candidate.tier_index
     for kill in question.kills.matching(candidate.facts):
-        if kill.engaged(question.now.steady_ns) and kill_covers(
-            kill, candidate.facts, rules=question.rules, tier_index=tier_index, critical=critical
+        if kill.engaged(question.now.steady_ns) and kill_stops(
+            kill, rules=question.rules, tier_index=tier_index, critical=critical
         ):
             return kill
     return None
 
 
-def kill_covers(
-    kill: KillSwitch, facts: Facts, *, rules: Rules, tier_index: int, critical: bool
-) -> bool:
-    """Tell whether a call with these facts is one that the switch stops."""
-    if not kill.scope.holds(facts):
-        return False
+def kill_stops(kill: KillSwitch, *, rules: Rules, tier_index: int, critical: bool) -> bool:
+    """Tell whether a switch goes so far as to stop this call, which is in its scope."""
     if kill.mode is KillMode.MAX_TIER:
         best = rules.tier_index.get(kill.max_tier)
         return best is None or tier_index < best  # a tier that is gone from the policy stops all

@@ -187,7 +187,7 @@ def _budget_report(
     reached = steps_reached(rule, used=used, limit=limit, wall_ns=question.now.wall_ns)
     denies = question.takes_steps and any(step.deny for step in reached)
     free = estimate.is_free and budget.unit == "nusd"
-    passed = free or (hold <= left and not denies)
+    passed = free or ((hold or 1) <= left and not denies)
     reason = Reason.STEP_DENY if denies else Reason.BUDGET_EXHAUSTED
     notes = [f"holds {shown_amount(budget.unit, hold)}, {shown_amount(budget.unit, left)} left"]
     if reached:

@@ -7,7 +7,7 @@ import msgspec
 from costd.engine import books, keys
 from costd.engine.changes import Changes, Family
 from costd.engine.degrade import room_left
-from costd.engine.evaluate import kill_covers
+from costd.engine.evaluate import kill_stops
 from costd.engine.resolve import Ledgered, move_of, rule_and_limit
 from costd.engine.rules import NO_KILLS, BudgetRule, Kills, budget_amount
 from costd.model.counter import Counter
@@ -81,8 +81,8 @@ def _refusal(
     rules, passes_kill = books_of.rules, used is not None and used.passes_kill
     tier_index = rules.tier_index.get(decision.tier, 0)
     for kill in () if passes_kill else kills.matching(facts):
-        if kill.engaged(books_of.now.steady_ns) and kill_covers(
-            kill, facts, rules=rules, tier_index=tier_index, critical=critical
+        if kill.engaged(books_of.now.steady_ns) and kill_stops(
+            kill, rules=rules, tier_index=tier_index, critical=critical
         ):
             return Reason.KILL_SWITCH, kill
     for line in held.counters:

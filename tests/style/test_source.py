@@ -182,3 +182,9 @@ def test_nothing_names_the_workplace():
             if words.search(path.read_text(errors="replace")):
                 named.append(name_of(path))
     assert not named
+
+
+def test_test_modules_have_names_of_their_own():
+    """The runner imports them by their bare names, and two of one name shadow each other."""
+    names = [path.stem for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

@@ -10,6 +10,8 @@ from costd.engine.changes import Changes, Family
 from costd.engine.resolve import Report
 from costd.errors import InvalidAsk, NotPermitted, StoreUnavailable
 from costd.model.ask import Ask
+from costd.model.policy import PolicyPrice
+from costd.model.price import UnitPrice
 from costd.model.reservation import ReservationState
 from costd.model.usage import Usage
 from costd.store.memory import MemoryStore
@@ -298,3 +300,13 @@ def test_a_new_store_is_told_what_its_counters_stand_for_once():
     Ledger(store, TEAM, FakeClock())
     store.full = True
     Ledger(store, TEAM, FakeClock())  # nothing new to write
+
+
+def test_usage_whose_parts_exceed_the_whole_is_refused():
+    units = (UnitPrice("input_tokens", 10, 1), UnitPrice("input_audio_tokens", 90, 1))
+    own = PolicyPrice(models="acme/big", units=units)
+    world = play("admit r1 in=5 out=5 -> allow", policy(*TEAM.budgets, prices=(own,)))
+    usage = Usage(prompt_tokens=5, units={"input_audio_tokens": 6})
+    with pytest.raises(InvalidAsk, match="less than its parts: input_audio_tokens 6"):
+        world.ledger.settle(world.ids["r1"], usage=usage)
+    world.play("settle r1 in=5 out=5 -> ok cost=0.00000005")

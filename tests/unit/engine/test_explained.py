@@ -113,3 +113,10 @@ def test_a_free_call_passes_every_money_budget():
     table = "admit r1 10 -> allow / explain r2 0 model=acme/gratis -> allow"
     world = play(table, policy(budget("b", "10")))
     assert reports(world, "gratis")["b"].passed
+
+
+def test_a_call_said_to_cost_nothing_does_not_pass_an_empty_budget():
+    world = play(
+        "admit r1 10 -> allow / explain r2 0 -> deny:BUDGET_EXHAUSTED", policy(budget("b", "10"))
+    )
+    assert not reports(world)["b"].passed

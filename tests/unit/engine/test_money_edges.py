@@ -231,3 +231,7 @@ def test_post_keeps_what_it_is_not_told_to_change():
     assert books.post(before, 9) == before
     after = books.post(before, 9, reserved=1, start_ns=4, wall_ns=6)
     assert after == msgspec.structs.replace(before, reserved=4, start_ns=4, changed_ns=6)
+
+
+def test_a_budget_of_nothing_never_resets_into_room():
+    play("admit r1 0 -> deny:BUDGET_EXHAUSTED resets=never", policy(budget("b", 0)))

@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 
 from costd.model.ask import Ask
@@ -75,6 +76,7 @@ def test_a_kill_switch_is_engaged_until_released_or_its_time_is_up():
     )
     assert switch.engaged(9)
     assert not switch.engaged(10)
+    assert not msgspec.structs.replace(switch, released_ns=5).engaged(9)
 
 
 def test_every_state_says_where_each_move_leads():
