@@ -114,7 +114,7 @@ def _raise_crossings(
     limit, used = drawable(rule, counter, critical=critical)
     share = utilisation_bp(used, limit)
     pace = 0
-    end_ns = keys.split_counter_key(key)[0]
+    end_ns = int.from_bytes(key[:8], "big")
     if rule.has_burn:
         start_ns = counter.start_ns
         pace = pace_bp(used, limit, start_ns=start_ns, end_ns=end_ns, wall_ns=now.wall_ns)

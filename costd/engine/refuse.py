@@ -84,7 +84,7 @@ def largest_amount(question: Question, candidate: offers.Candidate) -> int:
 def _needed(unit: str, estimate: offers.Estimate) -> int:
     if unit == "calls":
         return 1
-    return (estimate.prompt_tokens or 0) + (estimate.output_tokens or 0)
+    return max(1, (estimate.prompt_tokens or 0) + (estimate.output_tokens or 0))
 
 
 def _room_in_bucket(

@@ -109,6 +109,8 @@ class Anchors(Generic[Rule]):
 
     def matching(self, facts: Facts) -> tuple[Rule, ...]:
         """Find the rules whose selectors hold, in the order they were given."""
+        if not self._always and not self._anchored:
+            return ()
         found = [entry for entry in self._always if entry[1].holds(facts)]
         if self._anchored:
             for item in facts.items():

@@ -56,7 +56,7 @@ def ask_problem(ask: Ask, *, id_field: str = "ask_id") -> str | None:
             f"{id_field} has {len(ask.ask_id)} characters; it must have "
             f"{ASK_ID_LENGTH_MIN} to {ASK_ID_LENGTH_MAX} (make a UUIDv7)"
         )
-    problem = _names_problem(ask, id_field)
+    problem = _names_problem(ask, id_field) or (_units_problem(ask.units) if ask.units else None)
     if problem:
         return problem
     if ask.estimated_cost_nusd is not None and not 0 <= ask.estimated_cost_nusd <= AMOUNT_MAX:
@@ -64,12 +64,9 @@ def ask_problem(ask: Ask, *, id_field: str = "ask_id") -> str | None:
     for name, count in (
         ("prompt_tokens", ask.prompt_tokens),
         ("max_output_tokens", ask.max_output_tokens),
-        *((f"units[{name}]", count) for name, count in ask.units.items()),
     ):
         if count is not None and not 0 <= count <= TOKENS_MAX:
             return f"{name} is {count}; it must lie in 0 … {TOKENS_MAX}"
-    for unit in ask.units.keys() & TOKEN_FIELDS.keys():
-        return f"units[{unit}]: {TOKEN_FIELDS[unit]} is its field; set that instead"
     if ask.ttl_ns < 0:
         return "ttl is negative"
     if len(ask.acceptable_models) > ACCEPTABLE_COUNT_MAX:
@@ -97,6 +94,16 @@ def _names_problem(ask: Ask, id_field: str) -> str | None:
         problem = name_problem(field, name)
         if problem:
             return problem
+    return None
+
+
+def _units_problem(units: dict[str, int]) -> str | None:
+    """Name the first unit that has a field of its own, or a count that is out of range."""
+    for unit, count in units.items():
+        if not 0 <= count <= TOKENS_MAX:
+            return f"units[{unit}] is {count}; it must lie in 0 … {TOKENS_MAX}"
+        if unit in TOKEN_FIELDS:
+            return f"units[{unit}]: {TOKEN_FIELDS[unit]} is its field; set that instead"
     return None
 
 

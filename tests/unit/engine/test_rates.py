@@ -241,6 +241,16 @@ def test_no_amount_would_pass_where_tokens_or_calls_are_what_is_short():
     )
 
 
+def test_nothing_is_offered_where_a_budget_in_tokens_is_full():
+    play(
+        """
+        admit r1 1 in=10 out=10 -> allow
+        admit r2 1 in=0 out=0 -> deny:BUDGET_EXHAUSTED by=b most=-
+        """,
+        policy(budget("b", "1.5"), budget("t", 20, unit="tokens")),
+    )
+
+
 def test_time_refills_only_by_the_steady_clock():
     play(
         """
