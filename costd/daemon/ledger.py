@@ -172,8 +172,11 @@ class Ledger:
         report = report or Report(cost_nusd=0)
         if max(len(report.provider), len(report.model)) > NAME_LENGTH_MAX:
             raise InvalidAsk(f"provider or model has more than {NAME_LENGTH_MAX} characters")
-        cost = self._cost(held, usage, cost_nusd, report)
-        report = dataclasses.replace(report, cost_nusd=cost, usage=usage)
+        price = self._settling_price(held, report)
+        cost = _stated(cost_nusd, usage)
+        if cost is None:
+            cost = self._cost_of(price, usage)
+        report = dataclasses.replace(report, cost_nusd=cost, usage=usage, price=price)
         if held.state is ReservationState.SETTLED:
             if cost == held.cost_nusd:
                 return Closed(held, replayed=True)
@@ -183,9 +186,11 @@ class Ledger:
             )
         late = held.state is ReservationState.EXPIRED
         closed, changes = resolve.settle(held, report, self._ledgered())
+        self._save_price(changes, price)
         if not late:
             self.totals.closed(held)
         self.commit(changes)
+        self._price_saved(price)
         self._event("settled_late" if late else "settled")
         if cost > held.hold_nusd:
             self._event("overrun")
@@ -461,24 +466,20 @@ class Ledger:
 
     # ---- prices -----------------------------------------------------------------------------
 
-    def _cost(
-        self, held: Reservation, usage: Usage | None, cost_nusd: int | None, report: Report
-    ) -> int:
-        """What a settle charges."""
-        cost_nusd = _stated(cost_nusd, usage)
-        if cost_nusd is not None:
-            return cost_nusd
+    def _settling_price(self, held: Reservation, report: Report) -> Price | None:
+        """Find what a settle is priced at: the admit's price, unless another model answered."""
         price = self._price_of(held)
-        if report.model and price is not None and report.model != held.decision.model:
-            answered = self.rules.prices.find(
-                report.provider or held.decision.provider,
-                report.model,
-                wall_ns=held.admitted_ns,
-                batch=held.ask.batch,
-            )
-            if answered is not None and answered.source.model != price.source.model:
-                price = answered
-        return self._cost_of(price, usage)
+        if not report.model or report.model == held.decision.model:
+            return price
+        answered = self.rules.prices.find(
+            report.provider or held.decision.provider,
+            report.model,
+            wall_ns=held.admitted_ns,
+            batch=held.ask.batch,
+        )
+        if answered is None or (price is not None and answered.source.model == price.source.model):
+            return price
+        return answered
 
     @staticmethod
     def _cost_of(price: Price | None, usage: Usage | None) -> int:

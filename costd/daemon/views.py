@@ -12,6 +12,7 @@ from costd.engine.rules import BudgetRule
 from costd.engine.window import window_bounds
 from costd.model.counter import EMPTY_COUNTER, Counter
 from costd.model.events import UsageEvent
+from costd.model.labels import NO_LABEL
 from costd.model.money import AMOUNT_MAX
 from costd.model.reservation import Reservation
 from costd.model.time import NEVER_NS
@@ -160,7 +161,7 @@ def _fact(event: UsageEvent, name: str) -> str:
         return apb.Reason.Name(event.reason).removeprefix("REASON_")
     if name == "outcome":
         return CallOutcome(event.outcome).name
-    return event.ask.labels.get(name, keys.NO_LABEL)
+    return event.ask.labels.get(name, NO_LABEL)
 
 
 def _add(group: pb.UsageGroup, event: UsageEvent) -> None:

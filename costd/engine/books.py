@@ -14,7 +14,7 @@ from costd.errors import InvalidAsk, InvariantBroken
 from costd.model.counter import Counter
 from costd.model.events import Alert, AuditRecord
 from costd.model.kill import KillMode, KillSwitch
-from costd.model.labels import Match, Selector
+from costd.model.labels import NO_LABEL, Match, Selector
 from costd.model.money import AMOUNT_MAX
 from costd.model.time import Now
 
@@ -173,8 +173,8 @@ def halt(changes: Changes, rule: BudgetRule, key: bytes, share: int, now: Now) -
             *(
                 Match(
                     name,
-                    frozenset() if value == keys.NO_LABEL else frozenset({value}),
-                    negated=value == keys.NO_LABEL,
+                    frozenset() if value == NO_LABEL else frozenset({value}),
+                    negated=value == NO_LABEL,
                 )
                 for name, value in values.items()
             ),

@@ -174,8 +174,11 @@ def is_cheaper(
     if not fits_context(ask, task_class, candidate):
         return False
     if asked.price is None or candidate.price is None or ask.estimated_cost_nusd is None:
-        here = estimate(rules, ask, task_class, candidate)
-        return here.hold_nusd < estimate(rules, ask, task_class, asked).hold_nusd
+        there = estimate(rules, ask, task_class, asked).hold_nusd
+        try:
+            return estimate(rules, ask, task_class, candidate).hold_nusd < there
+        except InvalidAsk:  # it prices apart what the ask states as a part of nothing
+            return False
     return candidate.price.cost_nusd(_NOMINAL_COUNTS) < asked.price.cost_nusd(_NOMINAL_COUNTS)
 
 

@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from hashlib import blake2b
 
+from costd.model.labels import NO_LABEL
 from costd.model.policy import Budget, Rate
 from costd.model.time import NEVER_NS
-
-NO_LABEL = "(none)"
-"""Stands for a missing `per` label, under one shared counter."""
 
 TAG_BYTES = 8
 SEQUENCES_END_NS = 2**56

@@ -12,6 +12,7 @@ from costd.engine.rules import BudgetRule, Rules
 from costd.errors import ReservationClosed
 from costd.model.events import Alert, UsageEvent
 from costd.model.money import AMOUNT_MAX, format_nusd
+from costd.model.price import Price
 from costd.model.reservation import (
     RESERVATION_MOVES,
     CounterLine,
@@ -46,6 +47,8 @@ class Report:
     retry_count: int = 0
     provider: str = ""
     model: str = ""
+    price: Price | None = None
+    """What the cost was computed from, where that is not the admit's price."""
 
 
 def settle(held: Reservation, report: Report, books_of: Ledgered) -> tuple[Reservation, Changes]:
@@ -314,7 +317,7 @@ def _overrun_alert(held: Reservation, over_nusd: int, now: Now) -> Alert:
 
 def usage_event(held: Reservation, report: Report, now: Now, *, closed_as: str) -> UsageEvent:
     """State what a closed call used and cost, for the outbox."""
-    decision = held.decision
+    decision, price = held.decision, report.price
     return UsageEvent(
         reservation_id=held.reservation_id,
         ask=held.ask,
@@ -326,8 +329,8 @@ def usage_event(held: Reservation, report: Report, now: Now, *, closed_as: str) 
         admitted_ns=held.admitted_ns,
         settled_ns=now.wall_ns,
         usage=report.usage,
-        price=decision.price,
-        price_id=decision.price_id,
+        price=price.source if price else decision.price,
+        price_id=price.price_id if price else decision.price_id,
         reason=decision.reason,
         closed_as=closed_as,
         duration_ns=report.duration_ns,

@@ -6,6 +6,7 @@ from costd.model.labels import (
     LABEL_COUNT_MAX,
     LABEL_KEY_LENGTH_MAX,
     LABEL_VALUE_LENGTH_MAX,
+    NO_LABEL,
     RESERVED_KEYS,
 )
 from costd.model.money import AMOUNT_MAX
@@ -125,6 +126,8 @@ def labels_problem(labels: dict[str, str]) -> str | None:
             return f"labels: key {key[:80]!r} must have 1 to {LABEL_KEY_LENGTH_MAX} characters"
         if len(value) > LABEL_VALUE_LENGTH_MAX:
             return f"labels[{key}] has more than {LABEL_VALUE_LENGTH_MAX} characters"
+        if value == NO_LABEL:
+            return f"labels[{key}] is {NO_LABEL!r}, which stands for no label; leave it out"
         if key in RESERVED_KEYS:
             return f"labels[{key}]: {key} has a field of its own; set that instead"
         if not value.isprintable() or not key.isprintable():

@@ -10,6 +10,9 @@ RESERVED_KEYS = frozenset({"provider", "model", "tier", "task_class"})
 CANDIDATE_KEYS = frozenset({"provider", "model", "tier"})
 """Facts that differ from candidate to candidate."""
 
+NO_LABEL = "(none)"
+"""Stands for a missing label in counters' keys, and so may not be a label's value."""
+
 LABEL_COUNT_MAX = 64
 LABEL_KEY_LENGTH_MAX = 64
 LABEL_VALUE_LENGTH_MAX = 256

@@ -4,7 +4,6 @@ Counted with cl100k_base, o200k_base and the vocabulary Anthropic published for 
 generation of models. The sentences were written for this test.
 """
 
-
 SAMPLES = {
     "english": (
         "The daemon holds the money it promised until the call reports what it really cost. Many teams share one budget, and nobody can promise what was not carved out first. If the connection fails, the client goes on with what it still holds; afterwards it applies the rule that its owner chose. A refusal is an answer, not an error, and it says when the same question could pass again. Yesterday evening our neighbours, who had moved in recently, invited everybody from the street to a small dinner in their garden, and the conversation soon turned to the weather, to schools and to the price of bread.",

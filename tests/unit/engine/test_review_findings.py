@@ -261,3 +261,8 @@ def test_units_may_not_stand_for_fields_of_usage(unit):
 
 def test_an_ask_that_states_an_amount_and_tokens_is_exposed_by_what_the_tokens_may_cost():
     play("admit r1 1 in=100 out=100 -> allow hold=1 ceiling=2", policy(budget("b", "10")))
+
+
+def test_a_label_may_not_say_that_it_is_missing():
+    ask = Ask(ask_id="0123456789abcdef", labels={"user": "(none)"}, estimated_cost_nusd=1)
+    assert "stands for no label" in (ask_problem(ask) or "")
