@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from zoneinfo import ZoneInfo
 
 from costd.model.policy import RateUnit
+from costd.model.time import NS_PER_S
 from costd.policy.problems import Path
 from costd.policy.schema import (
     BudgetSpec,
@@ -206,15 +207,21 @@ def _steps(budget: BudgetSpec, path: Path) -> Iterator[Found]:
             yield (*here, "do"), "quiet alone does nothing; remove the step"
 
 
+REFILL_NS_MAX = 10 * 365 * 86_400 * NS_PER_S
+"""Longer refills would pass what a bucket's 64 bits can count, and are budgets in truth."""
+
+
 def _rate(rate: RateSpec, path: Path) -> Iterator[Found]:
-    _, unit, _ = rate.limit
+    amount, unit, interval_ns = rate.limit
     if rate.burst is None:
         return
-    _, burst_unit = rate.burst
+    burst, burst_unit = rate.burst
     if burst_unit is None and unit is RateUnit.NUSD:
         yield (*path, "burst"), "is a number and the limit is money; write it like $2"
     elif burst_unit is not None and burst_unit is not unit:
         yield (*path, "burst"), f"is in {burst_unit} and the limit in {unit}; use {unit}"
+    elif burst * interval_ns > amount * REFILL_NS_MAX:
+        yield (*path, "burst"), "takes more than ten years to refill; lower it, or use a budget"
 
 
 def _model_rule(rule: ModelRuleSpec, path: Path) -> Iterator[Found]:

@@ -362,6 +362,7 @@ def test_a_very_bad_file_lists_its_first_fifty_problems():
             "rates: [{id: r, limit: 5 requests / hour, burst: 2 tokens}]",
             "is in tokens and the limit in requests",
         ),
+        ("rates: [{id: r, limit: $1 / day, burst: $1000000}]", "more than ten years to refill"),
         ("model_rules: [{id: r}]", "allows and forbids nothing"),
         ("prices: [{models: a/b}]", "states no price"),
         ("prices: [{models: a/b, units: {x: {price: $1, pre: 2}}}]", "there is no such field"),
