@@ -44,7 +44,7 @@ from costd.model.reservation import Reservation, ReservationState
 from costd.model.time import NS_PER_S, Now
 from costd.model.usage import Usage
 from costd.pricing import PriceBook, usage_problem
-from costd.store.port import Store
+from costd.store.port import Put, Store
 
 ANY_CLASS = "*"
 _HOUR_NS = 3600 * NS_PER_S
@@ -131,12 +131,12 @@ class Ledger:
 
         Errors:  InvalidAsk, NotPermitted, IdReused.
         """
-        question = self._question(ask)
-        stored = self.store.get(Family.RESERVATIONS, keys.reservation_id(caller, ask.ask_id))
+        question = self._question(ask, caller)
+        stored = self.store.get(Family.RESERVATIONS, question.identity)
         verified = self._verify(grant, question.now) if grant else None
         if stored is not None:
             return self._replay(question, stored)
-        answer = admit(question, caller=caller, grant=verified)
+        answer = admit(question, grant=verified)
         decision, changes = answer.decision, answer.changes
         if answer.reservation is None:
             self._denied(question, decision)
@@ -150,9 +150,9 @@ class Ledger:
 
     def explain(self, ask: Ask, *, caller: str = "", grant: str = "") -> Explanation:
         """Answer as admit would, with every candidate and rule looked at; writes nothing."""
-        question = self._question(ask)
+        question = self._question(ask, caller)
         verified = self._verify(grant, question.now) if grant else None
-        return explain(question, caller=caller, grant=verified)
+        return explain(question, grant=verified)
 
     def settle(
         self,
@@ -257,9 +257,9 @@ class Ledger:
 
         Errors:  InvalidAsk, NotPermitted, IdReused, ReservationClosed.
         """
-        question = self._question(ask, id_field="record_id")
+        question = self._question(ask, caller, id_field="record_id")
         cost = _stated(report.cost_nusd if cost_known else None, report.usage)
-        stored = self.store.get(Family.RESERVATIONS, keys.reservation_id(caller, ask.ask_id))
+        stored = self.store.get(Family.RESERVATIONS, question.identity)
         if stored is not None:
             return self._record_again(question, stored, report, cost)
         # Nobody can have spent in the future: such a record comes from a clock that is ahead.
@@ -275,7 +275,6 @@ class Ledger:
             question,
             report,
             self._ledgered(),
-            caller=caller,
             happened_ns=happened_ns,
             price=price,
         )
@@ -360,6 +359,10 @@ class Ledger:
             raise
         if changes.alerts:
             self.recent_alerts += changes.alerts
+        if changes.audit:  # nobody flips a kill switch without a record of it
+            self._follow_kills(puts)
+
+    def _follow_kills(self, puts: list[Put]) -> None:
         for family, _, switch in puts:
             if family is Family.KILLS:
                 others = tuple(kill for kill in self.kills if kill.kill_id != switch.kill_id)
@@ -371,7 +374,7 @@ class Ledger:
         found: Reservation | None = self.store.get(Family.RESERVATIONS, reservation_id)
         return found
 
-    def _question(self, ask: Ask, *, id_field: str = "ask_id") -> Question:
+    def _question(self, ask: Ask, caller: str, *, id_field: str = "ask_id") -> Question:
         """Check an ask and gather what stays the same while it is decided."""
         problem = ask_problem(ask, id_field=id_field)
         if ask.units and not problem:
@@ -400,6 +403,7 @@ class Ledger:
             state=self._state,
             kills=self._kill_index,
             ask=ask,
+            caller=caller,
             task_class=task_class,
             now=self.clock.now(),
         )

@@ -1,6 +1,5 @@
 """Decide an ask: the first candidate that fits wins, and only the winner consumes anything."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -22,11 +21,10 @@ from costd.model.decision import NO_DIRECTIVES, Binding, Decision, Reason, Verdi
 from costd.model.grant import Grant, GrantRefusal
 from costd.model.kill import KillSwitch
 from costd.model.price import Price
-from costd.model.reservation import Excuse, Reservation, ReservationState
+from costd.model.reservation import Reservation, ReservationState
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """A decision, and what must be written before it may be given."""
 
     decision: Decision
@@ -36,7 +34,7 @@ class Answer:
     """The price behind the hold."""
 
 
-def admit(question: Question, *, caller: str, grant: Grant | GrantRefusal | None = None) -> Answer:
+def admit(question: Question, *, grant: Grant | GrantRefusal | None = None) -> Answer:
     """Decide whether a call may happen, at which tier, and hold its money.
 
     Shape:   reads state through `question`, writes nothing; Answer.changes is one atomic batch.
@@ -60,13 +58,11 @@ def admit(question: Question, *, caller: str, grant: Grant | GrantRefusal | None
             question, asked, grant, needed=not _plain(first, chosen), refused=first
         )
         if isinstance(redeemed, redeem.Redeemed):
-            return _hold(question, redeemed.evaluation, caller, granted=redeemed, first=first)
+            return _hold(question, redeemed.evaluation, granted=redeemed, first=first)
         refusal = int(redeemed)
     if chosen is None:
         return Answer(_refuse(question, first, asked, refusal), Changes())
-    return _hold(
-        question, chosen, caller, first=first, would_have=would_have, grant_refusal=refusal
-    )
+    return _hold(question, chosen, first=first, would_have=would_have, grant_refusal=refusal)
 
 
 def search(question: Question, asked: offers.Candidate) -> tuple[Evaluation, Evaluation | None]:
@@ -199,7 +195,6 @@ def _tightest(result: Evaluation) -> dict[str, Any]:
 def _hold(
     question: Question,
     chosen: Evaluation,
-    caller: str,
     *,
     first: Evaluation,
     would_have: tuple[Verdict, Reason] | None = None,
@@ -210,8 +205,7 @@ def _hold(
     ask, now, policy = question.ask, question.now, question.rules.policy
     candidate, estimate = chosen.candidate, chosen.estimate
     ttl_ns = min(ask.ttl_ns or question.task_class.ttl_ns or policy.ttl_ns, policy.ttl_ns_max)
-    price = candidate.price
-    identity = keys.reservation_id(caller, ask.ask_id)
+    price, identity = candidate.price, question.identity
     verdict, reason = Verdict.ALLOW, Reason.OK
     extra: dict[str, Any] = {}
     if granted is not None:
@@ -246,11 +240,12 @@ def _hold(
         policy_revision=policy.revision,
         price_id=price.price_id if price else "",
         price=price.source if price else None,
-        **extra,
     )
+    if extra:  # rare, and cheaper apart
+        decision = msgspec.structs.replace(decision, **extra)
     reservation = Reservation(
         reservation_id=identity,
-        caller=caller,
+        caller=question.caller,
         ask=ask,
         decision=decision,
         state=ReservationState.HELD,
@@ -296,17 +291,7 @@ def _write_holds(question: Question, chosen: Evaluation, changes: Changes) -> No
     """Reserve on every counter and take from every bucket."""
     now, critical = question.now, question.task_class.critical
     for rule, line, counter in chosen.lines:
-        hold, excuse = line.hold, line.excuse
-        posted = books.post(
-            counter,
-            rule.budget.limit,
-            reserved=hold,
-            reserve_reserved=line.reserve_hold,
-            granted=hold if excuse is Excuse.GRANTED else 0,
-            shadow=hold if excuse is Excuse.SHADOW else 0,
-            start_ns=rule.window(now.wall_ns)[0],
-            wall_ns=now.wall_ns,
-        )
+        posted = books.hold(counter, rule, line, wall_ns=now.wall_ns)
         books.write(changes, rule, line.key, posted, critical=critical, now=now)
     for rate_line, full_ns in chosen.rates:
         changes.puts.append((Family.RATES, rate_line.key, full_ns))

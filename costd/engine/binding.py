@@ -73,5 +73,6 @@ def budget_binding(question: Question, rule: BudgetRule, result: Evaluation) -> 
 
 def _hold_of(unit: str, result: Evaluation) -> int:
     """How much of a budget's unit the candidate would have held."""
-    cost_nusd, _, prompt, output, _ = result.estimate
-    return budget_amount(unit, cost_nusd=cost_nusd, tokens=(prompt or 0) + (output or 0))
+    estimate = result.estimate
+    tokens = (estimate.prompt_tokens or 0) + (estimate.output_tokens or 0)
+    return budget_amount(unit, cost_nusd=estimate.hold_nusd, tokens=tokens)

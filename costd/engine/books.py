@@ -16,6 +16,7 @@ from costd.model.events import Alert, AuditRecord
 from costd.model.kill import KillMode, KillSwitch
 from costd.model.labels import NO_LABEL, Match, Selector
 from costd.model.money import AMOUNT_MAX
+from costd.model.reservation import CounterLine, Excuse
 from costd.model.time import Now
 
 _PERCENT_BP = 100
@@ -89,6 +90,42 @@ def post(
     )
 
 
+def hold(counter: Counter, rule: BudgetRule, line: CounterLine, *, wall_ns: int) -> Counter:
+    """Reserve what a line holds; `post` says what that means, this is its quick way.
+
+    Shape:   pure; the line has been checked against the limit, or is excused.
+    """
+    limit = rule.budget.limit
+    if line.excuse or counter.lowered or counter.limit != (-1 if limit is None else limit):
+        return post(
+            counter,
+            limit,
+            reserved=line.hold,
+            reserve_reserved=line.reserve_hold,
+            granted=line.hold if line.excuse is Excuse.GRANTED else 0,
+            shadow=line.hold if line.excuse is Excuse.SHADOW else 0,
+            start_ns=rule.window(wall_ns)[0],
+            wall_ns=wall_ns,
+        )
+    return Counter(
+        counter.settled,
+        counter.reserved + line.hold,
+        counter.reserve_settled,
+        counter.reserve_reserved + line.reserve_hold,
+        counter.overrun,
+        counter.granted,
+        0,
+        counter.late,
+        counter.unadmitted,
+        counter.shadow,
+        counter.limit,
+        counter.alerted_bp,
+        counter.burn_alerted_bp,
+        counter.start_ns,
+        wall_ns,
+    )
+
+
 def write(
     changes: Changes,
     rule: BudgetRule | None,
@@ -102,16 +139,24 @@ def write(
 
     `rule` is None where the policy no longer has the budget; its counter is kept all the same.
     """
-    if rule is not None and rule.limit is not None and rule.budget.steps:
-        counter = _raise_crossings(changes, rule, key, counter, critical=critical, now=now)
+    if rule is not None and rule.has_steps:
+        limit, used = drawable(rule, counter, critical=critical)
+        if rule.may_have_reached(used, limit):
+            counter = _raise_crossings(changes, rule, key, counter, limit=limit, used=used, now=now)
     changes.puts.append((Family.COUNTERS, key, counter))
 
 
 def _raise_crossings(
-    changes: Changes, rule: BudgetRule, key: bytes, counter: Counter, *, critical: bool, now: Now
+    changes: Changes,
+    rule: BudgetRule,
+    key: bytes,
+    counter: Counter,
+    *,
+    limit: int,
+    used: int,
+    now: Now,
 ) -> Counter:
     """Alert once per window for every step reached; engage the kill switch of a halt step."""
-    limit, used = drawable(rule, counter, critical=critical)
     share = utilisation_bp(used, limit)
     pace = 0
     end_ns = int.from_bytes(key[:8], "big")

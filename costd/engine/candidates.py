@@ -1,7 +1,6 @@
 """What an ask could run on: the asked model first, then cheaper ones down the ladder."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import msgspec
 
@@ -30,7 +29,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, str]
 
 
-class Estimate(NamedTuple):
+class Estimate(msgspec.Struct, frozen=True):
     """What a candidate is expected to use; None is unknown."""
 
     hold_nusd: int

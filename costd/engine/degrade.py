@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable
 
-from costd.engine.rules import BudgetRule
+from costd.engine.rules import FULL_BP, BudgetRule
 from costd.model.counter import Counter
 from costd.model.decision import Directives
 from costd.model.policy import Step
 from costd.model.time import NEVER_NS
 
-FULL_BP = 10_000
 _UTILISATION_BP_MAX = 10**12
 """Far past every step, and small enough to be stored and sent whatever callers record."""
 _BURN_WINDOW_BP = 500  # not in the first 5 % of the window, where any spending looks fast
@@ -37,7 +36,10 @@ def room_left(rule: BudgetRule, counter: Counter, *, critical: bool) -> int | No
 
 def utilisation_bp(used: int, limit: int) -> int:
     """Used as basis points of the limit, rounded down; a limit of zero is always full."""
-    return min(used * FULL_BP // limit, _UTILISATION_BP_MAX) if limit > 0 else FULL_BP
+    if limit <= 0:
+        return FULL_BP
+    share = used * FULL_BP // limit
+    return min(share, _UTILISATION_BP_MAX)
 
 
 def burn_bp(used: int, limit: int, *, start_ns: int, end_ns: int, wall_ns: int) -> int:

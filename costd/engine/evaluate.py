@@ -1,8 +1,9 @@
 """Hold one candidate against every rule that matches it; consume nothing."""
 
 from costd.engine import candidates as offers
+from costd.engine import keys
 from costd.engine.candidates import Candidate, Estimate
-from costd.engine.degrade import FULL_BP, Demands, drawable, steps_reached, utilisation_bp
+from costd.engine.degrade import Demands, drawable, steps_reached, utilisation_bp
 from costd.engine.ports import State
 from costd.engine.rate import take
 from costd.engine.rules import (
@@ -11,7 +12,6 @@ from costd.engine.rules import (
     Matching,
     RateRule,
     Rules,
-    budget_amount,
     model_matches,
 )
 from costd.model.ask import Ask
@@ -75,7 +75,9 @@ class Question:
 
     __slots__ = (
         "ask",
+        "caller",
         "enforce_shadow",
+        "identity",
         "kills",
         "now",
         "rules",
@@ -91,9 +93,13 @@ class Question:
         state: State,
         kills: Kills,
         ask: Ask,
+        caller: str,
         task_class: TaskClass,
         now: Now,
     ) -> None:
+        self.caller = caller
+        self.identity = keys.reservation_id(caller, ask.ask_id)
+        """The reservation's id, if there is to be one: a repeated ask finds it by this."""
         self.rules = rules
         self.state = state
         self.kills = kills
@@ -221,10 +227,10 @@ def _read_counters(
         key = rule.counter_key(facts, wall_ns)
         counter = read(key) or EMPTY_COUNTER
         counters.append((rule, key, counter))
-        if not budget.steps or budget.limit is None or (free and budget.unit == "nusd"):
+        if not rule.has_steps or (free and budget.unit == "nusd"):
             continue
         limit, used = drawable(rule, counter, critical=critical)
-        if not rule.has_burn and used * FULL_BP < rule.first_step_bp * limit:
+        if not rule.may_have_reached(used, limit):
             continue
         if question.takes_steps and _enforced(question, shadow=rule.shadow):
             reached = steps_reached(rule, used=used, limit=limit, wall_ns=wall_ns)
@@ -290,28 +296,23 @@ def _check_rates(question: Question, result: Evaluation, matching: Matching) -> 
     read = question.state.rate
     for rule in matching.rates:
         rate = rule.rate
-        names_candidate = rate.selector.names_candidate
-        enforced = not rule.shadow or question.enforce_shadow
-        if rate.missing_deny and any(label not in facts for label in rate.per):
-            if enforced:
-                result.fail(Reason.LABEL_MISSING, rule, rejects_candidate=names_candidate)
-                return
-            continue
+        problem, key = Reason.RATE_LIMITED, b""
         units = rate_units(rate.unit, result.estimate)
-        if units is None:
-            if enforced:
-                result.fail(Reason.ESTIMATE_MISSING, rule, rejects_candidate=names_candidate)
-                return
+        if rate.missing_deny and any(label not in facts for label in rate.per):
+            problem = Reason.LABEL_MISSING
+        elif units is None:
+            problem = Reason.ESTIMATE_MISSING
+        elif not units:
             continue
-        if not units:
-            continue
-        key = rule.bucket_key(facts)
-        fits, full_ns = take(rate, read(key), units, steady_ns)
-        if fits:
-            line = RateLine(key, rate.unit, units, rate.interval_ns, rate.amount)
-            result.rates.append((line, full_ns))
-        elif enforced:
-            result.fail(Reason.RATE_LIMITED, rule, key=key, rejects_candidate=names_candidate)
+        else:
+            key = rule.bucket_key(facts)
+            fits, full_ns = take(rate, read(key), units, steady_ns)
+            if fits:
+                line = RateLine(key, rate.unit, units, rate.interval_ns, rate.amount)
+                result.rates.append((line, full_ns))
+                continue
+        if _enforced(question, shadow=rule.shadow):
+            result.fail(problem, rule, key=key, rejects_candidate=rate.selector.names_candidate)
             return
 
 
@@ -319,9 +320,11 @@ def _check_budgets(
     question: Question, result: Evaluation, counters: list[tuple[BudgetRule, bytes, Counter]]
 ) -> None:
     """Check settled + reserved + hold <= limit for every budget, and note the tightest."""
-    cost_nusd, _, prompt, output, is_free = result.estimate
+    estimate = result.estimate
+    prompt, output = estimate.prompt_tokens, estimate.output_tokens
     tokens = None if prompt is None or output is None else prompt + output
-    critical = question.task_class.critical
+    amounts = {"nusd": estimate.hold_nusd, "tokens": tokens or 0, "calls": 1}
+    is_free, critical = estimate.is_free, question.task_class.critical
     for rule, key, counter in counters:
         budget = rule.budget
         unit = budget.unit
@@ -330,7 +333,7 @@ def _check_budgets(
             names_candidate = budget.selector.names_candidate
             result.fail(Reason.ESTIMATE_MISSING, rule, rejects_candidate=names_candidate)
             return
-        hold = budget_amount(unit, cost_nusd=cost_nusd, tokens=tokens or 0)
+        hold = amounts[unit]
         used = counter.settled + counter.reserved
         if budget.limit is None or (is_free and unit == "nusd"):
             # It only tracks, or the call is free: money budgets do not apply.

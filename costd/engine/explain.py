@@ -58,9 +58,7 @@ class Explanation:
     candidates: tuple[CandidateReport, ...]
 
 
-def explain(
-    question: Question, *, caller: str, grant: Grant | GrantRefusal | None = None
-) -> Explanation:
+def explain(question: Question, *, grant: Grant | GrantRefusal | None = None) -> Explanation:
     """Decide as `admit` does and report every candidate, also those behind the winner.
 
     Errors:  InvalidAsk, as admit.
@@ -70,7 +68,7 @@ def explain(
         question.rules, question.ask, question.task_class, question.now, asked=asked
     )
     evaluations = [evaluate(question, candidate) for candidate in (asked, *others)]
-    answer = admit(question, caller=caller, grant=grant)
+    answer = admit(question, grant=grant)
     reports, ended = [], False
     for result in evaluations:
         reports.append(_candidate_report(question, result, answer, reached=not ended))

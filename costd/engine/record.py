@@ -17,7 +17,6 @@ def record(
     report: Report,
     books_of: Ledgered,
     *,
-    caller: str,
     happened_ns: int,
     price: Price | None,
 ) -> tuple[Reservation, Changes]:
@@ -41,7 +40,7 @@ def record(
     }
     changes = Changes()
     lines = _charge(changes, question, facts, report, happened_ns)
-    identity = keys.reservation_id(caller, ask.ask_id)
+    identity = question.identity
     decision = Decision(
         verdict=Verdict.ALLOW,
         reason=Reason.OK,
@@ -56,7 +55,7 @@ def record(
     )
     stored = Reservation(
         reservation_id=identity,
-        caller=caller,
+        caller=question.caller,
         ask=ask,
         decision=decision,
         state=ReservationState.SETTLED,

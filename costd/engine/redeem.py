@@ -103,12 +103,12 @@ def _out_of_scope(
 
 def _excused_lines(question: Question, result: Evaluation) -> None:
     """Count the hold under `granted` in every matching budget."""
-    cost_nusd, _, prompt, output, _ = result.estimate
-    tokens = (prompt or 0) + (output or 0)
+    estimate = result.estimate
+    tokens = (estimate.prompt_tokens or 0) + (estimate.output_tokens or 0)
     facts = result.candidate.facts
     for rule in question.rules.matching(facts).budgets:
         key = rule.counter_key(facts, question.now.wall_ns)
-        hold = budget_amount(rule.budget.unit, cost_nusd=cost_nusd, tokens=tokens)
+        hold = budget_amount(rule.budget.unit, cost_nusd=estimate.hold_nusd, tokens=tokens)
         counter = question.state.counter(key) or EMPTY_COUNTER
         line = CounterLine(key, rule.budget.unit, hold, 0, Excuse.GRANTED)
         result.lines.append((rule, line, counter))

@@ -11,6 +11,7 @@ from costd.model.kill import KillSwitch
 from costd.model.labels import Facts, Selector
 from costd.model.policy import Budget, ModelRule, PolicySet, Rate
 
+FULL_BP = 10_000
 _MEMO_MAX = 8192
 _MEMO_KEYS_MAX = 16
 
@@ -25,6 +26,7 @@ class BudgetRule:
         "budget",
         "first_step_bp",
         "has_burn",
+        "has_steps",
         "limit",
         "shadow",
         "tag",
@@ -39,9 +41,14 @@ class BudgetRule:
         self.first_step_bp = min(
             (step.at_bp for step in budget.steps if step.at_bp is not None), default=2**62
         )
+        self.has_steps = self.limit is not None and bool(budget.steps)
         self.has_burn = any(step.burn_bp is not None for step in budget.steps)
         # One tuple, so that a listing in another thread never sees half of a new window.
         self._remembered = (0, 0, b"")
+
+    def may_have_reached(self, used: int, limit: int) -> bool:
+        """Tell whether it is worth looking which steps are reached; quick where none is."""
+        return self.has_burn or used * FULL_BP >= self.first_step_bp * limit
 
     def window(self, wall_ns: int) -> tuple[int, int]:
         """Find the window in force; remembered, because it rarely changes."""

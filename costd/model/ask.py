@@ -119,6 +119,18 @@ def name_problem(field: str, name: str) -> str | None:
 
 def labels_problem(labels: dict[str, str]) -> str | None:
     """Name the first label that breaks a rule; None for sound labels."""
+    # As with the names: nearly always all of them together are short and sound.
+    names, values = "".join(labels), "".join(labels.values())
+    if (
+        len(names) <= LABEL_KEY_LENGTH_MAX
+        and len(values) <= LABEL_VALUE_LENGTH_MAX
+        and "" not in labels
+        and NO_LABEL not in values
+        and RESERVED_KEYS.isdisjoint(labels)
+        and names.isprintable()
+        and values.isprintable()
+    ):
+        return None
     if len(labels) > LABEL_COUNT_MAX:
         return f"labels has {len(labels)} entries; at most {LABEL_COUNT_MAX} are allowed"
     for key, value in labels.items():

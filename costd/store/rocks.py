@@ -30,6 +30,29 @@ STORE_FOLDER: Final = "store"
 """The store's folder in a data directory, which may be a mount point with things of its own."""
 
 
+class _Column:
+    """One family's part of the database, with what is remembered of it.
+
+    No key of the family stands below `floor`. Sweeps delete from the front, and RocksDB would
+    step over every key they ever deleted, until a compaction, to find the first left. Only the
+    thread that writes may raise it: a listing beside it could pass a new key by.
+    """
+
+    __slots__ = ("cache", "database", "floor", "handle")
+
+    def __init__(self, database: Rdict, family: Family) -> None:
+        self.database: Rdict = database.get_column_family(family)
+        self.handle: ColumnFamily = database.get_column_family_handle(family)
+        self.cache: dict[bytes, Any] | None = {} if family in CACHED_COUNT_MAX else None
+        self.floor = b""
+
+    def forget(self) -> None:
+        """Let go of the handle, which keeps the database open."""
+        self.cache = None
+        if hasattr(self, "handle"):
+            del self.handle
+
+
 class RocksStore:
     """Implements `costd.store.port.Store` in one directory that nothing else may use.
 
@@ -45,58 +68,58 @@ class RocksStore:
         """
         self._path = path.resolve()
         self._database = open_directory(self._path)
-        self._columns: dict[Family, Rdict] = {}
-        self._handles: dict[Family, ColumnFamily] = {}
-        for family in Family:
-            self._columns[family] = self._database.get_column_family(family)
-            self._handles[family] = self._database.get_column_family_handle(family)
-        self._cached: dict[Family, dict[bytes, Any]] = {family: {} for family in CACHED_COUNT_MAX}
-        # No key of the family stands below its floor. Sweeps delete from the front, and RocksDB
-        # would step over every key they ever deleted, until a compaction, to find the first left.
-        # Only the thread that writes may raise one: a listing beside it could pass a new key by.
+        self._columns = {family: _Column(self._database, family) for family in Family}
+        self._caches = [
+            (column.cache, CACHED_COUNT_MAX[family])
+            for family, column in self._columns.items()
+            if column.cache is not None
+        ]
         self._writer = threading.get_ident()
-        self._floors: dict[Family, bytes] = dict.fromkeys(Family, b"")
 
     def get(self, family: Family, key: bytes) -> Any | None:
         """Return the value under this key, None if there is none."""
-        cached = self._cached.get(family)
-        if cached is not None:
-            value = cached.get(key)
+        column = self._columns[family]
+        if column.cache is not None:
+            value = column.cache.get(key)
             if value is not None:
                 return value
         # What is only read is not kept: keys seen once would push out those in use.
-        return self._read(family, key)
+        try:
+            data = column.database.get(key)
+        except Exception as error:
+            raise translated(error, self._path, "read from") from error
+        return None if data is None else decode(family, key, data)
 
     def commit(self, puts: Sequence[Put]) -> None:
         """Write all of it or nothing, as one RocksDB batch."""
         batch = WriteBatch(raw_mode=True)
-        put, handles, floors = batch.put, self._handles, self._floors
+        put, columns = batch.put, self._columns
         try:
             for family, key, value in puts:
+                column = columns[family]
                 if value is None:
-                    batch.delete(key, handles[family])
+                    batch.delete(key, column.handle)
                 else:
-                    put(key, pack(value), handles[family])
-                    if key < floors[family]:  # noqa: PLR1730  min() takes three times as long
-                        floors[family] = key
+                    put(key, pack(value), column.handle)
+                    if key < column.floor:  # noqa: PLR1730  min() takes three times as long
+                        column.floor = key
         except PACK_ERRORS:
             for family, key, value in puts:
                 encode(family, key, value)  # raises with the name of what cannot be written
             raise
-        except KeyError as error:  # closing dropped the handles
+        except AttributeError as error:  # closing dropped the handles
             raise translated(DbClosedError(), self._path, "write to") from error
         try:
             self._database.write(batch)
         except Exception as error:
             raise translated(error, self._path, "write to") from error
-        caches = self._cached
         for family, key, value in puts:
-            cached = caches.get(family)
-            if cached is not None:
-                cached[key] = value
-        for family, cached in caches.items():
-            if len(cached) > CACHED_COUNT_MAX[family]:
-                cached.clear()
+            cache = columns[family].cache
+            if cache is not None:
+                cache[key] = value
+        for cache, count_max in self._caches:
+            if len(cache) > count_max:
+                cache.clear()
 
     def scan(
         self, family: Family, start: bytes = b"", end: bytes | None = None, *, reverse: bool = False
@@ -126,13 +149,13 @@ class RocksStore:
             self.commit([(family, key, None) for key in keys])
             return
         try:
-            self._columns[family].delete_range(keys[0], end)
+            self._columns[family].database.delete_range(keys[0], end)
         except Exception as error:
             raise translated(error, self._path, "write to") from error
-        cached = self._cached.get(family)
-        if cached is not None:
-            for key in [key for key in cached if start <= key < end]:
-                del cached[key]
+        cache = self._columns[family].cache
+        if cache is not None:
+            for key in [key for key in cache if start <= key < end]:
+                del cache[key]
 
     def sync(self) -> None:
         """Return once RocksDB's log is on the disk."""
@@ -149,10 +172,10 @@ class RocksStore:
         Errors:  StoreUnavailable where RocksDB could not write out what its log already holds;
                  the directory is let go all the same, and the next start replays the log.
         """
-        self._cached = {}
-        self._handles = {}
+        for column in self._columns.values():
+            column.forget()
         failed: Exception | None = None
-        for database in (*self._columns.values(), self._database):
+        for database in (*(column.database for column in self._columns.values()), self._database):
             try:
                 database.close()
             except DbClosedError:
@@ -173,35 +196,29 @@ class RocksStore:
                     continue
         return total
 
-    def _read(self, family: Family, key: bytes) -> Any | None:
-        try:
-            data = self._columns[family].get(key)
-        except Exception as error:
-            raise translated(error, self._path, "read from") from error
-        return None if data is None else decode(family, key, data)
-
     def _cursor(self, family: Family, end: bytes | None) -> RdictIter:
         options = ReadOptions()
         if end is not None:
             options.set_iterate_upper_bound(end)
         try:
-            return self._columns[family].iter(options)
+            return self._columns[family].database.iter(options)
         except Exception as error:
             raise translated(error, self._path, "read from") from error
 
     def _seek(self, family: Family, start: bytes, end: bytes | None) -> RdictIter:
         """Stand on the first key in `[start, end)`, and raise the floor to it where it can be."""
-        floor = self._floors[family]
+        column = self._columns[family]
+        floor = column.floor
         cursor = self._cursor(family, end)
         cursor.seek(max(start, floor))
         raises = start <= floor and threading.get_ident() == self._writer
         if cursor.valid():
             if raises:
-                self._floors[family] = cursor.key()
+                column.floor = cursor.key()
         else:
             self._check_read(cursor)
             if raises and end is not None and floor < end:
-                self._floors[family] = end
+                column.floor = end
         return cursor
 
     def _walk(
