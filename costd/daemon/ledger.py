@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from costd.clock import Clock
+from costd.daemon.costs import Costs, cost_of, marginal_cost, stated_cost
 from costd.daemon.totals import Totals
 from costd.engine import candidates as offers
 from costd.engine import keys, resolve
@@ -39,7 +40,6 @@ from costd.model.grant import Grant, GrantRefusal
 from costd.model.kill import KillSwitch
 from costd.model.money import AMOUNT_MAX
 from costd.model.policy import PolicySet
-from costd.model.price import Price
 from costd.model.reservation import Reservation, ReservationState
 from costd.model.time import NS_PER_S, Now
 from costd.model.usage import Usage
@@ -118,7 +118,7 @@ class Ledger:
         self.recent_alerts: list[Any] = []
         """Alerts committed since somebody last took them away, for the log."""
         self._state = _State(store)
-        self._saved_prices: dict[str, Price] = {}
+        self._costs = Costs(store)
         self.rules = self._compiled(policy)
         puts = self._unregistered(self.rules)
         if puts:
@@ -142,9 +142,9 @@ class Ledger:
             self._denied(question, decision)
             return Admitted(decision, None, False)
         self.totals.opened(answer.reservation)
-        self._save_price(changes, answer.price)
+        self._costs.save(changes, answer.price)
         self.commit(changes)
-        self._price_saved(answer.price)
+        self._costs.saved(answer.price)
         self._count(question.task_class.name, decision)
         return Admitted(decision, ReservationState.HELD, False)
 
@@ -172,10 +172,10 @@ class Ledger:
         report = report or Report(cost_nusd=0)
         if max(len(report.provider), len(report.model)) > NAME_LENGTH_MAX:
             raise InvalidAsk(f"provider or model has more than {NAME_LENGTH_MAX} characters")
-        price = self._settling_price(held, report)
-        cost = _stated(cost_nusd, usage)
+        price = self._costs.settling_price(held, report, self.rules.prices)
+        cost = stated_cost(cost_nusd, usage)
         if cost is None:
-            cost = self._cost_of(price, usage)
+            cost = cost_of(price, usage)
         report = dataclasses.replace(report, cost_nusd=cost, usage=usage, price=price)
         if held.state is ReservationState.SETTLED:
             if cost == held.cost_nusd:
@@ -186,11 +186,11 @@ class Ledger:
             )
         late = held.state is ReservationState.EXPIRED
         closed, changes = resolve.settle(held, report, self._ledgered())
-        self._save_price(changes, price)
+        self._costs.save(changes, price)
         if not late:
             self.totals.closed(held)
         self.commit(changes)
-        self._price_saved(price)
+        self._costs.saved(price)
         self._event("settled_late" if late else "settled")
         if cost > held.hold_nusd:
             self._event("overrun")
@@ -226,11 +226,11 @@ class Ledger:
         held = self._reservation(reservation_id)
         if min(additional_cost_nusd, additional_output_tokens, ttl_ns) < 0:
             raise InvalidAsk("additional amounts and ttl must not be negative")
-        price = self._price_of(held)
+        price = self._costs.price_of(held)
         cost = additional_cost_nusd
         if additional_output_tokens:
-            cost += self._marginal(held, price, additional_output_tokens)
-        reported = self._cost_of(price, usage_so_far) if usage_so_far is not None else 0
+            cost += marginal_cost(held, price, additional_output_tokens)
+        reported = cost_of(price, usage_so_far) if usage_so_far is not None else 0
         if cost > AMOUNT_MAX:
             raise InvalidAsk(
                 f"the extension costs {cost} nano-USD; at most {AMOUNT_MAX} can be held"
@@ -258,7 +258,7 @@ class Ledger:
         Errors:  InvalidAsk, NotPermitted, IdReused, ReservationClosed.
         """
         question = self._question(ask, caller, id_field="record_id")
-        cost = _stated(report.cost_nusd if cost_known else None, report.usage)
+        cost = stated_cost(report.cost_nusd if cost_known else None, report.usage)
         stored = self.store.get(Family.RESERVATIONS, question.identity)
         if stored is not None:
             return self._record_again(question, stored, report, cost)
@@ -269,7 +269,7 @@ class Ledger:
         price = offers.find_price(question.rules, ask, provider, report.model, then)
         provider = offers.known_provider(question.rules, provider, report.model, price)
         if cost is None:
-            cost = self._cost_of(price, report.usage)
+            cost = cost_of(price, report.usage)
         report = dataclasses.replace(report, cost_nusd=cost, provider=provider)
         recorded, changes = record(
             question,
@@ -278,9 +278,9 @@ class Ledger:
             happened_ns=happened_ns,
             price=price,
         )
-        self._save_price(changes, price)
+        self._costs.save(changes, price)
         self.commit(changes)
-        self._price_saved(price)
+        self._costs.saved(price)
         self._event("recorded")
         return Closed(recorded, replayed=False)
 
@@ -458,7 +458,7 @@ class Ledger:
                     f"{field}; make a new id for every record"
                 )
             again = (
-                cost if cost is not None else self._cost_of(self._price_of(stored), report.usage)
+                cost if cost is not None else cost_of(self._costs.price_of(stored), report.usage)
             )
             if again != stored.cost_nusd:
                 raise IdReused(
@@ -467,73 +467,6 @@ class Ledger:
                 )
             return Closed(stored, replayed=True)
         return self.settle(stored.reservation_id, usage=report.usage, cost_nusd=cost, report=report)
-
-    # ---- prices -----------------------------------------------------------------------------
-
-    def _settling_price(self, held: Reservation, report: Report) -> Price | None:
-        """Find what a settle is priced at: the admit's price, unless another model answered."""
-        price = self._price_of(held)
-        if not report.model or report.model == held.decision.model:
-            return price
-        answered = self.rules.prices.find(
-            report.provider or held.decision.provider,
-            report.model,
-            wall_ns=held.admitted_ns,
-            batch=held.ask.batch,
-        )
-        if answered is None or (price is not None and answered.source.model == price.source.model):
-            return price
-        return answered
-
-    @staticmethod
-    def _cost_of(price: Price | None, usage: Usage | None) -> int:
-        """Price usage.
-
-        Errors:  InvalidAsk where nothing was measured, the figures contradict each other, or
-                 nobody knows the price.
-        """
-        if usage is None or not (counts := usage.counts()):
-            raise InvalidAsk("send usage with at least one count, or cost_nusd")
-        _check_usage(usage)
-        if price is None:
-            raise InvalidAsk("nobody knows this model's price; send cost_nusd instead of usage")
-        try:
-            cost = price.cost_nusd(counts)
-        except ValueError as error:
-            raise InvalidAsk(f"usage: {error}") from error
-        if cost > AMOUNT_MAX:
-            raise InvalidAsk(f"usage costs {cost} nano-USD; at most {AMOUNT_MAX} can be charged")
-        return cost
-
-    @staticmethod
-    def _marginal(held: Reservation, price: Price | None, output_tokens: int) -> int:
-        """What so many output tokens more will cost."""
-        if price is None:
-            raise InvalidAsk("nobody knows this model's price; send additional_cost_nusd")
-        prompt = held.ask.prompt_tokens or 0
-        base = {"input_tokens": prompt, "output_tokens": 0}
-        longer = {"input_tokens": prompt, "output_tokens": output_tokens}
-        return price.cost_nusd(longer) - price.cost_nusd(base)
-
-    def _price_of(self, held: Reservation) -> Price | None:
-        """Find the price a reservation was admitted at, whatever the catalogue says today."""
-        price_id = held.decision.price_id
-        if not price_id:
-            return None
-        price = self._saved_prices.get(price_id)
-        if price is None:
-            price = self.store.get(Family.PRICES, price_id.encode())
-        return price
-
-    def _save_price(self, changes: Changes, price: Price | None) -> None:
-        """Write the price behind a hold, once, under its content's hash."""
-        if price is not None and price.price_id not in self._saved_prices:
-            changes.put(Family.PRICES, price.price_id.encode(), price)
-
-    def _price_saved(self, price: Price | None) -> None:
-        """Remember a price once its write has succeeded."""
-        if price is not None:
-            self._saved_prices.setdefault(price.price_id, price)
 
     # ---- bookkeeping ------------------------------------------------------------------------
 
@@ -609,26 +542,6 @@ class Ledger:
             if self.store.get(Family.META, meta_key) != name:
                 puts.append((Family.META, meta_key, name))
         return puts
-
-
-def _stated(cost_nusd: int | None, usage: Usage | None) -> int | None:
-    """Check a cost and usage that came together.
-
-    Errors:  InvalidAsk for a negative cost, or for usage that contradicts itself.
-    """
-    if cost_nusd is None:
-        return None
-    if not 0 <= cost_nusd <= AMOUNT_MAX:
-        raise InvalidAsk(f"cost_nusd is {cost_nusd}; it must lie in 0 … {AMOUNT_MAX}")
-    if usage is not None:
-        _check_usage(usage)
-    return cost_nusd
-
-
-def _check_usage(usage: Usage) -> None:
-    problem = usage.problem() or (usage_problem(usage.counts()) if usage.units else None)
-    if problem:
-        raise InvalidAsk(problem)
 
 
 def engaged(kills: Iterable[KillSwitch], now: Now) -> int:
