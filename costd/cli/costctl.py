@@ -6,6 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from costd.cli import (
+    allowances,
     ask,
     budgets,
     kill,
@@ -70,6 +71,7 @@ def _make_app() -> typer.Typer:
         ("top", top.top, BOOKS),
         ("budgets", budgets.budgets, BOOKS),
         ("reservations", reservations.reservations, BOOKS),
+        ("allowances", allowances.allowances, BOOKS),
         ("usage", usage.usage, BOOKS),
         ("alerts", records.alerts, BOOKS),
         ("audit", records.audit, BOOKS),
@@ -80,9 +82,16 @@ def _make_app() -> typer.Typer:
         ("price", prices.price, RULES),
     ):
         app.command(name, rich_help_panel=panel)(command)
+    app.add_typer(_allowance(), rich_help_panel=STOP)
     app.add_typer(_overrides(), rich_help_panel=STOP)
     app.add_typer(_policies(), rich_help_panel=RULES)
     return app
+
+
+def _allowance() -> typer.Typer:
+    group = typer.Typer(name="allowance", help="Revoke allowances.", no_args_is_help=True)
+    group.command("revoke")(allowances.revoke)
+    return group
 
 
 def _overrides() -> typer.Typer:

@@ -58,7 +58,7 @@ def audit(
     as_json: options.Json = False,
     utc: options.Utc = False,
 ) -> None:
-    """Show who did what: kill switches, grants, policies, and denials counted by hour."""
+    """Show who did what: kill switches, grants, allowances, policies, denials counted by hour."""
     request = pb.ListAuditRequest(limit_count=limit, since_ns=since)
     with connection.control(control) as daemon:
         answer = daemon.ListAudit(request)

@@ -50,7 +50,7 @@ def lines(text: str) -> Text:
     return Text("\n".join(visible(line.expandtabs(4)) for line in text.splitlines()))
 
 
-WHOLE_COLUMNS = frozenset({"", "budget", "state"})
+WHOLE_COLUMNS = frozenset({"", "allowance", "budget", "state"})
 """Columns that would be harder to read broken than to scroll to."""
 
 

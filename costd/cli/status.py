@@ -48,7 +48,22 @@ def _fields(answer: pb.Status, *, utc: bool) -> Iterator[tuple[str, render.Cell]
     exposure = format_nusd(answer.exposure_nusd)
     unknown = answer.unknown_ceiling_count
     yield "exposure", f"{exposure} beyond that" + f", {unknown:,} without a ceiling" * bool(unknown)
+    yield "sessions", f"{answer.sessions_attached_count:,} attached"
+    yield "allowances", allowances_text(answer)
     yield "kill switches", kills_text(answer.kills_engaged_count)
+
+
+def allowances_text(answer: pb.Status) -> str:
+    """Write how many allowances are out, and what of open ones is drawn."""
+    if not answer.allowances_open_count + answer.allowances_draining_count:
+        return "none out"
+    granted = format_nusd(answer.allowances_granted_nusd)
+    drawn = format_nusd(answer.allowances_drawn_nusd)
+    draining = answer.allowances_draining_count
+    return (
+        f"{answer.allowances_open_count:,} open ({granted} granted, {drawn} drawn)"
+        + f", {draining:,} draining" * bool(draining)
+    )
 
 
 def kills_text(engaged_count: int) -> Text:

@@ -17,7 +17,7 @@ from costd.cli.budgets import budgets_view, by_utilisation
 from costd.cli.exits import ExitCode, Failure
 from costd.cli.kill import kills_view
 from costd.cli.records import alerts_view
-from costd.cli.status import VERDICT_STYLES, kills_text, split_decisions
+from costd.cli.status import VERDICT_STYLES, allowances_text, kills_text, split_decisions
 from costd.cli.times import moment, span
 from costd.model.money import format_nusd
 from costd.model.time import NS_PER_S
@@ -49,7 +49,7 @@ def top(
     control: options.Control,
     utc: options.Utc = False,
 ) -> None:
-    """Watch the daemon: decisions per second, budgets, kill switches, alerts. q quits."""
+    """Watch the daemon: decisions, allowances, budgets, kill switches, alerts. q quits."""
     if once:
         render.console().print(frame(None, read(control), utc=utc))
         return
@@ -121,7 +121,8 @@ def _head(status: pb.Status, *, utc: bool) -> Text:
         f"  {moment(status.now_ns, utc=utc)}  up {running}  ",
         f"reserved {format_nusd(status.reserved_nusd)} ",
         f"in {status.open_reservations_count:,} open  ",
-        f"exposure {format_nusd(status.exposure_nusd)}  kill switches ",
+        f"exposure {format_nusd(status.exposure_nusd)}  allowances {allowances_text(status)}  ",
+        "kill switches ",
         kills_text(status.kills_engaged_count),
         "  policy ",
         render.plain(status.policy_revision),

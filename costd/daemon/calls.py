@@ -1,7 +1,7 @@
 """From bytes to bytes: what the server does around each method of a service."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol
 
 import grpc
@@ -33,6 +33,11 @@ _LOG_EVERY_NS: Final = NS_PER_S
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Handle = Callable[[bytes, Context], Awaitable[bytes]]
+
+
+Stream = Callable[[AsyncIterator[bytes], Context], AsyncIterator[bytes]]
+"""One method with a stream each way, from bytes to bytes."""
+Streams = Mapping[str, Stream]
 
 
 class Respond(Protocol):
@@ -69,9 +74,12 @@ class Calls:
         self._durable = durable
         self._logged_ns: dict[tuple[str, str], int] = {}
 
-    def handlers(self, descriptor: ServiceDescriptor, service: object) -> grpc.GenericRpcHandler:
+    def handlers(
+        self, descriptor: ServiceDescriptor, service: object, *, streams: Streams | None = None
+    ) -> grpc.GenericRpcHandler:
         """Serve every method the proto declares with the service's method of the same name.
 
+        Shape:  methods with streams are those of `streams`, by name; without, they are not served.
         Errors: AttributeError if the service lacks one.
         """
         table: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
@@ -83,7 +91,10 @@ class Calls:
                 )
             )
             for method in descriptor.methods
+            if not method.client_streaming
         }
+        for name, stream in (streams or {}).items():
+            table[name] = grpc.stream_stream_rpc_method_handler(self._stream(name, stream))
         return grpc.method_handlers_generic_handler(descriptor.full_name, table)
 
     def _handle(self, rpc: str, respond: Respond, parse: Callable[[bytes], Message]) -> Handle:
@@ -113,6 +124,18 @@ class Calls:
                 figures.open_count -= 1
                 observe(ticks_ns() - started_ns)
             return reply
+
+        return handle
+
+    def _stream(self, rpc: str, stream: Stream) -> Stream:
+        refuse = self._refuse
+
+        async def handle(raws: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+            try:
+                async for raw in stream(raws, context):
+                    yield raw
+            except Exception as error:  # noqa: BLE001  every one becomes a status
+                refuse(rpc, error, context)
 
         return handle
 

@@ -10,10 +10,11 @@ import msgspec
 
 from costd import __version__
 from costd.daemon import views
+from costd.daemon.desk import Desk
 from costd.daemon.ledger import Ledger, engaged
 from costd.engine import keys
 from costd.engine.changes import Family
-from costd.errors import BudgetNotFound, IdReused, InvalidAsk
+from costd.errors import BudgetNotFound, IdReused, InvalidAsk, ReservationNotFound
 from costd.model.ask import labels_problem, name_problem
 from costd.model.kill import KillMode, KillSwitch
 from costd.model.labels import RESERVED_KEYS
@@ -43,9 +44,16 @@ class ControlService:
     """Answers operators; one method per RPC: `(request, caller) -> response`."""
 
     def __init__(
-        self, ledger: Ledger, source: PolicySource, *, data_dir: str = "", durability: str = ""
+        self,
+        ledger: Ledger,
+        source: PolicySource,
+        desk: Desk,
+        *,
+        data_dir: str = "",
+        durability: str = "",
     ) -> None:
         self._ledger = ledger
+        self._desk = desk
         self._source = source
         self._started_ns = ledger.clock.now().wall_ns
         self._data_dir = data_dir
@@ -58,6 +66,7 @@ class ControlService:
         for (verdict, task_class, _), count in ledger.tally.items():
             name = f"{views.VERDICTS[verdict]}/{task_class}"
             decisions[name] = decisions.get(name, 0) + count
+        out = views.outstanding(self._desk)
         return pb.Status(
             version=__version__,
             name=ledger.trust.name,
@@ -75,6 +84,11 @@ class ControlService:
             catalogue_version=CATALOGUE_VERSION,
             data_dir=self._data_dir,
             durability=self._durability,
+            sessions_attached_count=len(self._desk.attached),
+            allowances_open_count=out.open_count,
+            allowances_draining_count=out.draining_count,
+            allowances_granted_nusd=out.granted_nusd,
+            allowances_drawn_nusd=out.drawn_nusd,
         )
 
     def ListBudgets(self, request: pb.ListBudgetsRequest, caller: str) -> pb.ListBudgetsResponse:  # noqa: N802, ARG002
@@ -199,6 +213,38 @@ class ControlService:
         """Override grants that were redeemed here."""
         uses = (use for _, use in self._ledger.store.scan(Family.GRANTS))
         return pb.ListGrantsResponse(grants=list(map(convert.grant_use_to_pb, uses)))
+
+    def ListAllowances(  # noqa: N802
+        self,
+        request: pb.ListAllowancesRequest,
+        caller: str,  # noqa: ARG002
+    ) -> pb.ListAllowancesResponse:
+        """Allowances that are out, the largest first."""
+        kept = _limit(request.limit_count)
+        rows = list(islice(views.allowances(self._ledger, self._desk), kept + 1))
+        return pb.ListAllowancesResponse(allowances=rows[:kept], truncated=len(rows) > kept)
+
+    def RevokeAllowance(  # noqa: N802
+        self, request: pb.RevokeAllowanceRequest, caller: str
+    ) -> pb.RevokeAllowanceResponse:
+        """Revoke an allowance; revoking it again, or one that drains, changes nothing."""
+        ledger, desk = self._ledger, self._desk
+        identity = convert.reservation_id_from_text(request.allowance_id, "allowance_id")
+        _check_texts(actor=request.actor, reason=request.reason)
+        row = views.allowance(ledger, desk, identity)
+        if row is None:
+            raise ReservationNotFound(
+                f"no allowance {identity.hex()} is out; `costctl allowances` lists those that are"
+            )
+        if row.state == pb.ALLOWANCE_STATE_OPEN:
+            what = f"{row.task_class} on {row.provider}/{row.model} of {row.caller or 'a client'}"
+            detail = f"{what}: {request.reason}" if request.reason else what
+            actor = request.actor or caller or "unknown"
+            # The record first: nobody revokes without one.
+            ledger.audit(actor, "allowance_revoked", identity.hex(), detail)
+            desk.revoke(identity)
+            row.state = pb.ALLOWANCE_STATE_REVOKED
+        return pb.RevokeAllowanceResponse(allowance=row)
 
     def GetPolicy(self, request: pb.GetPolicyRequest, caller: str) -> pb.Policy:  # noqa: N802, ARG002
         """The policy in force, as it was read."""

@@ -24,7 +24,12 @@ class Costs:
         return self._find(held.decision.price_id)
 
     def settling_price(self, held: Reservation, report: Report, prices: Prices) -> Price | None:
-        """Find what a settle is priced at: the admit's price, unless another model answered."""
+        """Find what a settle is priced at: the admit's price, unless another model answered.
+
+        A settle that is repeated is priced as it was the first time.
+        """
+        if held.settled_price_id:
+            return self._find(held.settled_price_id)
         price = self.price_of(held)
         if not report.model or report.model == held.decision.model:
             return price

@@ -4,10 +4,9 @@ Nothing here awaits between reading and committing, and one thread calls it, so 
 never both be promised the same money.
 """
 
-import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -33,12 +32,11 @@ from costd.errors import (
     StoreUnavailable,
 )
 from costd.grants import verify
-from costd.model.ask import NAME_LENGTH_MAX, Ask, ask_problem
+from costd.model.ask import NAME_LENGTH_MAX, Ask, ask_problem, hold_problem
 from costd.model.decision import Decision
 from costd.model.events import AuditRecord
 from costd.model.grant import Grant, GrantRefusal
 from costd.model.kill import KillSwitch
-from costd.model.money import AMOUNT_MAX
 from costd.model.policy import PolicySet
 from costd.model.reservation import Reservation, ReservationState
 from costd.model.time import NS_PER_S, Now
@@ -58,6 +56,22 @@ class Trust(NamedTuple):
     labels_fixed: dict[str, str] = {}  # noqa: RUF012 - never written
     claims: frozenset[str] = frozenset()
     """Critical task classes that callers may claim; `*` for any."""
+
+
+class Watcher(Protocol):
+    """Who must hear at once of what might make an allowance wrong; implemented by the desk."""
+
+    def killed(self, switch: KillSwitch) -> None:
+        """Hear of a kill switch that was engaged or released."""
+        ...
+
+    def policy_changed(self) -> None:
+        """Hear that another policy is in force."""
+        ...
+
+    def pressed(self, counter_keys: Sequence[bytes]) -> None:
+        """Hear of counters that reached a step, or refused an ask."""
+        ...
 
 
 class Admitted(NamedTuple):
@@ -115,10 +129,11 @@ class Ledger:
         """Other things that happened since the start, by name, for metrics."""
         self.kills: tuple[KillSwitch, ...] = self._unreleased_kills()
         self._kill_index: Kills = Anchors((kill.scope, kill) for kill in self.kills)
+        self.watcher: Watcher | None = None
         self.recent_alerts: list[Any] = []
         """Alerts committed since somebody last took them away, for the log."""
-        self._state = _State(store)
-        self._costs = Costs(store)
+        self.state = _State(store)
+        self.costs = Costs(store)
         self.rules = self._compiled(policy)
         puts = self._unregistered(self.rules)
         if puts:
@@ -131,7 +146,7 @@ class Ledger:
 
         Errors:  InvalidAsk, NotPermitted, IdReused.
         """
-        question = self._question(ask, caller)
+        question = self.question(ask, caller)
         stored = self.store.get(Family.RESERVATIONS, question.identity)
         verified = self._verify(grant, question.now) if grant else None
         if stored is not None:
@@ -140,17 +155,19 @@ class Ledger:
         decision, changes = answer.decision, answer.changes
         if answer.reservation is None:
             self._denied(question, decision)
+            if answer.counter_key and self.watcher is not None:
+                self.watcher.pressed((answer.counter_key,))
             return Admitted(decision, None, False)
         self.totals.opened(answer.reservation)
-        self._costs.save(changes, answer.price)
+        self.costs.save(changes, answer.price)
         self.commit(changes)
-        self._costs.saved(answer.price)
+        self.costs.saved(answer.price)
         self._count(question.task_class.name, decision)
         return Admitted(decision, ReservationState.HELD, False)
 
     def explain(self, ask: Ask, *, caller: str = "", grant: str = "") -> Explanation:
         """Answer as admit would, with every candidate and rule looked at; writes nothing."""
-        question = self._question(ask, caller)
+        question = self.question(ask, caller)
         verified = self._verify(grant, question.now) if grant else None
         return explain(question, grant=verified)
 
@@ -172,11 +189,11 @@ class Ledger:
         report = report or Report(cost_nusd=0)
         if max(len(report.provider), len(report.model)) > NAME_LENGTH_MAX:
             raise InvalidAsk(f"provider or model has more than {NAME_LENGTH_MAX} characters")
-        price = self._costs.settling_price(held, report, self.rules.prices)
+        price = self.costs.settling_price(held, report, self.rules.prices)
         cost = stated_cost(cost_nusd, usage)
         if cost is None:
             cost = cost_of(price, usage)
-        report = dataclasses.replace(report, cost_nusd=cost, usage=usage, price=price)
+        report = msgspec.structs.replace(report, cost_nusd=cost, usage=usage, price=price)
         if held.state is ReservationState.SETTLED:
             if cost == held.cost_nusd:
                 return Closed(held, replayed=True)
@@ -185,12 +202,12 @@ class Ledger:
                 f"this settle says {cost}"
             )
         late = held.state is ReservationState.EXPIRED
-        closed, changes = resolve.settle(held, report, self._ledgered())
-        self._costs.save(changes, price)
+        closed, changes = resolve.settle(held, report, self.ledgered())
+        self.costs.save(changes, price)
         if not late:
             self.totals.closed(held)
         self.commit(changes)
-        self._costs.saved(price)
+        self.costs.saved(price)
         self._event("settled_late" if late else "settled")
         if cost > held.hold_nusd:
             self._event("overrun")
@@ -204,7 +221,7 @@ class Ledger:
         held = self._reservation(reservation_id)
         if held.state is ReservationState.VOIDED:
             return Closed(held, replayed=True)
-        closed, changes = resolve.void(held, self._ledgered())
+        closed, changes = resolve.void(held, self.ledgered())
         self.totals.closed(held)
         self.commit(changes)
         self._event("voided")
@@ -226,15 +243,14 @@ class Ledger:
         held = self._reservation(reservation_id)
         if min(additional_cost_nusd, additional_output_tokens, ttl_ns) < 0:
             raise InvalidAsk("additional amounts and ttl must not be negative")
-        price = self._costs.price_of(held)
+        price = self.costs.price_of(held)
         cost = additional_cost_nusd
         if additional_output_tokens:
             cost += marginal_cost(held, price, additional_output_tokens)
         reported = cost_of(price, usage_so_far) if usage_so_far is not None else 0
-        if cost > AMOUNT_MAX:
-            raise InvalidAsk(
-                f"the extension costs {cost} nano-USD; at most {AMOUNT_MAX} can be held"
-            )
+        problem = hold_problem(held.hold_nusd + cost) if cost else None
+        if problem:
+            raise InvalidAsk(f"with this extension the call would hold {problem}")
         more = More(
             cost_nusd=cost,
             tokens=additional_output_tokens,
@@ -242,7 +258,7 @@ class Ledger:
             reported=usage_so_far,
             reported_nusd=reported,
         )
-        result = extend(held, more, self._ledgered(), self._kill_index)
+        result = extend(held, more, self.ledgered(), self._kill_index)
         self.totals.changed(held, result.reservation)
         self.commit(result.changes)
         return result
@@ -257,7 +273,7 @@ class Ledger:
 
         Errors:  InvalidAsk, NotPermitted, IdReused, ReservationClosed.
         """
-        question = self._question(ask, caller, id_field="record_id")
+        question = self.question(ask, caller, id_field="record_id")
         cost = stated_cost(report.cost_nusd if cost_known else None, report.usage)
         stored = self.store.get(Family.RESERVATIONS, question.identity)
         if stored is not None:
@@ -270,17 +286,17 @@ class Ledger:
         provider = offers.known_provider(question.rules, provider, report.model, price)
         if cost is None:
             cost = cost_of(price, report.usage)
-        report = dataclasses.replace(report, cost_nusd=cost, provider=provider)
+        report = msgspec.structs.replace(report, cost_nusd=cost, provider=provider)
         recorded, changes = record(
             question,
             report,
-            self._ledgered(),
+            self.ledgered(),
             happened_ns=happened_ns,
             price=price,
         )
-        self._costs.save(changes, price)
+        self.costs.save(changes, price)
         self.commit(changes)
-        self._costs.saved(price)
+        self.costs.saved(price)
         self._event("recorded")
         return Closed(recorded, replayed=False)
 
@@ -318,6 +334,8 @@ class Ledger:
         )
         self.commit(changes)
         self.rules = rules
+        if self.watcher is not None:
+            self.watcher.policy_changed()
 
     def audit(self, actor: str, action: str, subject: str, detail: str = "") -> None:
         """Append one audit record."""
@@ -330,7 +348,7 @@ class Ledger:
 
     def expire(self, held: Reservation) -> None:
         """Close a reservation that nobody closed."""
-        _, changes = resolve.expire(held, self._ledgered())
+        _, changes = resolve.expire(held, self.ledgered())
         self.totals.closed(held)
         self.commit(changes)
         self._event("expired")
@@ -361,6 +379,8 @@ class Ledger:
             self.recent_alerts += changes.alerts
         if changes.audit:  # nobody flips a kill switch without a record of it
             self._follow_kills(puts)
+        if changes.crossed and self.watcher is not None:
+            self.watcher.pressed(changes.crossed)
 
     def _follow_kills(self, puts: list[Put]) -> None:
         for family, _, switch in puts:
@@ -368,13 +388,15 @@ class Ledger:
                 others = tuple(kill for kill in self.kills if kill.kill_id != switch.kill_id)
                 self.kills = others if switch.released_ns else (*others, switch)
                 self._kill_index = Anchors((kill.scope, kill) for kill in self.kills)
+                if self.watcher is not None:
+                    self.watcher.killed(switch)
 
     def find_reservation(self, reservation_id: bytes) -> Reservation | None:
         """Return a reservation, None if there is none."""
         found: Reservation | None = self.store.get(Family.RESERVATIONS, reservation_id)
         return found
 
-    def _question(self, ask: Ask, caller: str, *, id_field: str = "ask_id") -> Question:
+    def question(self, ask: Ask, caller: str, *, id_field: str = "ask_id") -> Question:
         """Check an ask and gather what stays the same while it is decided."""
         problem = ask_problem(ask, id_field=id_field)
         if ask.units and not problem:
@@ -390,6 +412,11 @@ class Ledger:
                 )
         if trust.labels_fixed:
             ask = msgspec.structs.replace(ask, labels={**ask.labels, **trust.labels_fixed})
+        if not ask.task_class:
+            # A repeated ask is of the class it had, whatever the policy's default is by now.
+            stored = self.find_reservation(keys.reservation_id(caller, ask.ask_id))
+            if stored is not None:
+                ask = msgspec.structs.replace(ask, task_class=stored.ask.task_class)
         task_class = offers.task_class_of(self.rules, ask)
         if not ask.task_class:
             ask = msgspec.structs.replace(ask, task_class=task_class.name)
@@ -400,7 +427,7 @@ class Ledger:
             )
         return Question(
             rules=self.rules,
-            state=self._state,
+            state=self.state,
             kills=self._kill_index,
             ask=ask,
             caller=caller,
@@ -439,9 +466,10 @@ class Ledger:
             )
         return found
 
-    def _ledgered(self) -> Ledgered:
+    def ledgered(self) -> Ledgered:
+        """Gather what closing a reservation reads, as of now."""
         return Ledgered(
-            state=self._state,
+            state=self.state,
             rules=self.rules,
             now=self.clock.now(),
             closed_keep_ns=self.closed_keep_ns,
@@ -457,9 +485,7 @@ class Ledger:
                     f"record_id {stored.ask.ask_id!r} was used by this caller with another "
                     f"{field}; make a new id for every record"
                 )
-            again = (
-                cost if cost is not None else cost_of(self._costs.price_of(stored), report.usage)
-            )
+            again = cost if cost is not None else cost_of(self.costs.price_of(stored), report.usage)
             if again != stored.cost_nusd:
                 raise IdReused(
                     f"record_id {stored.ask.ask_id!r} was recorded before at {stored.cost_nusd} "

@@ -10,7 +10,9 @@ from typing import Final
 
 from opentelemetry.sdk.metrics.export import HistogramDataPoint
 
+from costd.daemon import views
 from costd.daemon.calls import CallFigures
+from costd.daemon.desk import Desk
 from costd.daemon.ledger import Ledger, engaged
 from costd.daemon.reload import PolicyFile
 from costd.daemon.sweeper import Sweeper
@@ -48,6 +50,11 @@ def meter_ledger(metrics: Metrics, ledger: Ledger) -> None:
         "Settlements above their hold.",
         lambda: [(ledger.events.get("overrun", 0), {})],
     )
+    metrics.counter(
+        "costd.denials_uncounted",
+        "Denials that were given but not written to the audit log, because the store failed.",
+        lambda: [(ledger.events.get("denials_uncounted", 0), {})],
+    )
     for name, description, read in (
         ("reservations_open", "Reservations held now.", lambda: ledger.totals.open_count),
         ("reserved_nusd", "Nano-USD held now.", lambda: ledger.totals.reserved_nusd),
@@ -69,6 +76,34 @@ def meter_ledger(metrics: Metrics, ledger: Ledger) -> None:
         ("store_bytes", "Bytes the store occupies.", ledger.store.size_bytes),
     ):
         metrics.gauge(f"costd.{name}", description, _one(read))
+
+
+def meter_allowances(metrics: Metrics, desk: Desk) -> None:
+    """Observe what clients may draw by themselves, and what they report."""
+
+    def undrawn_nusd() -> int:
+        out = views.outstanding(desk)
+        return out.granted_nusd - out.drawn_nusd
+
+    for name, description, read in (
+        (
+            "allowances_open",
+            "Allowances that are not returned.",
+            lambda: views.outstanding(desk).open_count,
+        ),
+        (
+            "allowances_undrawn_nusd",
+            "Nano-USD of open allowances that nobody reported drawn.",
+            undrawn_nusd,
+        ),
+        ("sessions_attached", "Client processes with a stream now.", lambda: len(desk.attached)),
+    ):
+        metrics.gauge(f"costd.{name}", description, _one(read))
+    metrics.counter(
+        "costd.reports_booked",
+        "Reports of client processes booked since the start.",
+        _one(lambda: desk.books.booked_count),
+    )
 
 
 def meter_upkeep(metrics: Metrics, upkeep: Upkeep, sweeper: Sweeper) -> None:

@@ -1,9 +1,9 @@
 """The policy file: what it said when it was good, and what happens when it changes."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from watchfiles import awatch
 
@@ -32,6 +32,14 @@ class Governed(Protocol):
         ...
 
 
+class Reading(NamedTuple):
+    """What a file said when it was read: a policy, a mistake, or (neither) the same as before."""
+
+    text: str = ""
+    policy: PolicySet | None = None
+    mistake: InvalidPolicy | None = None
+
+
 class PolicyFile:
     """The policy in force, and why the file on disk is not it, if it is not.
 
@@ -39,18 +47,29 @@ class PolicyFile:
     why what is on disk was refused.
     """
 
-    def __init__(self, path: Path, clock: Clock, log: Log) -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        log: Log,
+        *,
+        parse: Callable[[str, str], PolicySet] = parse_policy,
+    ) -> None:
         """Read the file for the first time.
 
         Errors: InvalidPolicy.
         """
         self._path = path
+        self._parse = parse
+        self._turn = asyncio.Lock()
+        self._reloads_count = 0
+        """Readings by `reload`, which may come while `follow` waits for its own."""
         self._clock = clock
         self._log = log
         self._ledger: Governed | None = None
         self.path = str(path)
         self.text = read_file(path)
-        self.policy = parse_policy(self.text, self.path)
+        self.policy = parse(self.text, self.path)
         self.loaded_ns = clock.now().wall_ns
         self.error = ""
         self.loaded_count = 1
@@ -67,31 +86,54 @@ class PolicyFile:
                  however often it is read.
         Errors:  InvalidPolicy.
         """
-        ledger = self._ledger
-        assert ledger is not None
+        self._reloads_count += 1
+        self._put_in_force(self._read(self.text), actor)
+
+    async def follow(self, actor: str = "file") -> None:
+        """Reload for nobody who waits for an answer; whatever is wrong is in the log.
+
+        Shape:   reads and parses in a thread, since a large policy takes the better part of a
+                 second, and asks are answered meanwhile; puts it in force on the loop.
+        Ensures: what was read later is never replaced by what was read before.
+        """
+        async with self._turn:
+            while True:
+                count = self._reloads_count
+                reading = await asyncio.to_thread(self._read, self.text)
+                if count == self._reloads_count:
+                    break  # else somebody's `reload` may have seen a newer file
+            try:
+                self._put_in_force(reading, actor)
+            except InvalidPolicy:
+                pass  # logged where it was refused
+            except CostdError as error:
+                self._log.error("policy_reload_failed", path=self.path, problem=str(error))
+
+    def _read(self, known: str) -> Reading:
+        """Read and parse the file; touches nothing else, so that any thread may."""
         try:
             text = read_file(self._path)
-            if text == self.text:
+            return Reading() if text == known else Reading(text, self._parse(text, self.path))
+        except InvalidPolicy as error:
+            return Reading(mistake=error)
+
+    def _put_in_force(self, reading: Reading, actor: str) -> None:
+        ledger, policy = self._ledger, reading.policy
+        assert ledger is not None
+        try:
+            if reading.mistake is not None:
+                raise reading.mistake
+            if policy is None:
                 self.error = ""
                 return
-            policy = parse_policy(text, self.path)
             ledger.swap_policy(policy, actor=actor)
         except InvalidPolicy as error:
             self._refused(ledger, str(error), actor)
             raise
-        self.text, self.policy, self.error = text, policy, ""
+        self.text, self.policy, self.error = reading.text, policy, ""
         self.loaded_ns = self._clock.now().wall_ns
         self.loaded_count += 1
         self._log.info("policy_loaded", path=self.path, revision=policy.revision, actor=actor)
-
-    def follow(self, actor: str = "file") -> None:
-        """Reload for nobody who waits for an answer; whatever is wrong is in the log."""
-        try:
-            self.reload(actor)
-        except InvalidPolicy:
-            pass  # logged where it was refused
-        except CostdError as error:
-            self._log.error("policy_reload_failed", path=self.path, problem=str(error))
 
     def _refused(self, ledger: Governed, problem: str, actor: str) -> None:
         if problem == self.error:
@@ -108,7 +150,7 @@ class PolicyFile:
         ledger.audit(actor, "policy_refused", self.path, problem)
 
 
-async def watch(path: Path, changed: Callable[[], None], log: Log) -> None:
+async def watch(path: Path, changed: Callable[[], Awaitable[None]], log: Log) -> None:
     """Call `changed` whenever a file may have changed, until cancelled.
 
     The directory is watched, not the file: editors rename a new file over it, and Kubernetes
@@ -124,8 +166,16 @@ async def watch(path: Path, changed: Callable[[], None], log: Log) -> None:
                 rust_timeout=RECHECK_MS,
                 yield_on_timeout=True,
             ):
-                changed()
+                await changed()
         except (OSError, RuntimeError) as error:
             log.warning("policy_watch_failed", directory=str(path.parent), problem=str(error))
         await asyncio.sleep(RECHECK_MS / 1_000)
-        changed()
+        await changed()
+
+
+async def follow_signal(file: PolicyFile, signalled: asyncio.Event) -> None:
+    """Follow the file whenever a signal asks for it, until cancelled."""
+    while True:
+        await signalled.wait()
+        signalled.clear()
+        await file.follow("SIGHUP")

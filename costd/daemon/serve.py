@@ -11,13 +11,17 @@ from typing import Any, Final
 
 from costd import __version__
 from costd.clock import ticks_ns
-from costd.daemon import meters
+from costd.daemon import meters, sockets
 from costd.daemon.admission import AdmissionService
+from costd.daemon.allowances import AllowanceBooks
+from costd.daemon.attach import Attach
 from costd.daemon.calls import CallFigures, Calls
 from costd.daemon.control import ControlService
+from costd.daemon.desk import Desk
 from costd.daemon.durable import GroupSync
 from costd.daemon.ledger import Ledger, Trust
-from costd.daemon.reload import PolicyFile, watch
+from costd.daemon.pages import FilePages, NoPages, Pages
+from costd.daemon.reload import PolicyFile, follow_signal, watch
 from costd.daemon.servers import ADMISSION, CONTROL, Servers
 from costd.daemon.settings import Settings
 from costd.daemon.sockets import CannotListen
@@ -81,36 +85,37 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
     try:
         timekeeper = Timekeeper(store)
         file = PolicyFile(settings.policy.absolute(), timekeeper.clock, log)
-        ledger = Ledger(
-            store,
-            file.policy,
-            timekeeper.clock,
-            trust=Trust(settings.name, dict(settings.labels_fixed), frozenset(settings.claims)),
-            closed_keep_s=settings.reservations_retention_s,
-        )
-        file.govern(ledger)
-        sweeper = Sweeper(ledger, _retention(settings))
+        ledger = _ledger(settings, store, file, timekeeper)
+        hangup = asyncio.Event()
+        desk = Desk(ledger, AllowanceBooks(ledger), _pages(settings, log))
+        sweeper = Sweeper(ledger, _retention(settings), desk)
         upkeep = Upkeep(sweeper, timekeeper, log)
         durable = GroupSync(store.sync) if settings.durability == "disk" else None
         figures = CallFigures()
         async with (
             _metrics(settings, log) as metrics,
             Servers(settings, log) as servers,
-            _background(upkeep.run(), watch(Path(file.path), file.follow, log)),
+            _background(
+                upkeep.run(),
+                watch(Path(file.path), file.follow, log),
+                follow_signal(file, hangup),
+            ),
         ):
-            meters.meter_ledger(metrics, ledger)
-            meters.meter_upkeep(metrics, upkeep, sweeper)
-            meters.meter_policy(metrics, file)
+            _meter(metrics, upkeep, sweeper, file)
             meters.meter_calls(metrics, figures, now_ns=lambda: timekeeper.clock.now().wall_ns)
             calls = Calls(figures=figures, log=log, durable=durable)
             control = ControlService(
-                ledger, file, data_dir=str(settings.data), durability=settings.durability
+                ledger, file, desk, data_dir=str(settings.data), durability=settings.durability
             )
             await servers.start(
-                admission=calls.handlers(ADMISSION, AdmissionService(ledger)),
+                admission=calls.handlers(
+                    ADMISSION,
+                    AdmissionService(ledger),
+                    streams={"Attach": Attach(desk, durable)},
+                ),
                 control=calls.handlers(CONTROL, control),
             )
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, file.follow, "SIGHUP")
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup.set)
             # What start-up made lives until the end; the collector need not walk it again.
             gc.collect()
             gc.freeze()
@@ -135,6 +140,21 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
     finally:
         store.close()
     log.info("stopped")
+
+
+def _ledger(
+    settings: Settings, store: RocksStore, file: PolicyFile, timekeeper: Timekeeper
+) -> Ledger:
+    """Open the books under the policy in force, which the file governs from then on."""
+    ledger = Ledger(
+        store,
+        file.policy,
+        timekeeper.clock,
+        trust=Trust(settings.name, dict(settings.labels_fixed), frozenset(settings.claims)),
+        closed_keep_s=settings.reservations_retention_s,
+    )
+    file.govern(ledger)
+    return ledger
 
 
 @contextlib.asynccontextmanager
@@ -167,6 +187,25 @@ async def _background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _meter(metrics: Metrics, upkeep: Upkeep, sweeper: Sweeper, file: PolicyFile) -> None:
+    meters.meter_ledger(metrics, sweeper.ledger)
+    if sweeper.desk is not None:
+        meters.meter_allowances(metrics, sweeper.desk)
+    meters.meter_upkeep(metrics, upkeep, sweeper)
+    meters.meter_policy(metrics, file)
+
+
+def _pages(settings: Settings, log: Log) -> Pages:
+    """Make the pages beside the socket; without them, clients hear of changes by the stream."""
+    socket = settings.socket.absolute()
+    sockets.claim(socket)  # before anything of another daemon's is touched
+    try:
+        return FilePages(socket, mode=settings.socket_mode_bits)
+    except OSError as error:
+        log.warning("pages_unavailable", problem=str(error))
+        return NoPages()
 
 
 def _retention(settings: Settings) -> Retention:

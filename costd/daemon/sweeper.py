@@ -5,6 +5,8 @@ from itertools import islice
 
 import msgspec
 
+from costd.daemon.desk import Desk
+from costd.daemon.entry import is_allowance
 from costd.daemon.ledger import Ledger
 from costd.engine import keys
 from costd.engine.changes import Family
@@ -37,8 +39,11 @@ class Retention:
 class Sweeper:
     """Walks what is due; call `sweep` a few times a second."""
 
-    def __init__(self, ledger: Ledger, retention: Retention | None = None) -> None:
+    def __init__(
+        self, ledger: Ledger, retention: Retention | None = None, desk: Desk | None = None
+    ) -> None:
         self.ledger = ledger
+        self.desk = desk
         self.retention = retention or Retention()
         now = ledger.clock.now()
         raw = ledger.store.get(Family.META, _HORIZON_KEY)
@@ -82,9 +87,12 @@ class Sweeper:
             held: Reservation | None = store.get(Family.RESERVATIONS, identity)
             if held is not None and keys.due_key(held.due_ns, identity) == key:
                 if held.state is ReservationState.HELD:
-                    ledger.expire(held)
+                    if self.desk is None or not self.desk.due(held):
+                        ledger.expire(held)
                     continue
                 forgotten.append((Family.RESERVATIONS, identity, None))
+                if is_allowance(held):
+                    forgotten.append((Family.ALLOWANCES, identity, None))
             forgotten.append((Family.DUE, key, None))
         if forgotten:
             store.commit(forgotten)
@@ -118,6 +126,8 @@ class Sweeper:
             start, end = keys.sequence_key(keys.SEQUENCES_END_NS), keys.sequence_key(denials_end)
             store.delete_range(Family.AUDIT, start, end)
         self._forget_kills_and_grants()
+        if self.desk is not None:
+            self.desk.tidy(self.ledger.closed_keep_ns)
         self.save()
 
     def _forget_kills_and_grants(self) -> None:

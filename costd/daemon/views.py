@@ -1,20 +1,23 @@
-"""What operators look at, read from the store; nothing here writes."""
+"""What operators look at, read from the store and the desk; nothing here writes."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import msgspec
 
+from costd.daemon.desk import Desk
 from costd.daemon.ledger import Ledger
 from costd.engine import books, keys
 from costd.engine.changes import Family
 from costd.engine.degrade import utilisation_bp
 from costd.engine.rules import BudgetRule
 from costd.engine.window import window_bounds
+from costd.model.allowance import Allowance, AllowanceState, Sums
 from costd.model.counter import EMPTY_COUNTER, Counter
 from costd.model.events import UsageEvent
 from costd.model.labels import NO_LABEL
 from costd.model.money import AMOUNT_MAX
-from costd.model.reservation import Reservation
+from costd.model.reservation import Reservation, ReservationState
 from costd.model.time import NEVER_NS
 from costd.model.usage import CallOutcome
 from costd.wire import convert
@@ -120,6 +123,100 @@ def budget_names(ledger: Ledger, held: Reservation) -> list[str]:
         name = msgspec.json.decode(raw)["id"] if raw else tag.hex()
         names.append(f"{name} ({keys.shown(per)})" if per else name)
     return names
+
+
+class Outstanding(NamedTuple):
+    """What clients may draw by themselves, as far as they reported."""
+
+    open_count: int
+    draining_count: int
+    granted_nusd: int
+    """Of open allowances."""
+    drawn_nusd: int
+    """Of what those were granted."""
+
+
+def outstanding(desk: Desk) -> Outstanding:
+    """Sum up what is out; callable beside the thread that writes."""
+    out = list(desk.books.out.values())
+    still_open = [each for each in out if each.state is AllowanceState.OPEN]
+    return Outstanding(
+        open_count=len(still_open),
+        draining_count=len(out) - len(still_open),
+        granted_nusd=sum(each.granted.amount_nusd for each in still_open),
+        drawn_nusd=sum(each.drawn.amount_nusd for each in still_open),
+    )
+
+
+def allowances(ledger: Ledger, desk: Desk) -> Iterator[pb.AllowanceStatus]:
+    """One row per allowance that is out, the largest first."""
+    out = list(desk.books.out.values())  # in one step: listings run beside the thread that writes
+    out.sort(key=lambda each: (-each.granted.amount_nusd, each.allowance_id))
+    for each in out:
+        row = _allowance_row(ledger, desk, each)
+        if row is not None:
+            yield row
+
+
+def allowance(ledger: Ledger, desk: Desk, allowance_id: bytes) -> pb.AllowanceStatus | None:
+    """One row; None for an allowance that is not out."""
+    found = desk.books.out.get(allowance_id)
+    return _allowance_row(ledger, desk, found) if found is not None else None
+
+
+def _allowance_row(ledger: Ledger, desk: Desk, out: Allowance) -> pb.AllowanceStatus | None:
+    """One row; None if its reservation was closed meanwhile."""
+    identity = out.allowance_id
+    # Past the store's cache, which belongs to the thread that writes.
+    rows = ledger.store.scan(Family.RESERVATIONS, identity, identity + b"\0")
+    held: Reservation | None = next((found for _, found in rows), None)
+    if held is None or held.state is not ReservationState.HELD:
+        return None
+    session = desk.books.sessions.get(out.session_id)
+    page = session.page if session is not None and out.slot >= 0 else ""
+    return pb.AllowanceStatus(
+        allowance_id=identity.hex(),
+        session_id=out.session_id,
+        caller=out.caller,
+        attached=out.session_id in desk.attached,
+        state=_allowance_state(desk, out),
+        task_class=held.ask.task_class,
+        provider=held.decision.provider,
+        model=held.decision.model,
+        tier=held.decision.tier,
+        labels=held.ask.labels,
+        granted=_sums_to_pb(out.granted),
+        drawn=_sums_to_pb(_seen_drawn(desk, out, page)),
+        settled=_sums_to_pb(out.settled),
+        reserved_nusd=held.hold_nusd,
+        expires_ns=held.admitted_ns + out.expires_steady_ns - held.admitted_steady_ns,
+        maps_pages=bool(page),
+        presumed=out.presumed,
+    )
+
+
+def _allowance_state(desk: Desk, out: Allowance) -> pb.AllowanceState:
+    if out.state is AllowanceState.DRAINING:
+        return pb.ALLOWANCE_STATE_DRAINING
+    revoked = out.allowance_id in desk.revoked
+    return pb.ALLOWANCE_STATE_REVOKED if revoked else pb.ALLOWANCE_STATE_OPEN
+
+
+def _seen_drawn(desk: Desk, out: Allowance, page: str) -> Sums:
+    """How far an allowance is drawn; a page that makes no sense is for the desk to deal with."""
+    seen = None
+    if page and out.state is AllowanceState.OPEN:
+        seen = desk.pages.peek(page, out.slot, out.serial)
+    sane = seen is not None and out.drawn.within(seen) and seen.within(out.granted)
+    return seen if seen is not None and sane else out.drawn
+
+
+def _sums_to_pb(sums: Sums) -> pb.AllowanceSums:
+    return pb.AllowanceSums(
+        calls_count=sums.calls_count,
+        amount_nusd=sums.amount_nusd,
+        tokens_count=sums.tokens_count,
+    )
 
 
 def usage(ledger: Ledger, request: pb.ListUsageRequest, kept: int) -> pb.ListUsageResponse:

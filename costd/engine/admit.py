@@ -8,6 +8,7 @@ from costd.engine import books, keys, redeem
 from costd.engine import candidates as offers
 from costd.engine.binding import binding_of, budget_binding
 from costd.engine.changes import Changes, Family
+from costd.engine.degrade import Demands
 from costd.engine.evaluate import (
     Evaluation,
     Question,
@@ -32,6 +33,8 @@ class Answer(msgspec.Struct, frozen=True):
     reservation: Reservation | None = None
     price: Price | None = None
     """The price behind the hold."""
+    counter_key: bytes = b""
+    """The counter that refused, where one did."""
 
 
 def admit(question: Question, *, grant: Grant | GrantRefusal | None = None) -> Answer:
@@ -46,7 +49,7 @@ def admit(question: Question, *, grant: Grant | GrantRefusal | None = None) -> A
     asked = offers.asked_candidate(question.rules, question.ask, question.task_class, question.now)
     first, chosen = search(question, asked)
     would_have = None
-    if question.rules.has_shadow and not _plain(first, chosen):
+    if question.rules.has_shadow and not plain(first, chosen):
         enforced = (first, chosen)
         question.enforce_shadow = False
         first, chosen = search(question, asked)
@@ -55,49 +58,86 @@ def admit(question: Question, *, grant: Grant | GrantRefusal | None = None) -> A
     refusal = 0
     if grant is not None:
         redeemed = redeem.redeem(
-            question, asked, grant, needed=not _plain(first, chosen), refused=first
+            question, asked, grant, needed=not plain(first, chosen), refused=first
         )
         if isinstance(redeemed, redeem.Redeemed):
-            return _hold(question, redeemed.evaluation, granted=redeemed, first=first)
+            return hold(question, redeemed.evaluation, granted=redeemed, first=first)
         refusal = int(redeemed)
     if chosen is None:
-        return Answer(_refuse(question, first, asked, refusal), Changes())
-    return _hold(question, chosen, first=first, would_have=would_have, grant_refusal=refusal)
+        decision = _refuse(question, first, asked, refusal)
+        return Answer(decision, Changes(), counter_key=first.counter_key)
+    return hold(question, chosen, first=first, would_have=would_have, grant_refusal=refusal)
 
 
-def search(question: Question, asked: offers.Candidate) -> tuple[Evaluation, Evaluation | None]:
+def search(
+    question: Question, asked: offers.Candidate, tried: list[Evaluation] | None = None
+) -> tuple[Evaluation, Evaluation | None]:
     """Find the first candidate that fits: (evaluation of the asked one, the winner or None).
 
-    Steps ask for cheaper candidates but do not insist: where none is on offer, the asked one
-    stands, with its directives.
+    Steps ask for cheaper candidates but do not insist: where none that fits goes as far as they
+    ask, the one that goes furthest toward it wins; the asked one stands, with its directives,
+    only where none goes any way. `tried`, where given, is filled with what was evaluated.
     """
+    tried = [] if tried is None else tried
     first = evaluate(question, asked)
+    tried.append(first)
     if first.reason is Reason.OK:
         if first.demands is None or _meets(question, first, asked, first.candidate):
             return first, first
-        fallback: Evaluation | None = first
-    elif _ends_search(question, first, asked):
+    elif ends_search(question, first, asked):
         return first, None
-    else:
-        fallback = None
     demanding = first
+    passed_over = []
     for candidate in offers.cheaper_candidates(
         question.rules, question.ask, question.task_class, question.now, asked=asked
     ):
         if not _meets(question, demanding, asked, candidate):
+            passed_over.append(candidate)
             continue
         result = evaluate(question, candidate)
+        tried.append(result)
         if result.reason is Reason.OK:
             if result.demands is None or _meets(question, result, asked, candidate):
                 return first, result
-            fallback = fallback or result
             demanding = result
-        elif _ends_search(question, result, asked):
+        elif ends_search(question, result, asked):
+            passed_over = []
             break
-    return first, fallback
+    return first, _furthest(question, demanding, asked, passed_over, tried)
 
 
-def _ends_search(question: Question, result: Evaluation, asked: offers.Candidate) -> bool:
+def _furthest(
+    question: Question,
+    demanding: Evaluation,
+    asked: offers.Candidate,
+    passed_over: list[offers.Candidate],
+    tried: list[Evaluation],
+) -> Evaluation | None:
+    """Find what fits and goes furthest toward what the reached steps ask for; None if none fits.
+
+    What was tried and fits is to be beaten by what was passed over for going too short a way.
+    """
+
+    def way(candidate: offers.Candidate) -> tuple[int, bool]:
+        return _way(question, demanding, asked, candidate)
+
+    fitting = [result for result in tried if result.reason is Reason.OK]
+    best = max(fitting, key=lambda result: way(result.candidate), default=None)
+    # Of those that go as far, the lowest tier; the sort keeps the order of offers otherwise.
+    passed_over.sort(key=lambda candidate: (way(candidate), candidate.tier_index), reverse=True)
+    for candidate in passed_over:
+        if best is not None and way(candidate) <= way(best.candidate):
+            break
+        result = evaluate(question, candidate)
+        tried.append(result)
+        if result.reason is Reason.OK:
+            return result
+        if ends_search(question, result, asked):
+            break
+    return best
+
+
+def ends_search(question: Question, result: Evaluation, asked: offers.Candidate) -> bool:
     """Tell whether a candidate that does not fit leaves the rest no chance.
 
     A failing rule that names provider, model or tier leaves them one. So does a limit where the
@@ -112,26 +152,41 @@ def _ends_search(question: Question, result: Evaluation, asked: offers.Candidate
 def _meets(
     question: Question, result: Evaluation, asked: offers.Candidate, candidate: offers.Candidate
 ) -> bool:
-    """Tell whether a candidate is what the reached steps ask for; tiers stop at `min_tier`."""
+    """Tell whether a candidate is what the reached steps ask for."""
     demands = result.demands
     if demands is None:
         return True
-    last = len(question.rules.policy.tiers) - 1
-    last = max(asked.tier_index, question.rules.tier_index.get(question.task_class.min_tier, last))
-    wanted = last if demands.economy else min(last, asked.tier_index + demands.tiers_down)
-    if candidate.tier_index < wanted:
+    if candidate.tier_index < _wanted(question, demands, asked):
         return False
     return not demands.switch_provider or candidate.provider != asked.provider
 
 
-def _plain(first: Evaluation, chosen: Evaluation | None) -> bool:
+def _wanted(question: Question, demands: Demands, asked: offers.Candidate) -> int:
+    """The highest tier that is low enough; tiers stop at `min_tier`."""
+    last = len(question.rules.policy.tiers) - 1
+    last = max(asked.tier_index, question.rules.tier_index.get(question.task_class.min_tier, last))
+    return last if demands.economy else min(last, asked.tier_index + demands.tiers_down)
+
+
+def _way(
+    question: Question, demanding: Evaluation, asked: offers.Candidate, candidate: offers.Candidate
+) -> tuple[int, bool]:
+    """How far a candidate goes toward what the reached steps ask for: tiers first."""
+    demands = demanding.demands
+    assert demands is not None  # else nothing is passed over, and the first that fits has won
+    switched = demands.switch_provider and candidate.provider != asked.provider
+    return min(candidate.tier_index, _wanted(question, demands, asked)), switched
+
+
+def plain(first: Evaluation, chosen: Evaluation | None) -> bool:
+    """Tell whether what was asked for is given, with nothing to do cheaper."""
     return chosen is first and chosen.directives is NO_DIRECTIVES
 
 
 def _verdict(first: Evaluation, chosen: Evaluation | None) -> Verdict:
     if chosen is None:
         return Verdict.DENY
-    return Verdict.ALLOW if _plain(first, chosen) else Verdict.DEGRADE
+    return Verdict.ALLOW if plain(first, chosen) else Verdict.DEGRADE
 
 
 def _outcome(first: Evaluation, chosen: Evaluation | None) -> tuple[object, ...]:
@@ -143,7 +198,7 @@ def _outcome(first: Evaluation, chosen: Evaluation | None) -> tuple[object, ...]
 def _reason(first: Evaluation, chosen: Evaluation | None) -> Reason:
     if first.reason is not Reason.OK:
         return first.reason
-    return Reason.OK if _plain(first, chosen) else Reason.STEP
+    return Reason.OK if plain(first, chosen) else Reason.STEP
 
 
 def _refuse(
@@ -192,7 +247,7 @@ def _tightest(result: Evaluation) -> dict[str, Any]:
     }
 
 
-def _hold(
+def hold(
     question: Question,
     chosen: Evaluation,
     *,
@@ -211,7 +266,7 @@ def _hold(
     if granted is not None:
         reason = Reason.GRANT
         extra = {"grant_id": granted.grant.grant_id, "binding": binding_of(question, first)}
-    elif not _plain(first, chosen):
+    elif not plain(first, chosen):
         verdict, reason = Verdict.DEGRADE, _reason(first, chosen)
         extra = _degraded(question, first)
     if would_have is not None:

@@ -67,10 +67,12 @@ def post(
         excess -= now_overrun + now_granted + now_late + now_unadmitted + now_shadow
         cut = counter.limit < 0 or new_limit < counter.limit
         lowered = max(0, excess) if cut else max(0, min(counter.lowered, excess))
-    alerted_bp = counter.alerted_bp
-    if limit is not None and alerted_bp and new_limit > counter.limit:
+    alerted_bp, burn_alerted_bp = counter.alerted_bp, counter.burn_alerted_bp
+    if limit is not None and (alerted_bp or burn_alerted_bp) and new_limit > counter.limit:
         # A raised limit puts steps out of reach again; reaching them anew alerts and halts anew.
+        # A pace rises and falls with time: one that is still past its step was reached anew.
         alerted_bp = min(alerted_bp, utilisation_bp(counter.used, new_limit))
+        burn_alerted_bp = 0
     return Counter(
         now_settled,
         now_reserved,
@@ -84,7 +86,7 @@ def post(
         now_shadow,
         new_limit,
         alerted_bp,
-        counter.burn_alerted_bp,
+        burn_alerted_bp,
         start_ns or counter.start_ns,
         wall_ns or counter.changed_ns,
     )
@@ -184,6 +186,7 @@ def _raise_crossings(
         halt(changes, rule, key, share, now)
     if (alerted, burn_alerted) == (counter.alerted_bp, counter.burn_alerted_bp):
         return counter
+    changes.crossed.append(key)
     return msgspec.structs.replace(counter, alerted_bp=alerted, burn_alerted_bp=burn_alerted)
 
 

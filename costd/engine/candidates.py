@@ -6,8 +6,8 @@ import msgspec
 
 from costd.engine.rules import Rules, model_matches
 from costd.errors import InvalidAsk
-from costd.model.ask import Ask
-from costd.model.money import AMOUNT_MAX, ceil_div
+from costd.model.ask import Ask, hold_problem
+from costd.model.money import AMOUNT_MAX, HOLD_MAX_NUSD, ceil_div
 from costd.model.policy import ModelRef, TaskClass
 from costd.model.price import Price
 from costd.model.time import Now
@@ -201,7 +201,7 @@ def estimate(
         output, ceiling_known = output_tokens_max, True
     amount = ask.estimated_cost_nusd
     if amount is not None:
-        scaled = min(_scaled(rules, amount, candidate), AMOUNT_MAX)
+        scaled = min(_scaled(rules, amount, candidate), HOLD_MAX_NUSD)
         price = candidate.price
         is_free = not scaled and price is not None and not price.cost_nusd(_NOMINAL_COUNTS)
         ceiling = None
@@ -231,11 +231,9 @@ def estimate(
         cost = candidate.price.cost_nusd(counts)
     except ValueError as error:
         raise InvalidAsk(f"units: {error}") from error
-    if cost > AMOUNT_MAX:
-        raise InvalidAsk(
-            f"the tokens and units stated cost {cost} nano-USD at {candidate.model}; "
-            f"at most {AMOUNT_MAX} can be held"
-        )
+    problem = hold_problem(cost)
+    if problem:
+        raise InvalidAsk(f"at {candidate.model} the tokens and units stated cost {problem}")
     ceiling = cost if ceiling_known else None
     return Estimate(cost, ceiling, ask.prompt_tokens, output, not cost)
 

@@ -18,6 +18,8 @@ class Family(StrEnum):
     AUDIT = "audit"  # sequence → AuditRecord; hour ‖ digest → AuditRecord for denials
     KILLS = "kills"  # kill id → KillSwitch
     GRANTS = "grants"  # grant id → GrantUse
+    ALLOWANCES = "allowances"  # reservation id → Allowance
+    SESSIONS = "sessions"  # session id → Session
     PRICES = "prices"  # price id → Price
     META = "meta"  # name → bytes
 
@@ -28,13 +30,15 @@ class Changes:
     Mutable on purpose: built up by one decision and committed once.
     """
 
-    __slots__ = ("alerts", "audit", "puts", "usage")
+    __slots__ = ("alerts", "audit", "crossed", "puts", "usage")
 
     def __init__(self) -> None:
         self.puts: list[tuple[Family, bytes, Any]] = []
         self.alerts: list[Alert] = []
         self.audit: list[AuditRecord] = []
         self.usage: list[UsageEvent] = []
+        self.crossed: list[bytes] = []
+        """Counters that reached a step."""
 
     def put(self, family: Family, key: bytes, value: Any) -> None:
         """Write a value; None deletes the key."""

@@ -11,7 +11,7 @@ from costd.model.time import NEVER_NS
 _UTILISATION_BP_MAX = 10**12
 """Far past every step, and small enough to be stored and sent whatever callers record."""
 _BURN_WINDOW_BP = 500  # not in the first 5 % of the window, where any spending looks fast
-_BURN_USED_BP = 1_000  # nor under 10 % used, where it does not matter yet
+BURN_USED_BP = 1_000  # nor under 10 % used, where it does not matter yet
 
 
 def drawable(rule: BudgetRule, counter: Counter, *, critical: bool) -> tuple[int, int]:
@@ -50,7 +50,7 @@ def burn_bp(used: int, limit: int, *, start_ns: int, end_ns: int, wall_ns: int) 
     if end_ns >= NEVER_NS:
         return 0
     length, elapsed = end_ns - start_ns, max(wall_ns - start_ns, 1)
-    if elapsed * FULL_BP < length * _BURN_WINDOW_BP or utilisation_bp(used, limit) < _BURN_USED_BP:
+    if elapsed * FULL_BP < length * _BURN_WINDOW_BP or utilisation_bp(used, limit) < BURN_USED_BP:
         return 0
     return used * length * FULL_BP // (max(limit, 1) * elapsed)
 

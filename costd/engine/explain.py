@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from costd.engine import candidates as offers
 from costd.engine import keys
-from costd.engine.admit import Answer, admit
+from costd.engine.admit import Answer, admit, ends_search, search
 from costd.engine.binding import budget_binding
 from costd.engine.degrade import drawable, steps_reached
 from costd.engine.evaluate import (
@@ -17,6 +17,7 @@ from costd.engine.evaluate import (
 )
 from costd.engine.rate import available, take
 from costd.engine.rules import BudgetRule, RateRule, budget_amount
+from costd.errors import InvalidAsk
 from costd.model.counter import EMPTY_COUNTER
 from costd.model.decision import Binding, Decision, Reason
 from costd.model.grant import Grant, GrantRefusal
@@ -38,7 +39,7 @@ class RuleReport:
 class CandidateReport:
     """What became of one candidate.
 
-    `outcome` is chosen, fits, rejected, ends_search or, behind one that ended it, not_reached.
+    `outcome` is chosen, fits, rejected, ends_search or, where one ended it first, not_reached.
     """
 
     tier: str
@@ -68,35 +69,47 @@ def explain(question: Question, *, grant: Grant | GrantRefusal | None = None) ->
         question.rules, question.ask, question.task_class, question.now, asked=asked
     )
     evaluations = [evaluate(question, candidate) for candidate in (asked, *others)]
+    tried: list[Evaluation] = []
+    search(question, asked, tried)
+    ended = _ends(question, tried[-1], asked)
+    reached = {_name(result.candidate) for result in tried}
+    enders = {_name(result.candidate) for result in evaluations if _ends(question, result, asked)}
     answer = admit(question, grant=grant)
-    reports, ended = [], False
+    reports = []
     for result in evaluations:
-        reports.append(_candidate_report(question, result, answer, reached=not ended))
-        ended = ended or not (result.reason is Reason.OK or result.rejects_candidate)
+        name = _name(result.candidate)
+        outcome = "rejected"
+        if _is_chosen(answer, result.candidate):
+            outcome = "chosen"
+        elif ended and name not in reached:
+            outcome = "not_reached"
+        elif result.reason is Reason.OK:
+            outcome = "fits"
+        elif name in enders:
+            outcome = "ends_search"
+        reports.append(_candidate_report(question, result, outcome))
     return Explanation(answer.decision, tuple(reports))
 
 
-def _candidate_report(
-    question: Question, result: Evaluation, answer: Answer, *, reached: bool
-) -> CandidateReport:
-    candidate, decision = result.candidate, answer.decision
-    chosen = answer.reservation is not None and (
-        decision.provider,
-        decision.model,
-        decision.tier,
-    ) == (
-        candidate.provider,
-        candidate.model,
-        candidate.tier,
+def _ends(question: Question, result: Evaluation, asked: offers.Candidate) -> bool:
+    return result.reason is not Reason.OK and ends_search(question, result, asked)
+
+
+def _name(candidate: offers.Candidate) -> tuple[str, str, str]:
+    return candidate.provider, candidate.model, candidate.tier
+
+
+def _is_chosen(answer: Answer, candidate: offers.Candidate) -> bool:
+    given = answer.decision
+    return answer.reservation is not None and _name(candidate) == (
+        given.provider,
+        given.model,
+        given.tier,
     )
-    if chosen:
-        outcome = "chosen"
-    elif not reached:
-        outcome = "not_reached"
-    elif result.reason is Reason.OK:
-        outcome = "fits"
-    else:
-        outcome = "rejected" if result.rejects_candidate else "ends_search"
+
+
+def _candidate_report(question: Question, result: Evaluation, outcome: str) -> CandidateReport:
+    candidate = result.candidate
     why = "" if result.reason is Reason.OK else result.reason.name
     if result.reason is Reason.OK and result.demands is not None:
         why = "STEP"
@@ -134,7 +147,10 @@ def _rule_reports(question: Question, result: Evaluation) -> list[RuleReport]:
         )
     estimate = result.estimate
     if result.matching is None:  # something before the rules ended it
-        estimate = offers.estimate(question.rules, question.ask, question.task_class, candidate)
+        try:
+            estimate = offers.estimate(question.rules, question.ask, question.task_class, candidate)
+        except InvalidAsk:  # which admit does not come to either; the rules see nothing stated
+            pass
     reports += [_rate_report(question, rule, candidate, estimate) for rule in matching.rates]
     reports += [_budget_report(question, rule, result, estimate) for rule in matching.budgets]
     return reports

@@ -36,8 +36,7 @@ class Ledgered:
     closed_keep_ns: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What the caller says of a finished call; `cost_nusd` was priced as the admit was."""
 
     cost_nusd: int
@@ -75,7 +74,10 @@ def settle(held: Reservation, report: Report, books_of: Ledgered) -> tuple[Reser
     over = report.cost_nusd - held.hold_nusd
     if over > 0 and report.cost_nusd > held.cost_nusd:  # an expiry may have told of it already
         changes.alerts.append(_overrun_alert(held, over, now))
-    closed = _close(changes, held, state, books_of, cost_nusd=report.cost_nusd)
+    price_id = report.price.price_id if report.price is not None else ""
+    closed = _close(
+        changes, held, state, books_of, cost_nusd=report.cost_nusd, settled_price_id=price_id
+    )
     changes.usage.append(usage_event(held, report, now, closed_as="late" if late else "settled"))
     return closed, changes
 
@@ -95,7 +97,7 @@ def void(held: Reservation, books_of: Ledgered) -> tuple[Reservation, Changes]:
     for line in held.counters:
         _charge(changes, books_of, held, line, 0)
     for rate_line in held.rates:
-        _refund(changes, books_of, rate_line, rate_line.taken)
+        refund(changes, books_of, rate_line, rate_line.taken)
     _adjust_grant(changes, books_of, held, -held.hold_nusd, uses=-1)
     return _close(changes, held, state, books_of, cost_nusd=0), changes
 
@@ -124,7 +126,8 @@ def expiry_charges(held: Reservation) -> dict[str, int]:
     return {
         "nusd": max(held.hold_nusd, held.reported_nusd),
         "tokens": max(tokens, reported),
-        "calls": 1,
+        # Many, where what nobody closed is the rest of an allowance.
+        "calls": next((line.hold for line in held.counters if line.unit == "calls"), 1),
     }
 
 
@@ -194,7 +197,7 @@ def _charge(
         shadow=over if line.excuse is Excuse.SHADOW else 0,
         wall_ns=books_of.now.wall_ns,
     )
-    critical = _is_critical(books_of, held)
+    critical = is_critical(books_of, held)
     books.write(changes, rule, line.key, posted, critical=critical, now=books_of.now)
 
 
@@ -219,7 +222,7 @@ def _replace_charge(
         shadow=charged - before if line.excuse is Excuse.SHADOW else 0,
         wall_ns=books_of.now.wall_ns,
     )
-    critical = _is_critical(books_of, held)
+    critical = is_critical(books_of, held)
     books.write(changes, rule, line.key, posted, critical=critical, now=books_of.now)
 
 
@@ -229,7 +232,8 @@ def rule_and_limit(books_of: Ledgered, line: CounterLine) -> tuple[BudgetRule | 
     return rule, rule.limit if rule is not None else None
 
 
-def _is_critical(books_of: Ledgered, held: Reservation) -> bool:
+def is_critical(books_of: Ledgered, held: Reservation) -> bool:
+    """Tell whether the class of a reservation is critical under the policy in force."""
     task_class = books_of.rules.policy.task_classes.get(held.ask.task_class)
     return task_class is not None and task_class.critical
 
@@ -250,10 +254,11 @@ def _settle_rates(changes: Changes, books_of: Ledgered, held: Reservation, repor
             elif line.unit == "tokens" and (prompt is not None or output is not None):
                 actual = usage.total_tokens
         if actual is not None and actual != line.taken:
-            _refund(changes, books_of, line, line.taken - actual)
+            refund(changes, books_of, line, line.taken - actual)
 
 
-def _refund(changes: Changes, books_of: Ledgered, line: RateLine, units: int) -> None:
+def refund(changes: Changes, books_of: Ledgered, line: RateLine, units: int) -> None:
+    """Refill a bucket by so many units, or take as many if negative, into debt if need be."""
     full_ns, steady_ns = books_of.state.rate(line.key), books_of.now.steady_ns
     if units >= 0:
         if full_ns is not None:
@@ -286,6 +291,7 @@ def _close(
     books_of: Ledgered,
     *,
     cost_nusd: int,
+    settled_price_id: str = "",
 ) -> Reservation:
     """Write the closed reservation, to be forgotten later."""
     keep_ns = books_of.closed_keep_ns
@@ -293,7 +299,12 @@ def _close(
         keep_ns = books_of.rules.policy.late_settle_ns
     due_ns = books_of.now.steady_ns + keep_ns
     closed = msgspec.structs.replace(
-        held, state=state, cost_nusd=cost_nusd, closed_ns=books_of.now.wall_ns, due_ns=due_ns
+        held,
+        state=state,
+        cost_nusd=cost_nusd,
+        closed_ns=books_of.now.wall_ns,
+        due_ns=due_ns,
+        settled_price_id=settled_price_id,
     )
     changes.puts.append((Family.DUE, keys.due_key(held.due_ns, held.reservation_id), None))
     changes.puts.append((Family.DUE, keys.due_key(due_ns, held.reservation_id), b""))

@@ -8,7 +8,7 @@ from costd.engine import keys
 from costd.engine.ports import Prices
 from costd.engine.window import window_bounds
 from costd.model.kill import KillSwitch
-from costd.model.labels import Facts, Selector
+from costd.model.labels import RESERVED_KEYS, Facts, Selector
 from costd.model.policy import Budget, ModelRule, PolicySet, Rate
 
 FULL_BP = 10_000
@@ -172,6 +172,11 @@ class Rules:
             sorted({match.key for selector in selectors for match in selector.matches})
         )
         self._read_set = frozenset(self._read_keys)
+        per = [label for budget in policy.budgets for label in budget.per]
+        per += [label for rate in policy.rates for label in rate.per]
+        offered = [match.key for match in policy.allowance.selector.matches]
+        self.scope_labels = frozenset({*self._read_keys, *per, *offered}) - RESERVED_KEYS
+        """The labels that some rule reads; calls that share their values share an allowance."""
         self._memo: dict[tuple[object, ...], Matching] = {}
 
     def matching(self, facts: Facts) -> Matching:

@@ -9,7 +9,7 @@ from costd.model.labels import (
     NO_LABEL,
     RESERVED_KEYS,
 )
-from costd.model.money import AMOUNT_MAX
+from costd.model.money import HOLD_MAX_NUSD, format_nusd
 
 ASK_ID_LENGTH_MIN = 16
 ASK_ID_LENGTH_MAX = 128
@@ -60,8 +60,12 @@ def ask_problem(ask: Ask, *, id_field: str = "ask_id") -> str | None:
     problem = _names_problem(ask, id_field) or (_units_problem(ask.units) if ask.units else None)
     if problem:
         return problem
-    if ask.estimated_cost_nusd is not None and not 0 <= ask.estimated_cost_nusd <= AMOUNT_MAX:
-        return f"estimated_cost_nusd is {ask.estimated_cost_nusd}; it must not be negative"
+    if ask.estimated_cost_nusd is not None:
+        if ask.estimated_cost_nusd < 0:
+            return f"estimated_cost_nusd is {ask.estimated_cost_nusd}; it must not be negative"
+        problem = hold_problem(ask.estimated_cost_nusd)
+        if problem:
+            return f"estimated_cost_nusd is {problem}"
     for name, count in (
         ("prompt_tokens", ask.prompt_tokens),
         ("max_output_tokens", ask.max_output_tokens),
@@ -73,6 +77,16 @@ def ask_problem(ask: Ask, *, id_field: str = "ask_id") -> str | None:
     if len(ask.acceptable_models) > ACCEPTABLE_COUNT_MAX:
         return f"acceptable_models has more than {ACCEPTABLE_COUNT_MAX} entries"
     return labels_problem(ask.labels)
+
+
+def hold_problem(hold_nusd: int) -> str | None:
+    """Say why one call cannot hold so much; None if it can."""
+    if hold_nusd <= HOLD_MAX_NUSD:
+        return None
+    return (
+        f"{hold_nusd} nano-USD; one call can hold at most {HOLD_MAX_NUSD} "
+        f"({format_nusd(HOLD_MAX_NUSD)})"
+    )
 
 
 def _names_problem(ask: Ask, id_field: str) -> str | None:

@@ -5,6 +5,9 @@ from decimal import Context, Decimal, InvalidOperation
 NUSD_PER_USD = 1_000_000_000
 AMOUNT_MAX = 2**63 - 1
 """The largest amount of anything: what a signed 64-bit field of the wire and of SQL can hold."""
+HOLD_MAX_NUSD = 1_000_000 * NUSD_PER_USD
+"""The most that one call may hold: far beyond any call, and so little that no single one fills a
+counter, under which nobody else could ask before it expires."""
 
 _DIGITS_MAX = 30
 

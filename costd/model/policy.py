@@ -187,6 +187,20 @@ class Discount(msgspec.Struct, frozen=True, kw_only=True):
     until_ns: int = NEVER_NS
 
 
+class AllowanceTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """Who gets allowances, how large, and for how long."""
+
+    active: bool = True
+    selector: Selector = Selector()
+    """Whose; the facts are those of the scope."""
+    share: Fraction = Fraction(1, 20)
+    """Of what is left in a budget, at most so much at once."""
+    single_below: Fraction = Fraction(1, 50)
+    """A budget that has less than this share of its limit left is drawn call by call."""
+    calls_count_max: int = 1_000_000
+    lifetime_ns: int = 5_000_000_000
+
+
 class PolicySet(msgspec.Struct, frozen=True, kw_only=True):
     """Everything one policy file says."""
 
@@ -208,3 +222,4 @@ class PolicySet(msgspec.Struct, frozen=True, kw_only=True):
     ttl_ns_max: int = 86_400_000_000_000
     late_settle_ns: int = 604_800_000_000_000
     shadow: bool = False
+    allowance: AllowanceTerms = AllowanceTerms()

@@ -95,6 +95,25 @@ class Price(msgspec.Struct, frozen=True, array_like=True, dict=True):
                 total += marginal[unit] * count
         return ceil_div(total, scale)
 
+    def linear(self) -> "Linear | None":
+        """The price of prompt and output tokens alone; None where it is more than a sum.
+
+        Ensures: (per_request + prompt × input + output × output) ÷ scale, rounded up, is
+                 `cost_nusd` of these two counts.
+        """
+        table = self._table
+        if table.at_least:
+            return None
+        bands = ((0, table.marginal), *table.bands)
+        return Linear(
+            scale=table.scale,
+            per_request=table.marginal.get("requests", 0),
+            bands=tuple(
+                (above, marginal.get("input_tokens", 0), marginal.get("output_tokens", 0))
+                for above, marginal in bands
+            ),
+        )
+
     def _billed(self, counts: Mapping[str, int]) -> Mapping[str, int]:
         """Raise counts to what is billed at least, and check that parts fit into their wholes."""
         for unit, at_least, parts in self._table.at_least:
@@ -107,6 +126,14 @@ class Price(msgspec.Struct, frozen=True, array_like=True, dict=True):
                     f"{unit} is {counts.get(unit, 0)}, less than its parts: {', '.join(stated)}"
                 )
         return counts
+
+
+class Linear(NamedTuple):
+    """A price as clients compute with it; `bands` are (above so many tokens, input, output)."""
+
+    scale: int
+    per_request: int
+    bands: tuple[tuple[int, int, int], ...]
 
 
 class _Table(NamedTuple):

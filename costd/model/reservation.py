@@ -72,8 +72,9 @@ class RateLine(msgspec.Struct, frozen=True, array_like=True):
 class Reservation(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """One call's hold, open or closed, with the ask and the decision it came from.
 
-    `expires_steady_ns` is when it expires on the steady clock; `due_ns` is the key under which
-    the sweeper will look at it next (expiry while open, forgetting once closed).
+    `due_ns`, on the steady clock, is when the sweeper will look at it next: while it is open, to
+    expire it; once it is closed, to forget it. `settled_price_id` is of the price a settle was
+    computed from, so that the same settle costs the same whatever the catalogue says by then.
     """
 
     reservation_id: bytes
@@ -92,6 +93,7 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     reported_nusd: int = 0
     cost_nusd: int = 0
     closed_ns: int = 0
+    settled_price_id: str = ""
 
     @property
     def admitted_as_ask(self) -> bool:

@@ -2,6 +2,7 @@
 
 from costd.model.labels import Match, Selector
 from costd.model.policy import (
+    AllowanceTerms,
     Budget,
     Discount,
     GrantKey,
@@ -19,6 +20,7 @@ from costd.model.price import PriceTier, UnitPrice
 from costd.model.time import NEVER_NS
 from costd.policy.amounts import BP_PER_ONE
 from costd.policy.schema import (
+    AllowanceSpec,
     BudgetSpec,
     Conditions,
     DiscountSpec,
@@ -73,6 +75,7 @@ def build_policy(spec: PolicySpec, revision: str) -> PolicySet:
         ttl_ns_max=spec.expiry.ttl_max,
         late_settle_ns=spec.expiry.late_settle,
         shadow=spec.shadow,
+        allowance=_allowance(spec.allowance),
     )
 
 
@@ -213,4 +216,15 @@ def _discount(spec: DiscountSpec) -> Discount:
         share=spec.off,
         from_ns=spec.from_ or 0,
         until_ns=NEVER_NS if spec.until is None else spec.until,
+    )
+
+
+def _allowance(spec: AllowanceSpec) -> AllowanceTerms:
+    return AllowanceTerms(
+        active=spec.active,
+        selector=build_selector(spec.match),
+        share=spec.share,
+        single_below=spec.single_below,
+        calls_count_max=spec.calls_max,
+        lifetime_ns=spec.for_,
     )

@@ -4,12 +4,14 @@ Each check yields what it finds, with its path; none stops at the first.
 """
 
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from zoneinfo import ZoneInfo
 
 from costd.model.policy import RateUnit
 from costd.model.time import NS_PER_S
 from costd.policy.problems import Path
 from costd.policy.schema import (
+    AllowanceSpec,
     BudgetSpec,
     Conditions,
     DiscountSpec,
@@ -63,6 +65,8 @@ def check(spec: PolicySpec) -> Iterator[Found]:
         yield from _dates(discount, ("discounts", at))
     if spec.expiry.ttl > spec.expiry.ttl_max:
         yield ("expiry", "ttl"), "is longer than ttl_max; shorten it or raise ttl_max"
+    yield from _allowance(spec.allowance, ("allowance",))
+    yield from _selector(spec, spec.allowance.match, ("allowance", "match"))
 
 
 def _tiers(spec: PolicySpec) -> Iterator[Found]:
@@ -252,3 +256,19 @@ def _price(price: PriceSpec, path: Path) -> Iterator[Found]:
 def _dates(dated: PriceSpec | DiscountSpec, path: Path) -> Iterator[Found]:
     if dated.from_ is not None and dated.until is not None and dated.from_ >= dated.until:
         yield (*path, "until"), "is not after `from`; the price would never be in force"
+
+
+ALLOWANCE_SHARE_MAX = Fraction(1, 2)
+"""With more, the first process to ask would leave the others next to nothing."""
+ALLOWANCE_NS_MIN = NS_PER_S // 10
+ALLOWANCE_NS_MAX = 60 * NS_PER_S
+
+
+def _allowance(allowance: AllowanceSpec, path: Path) -> Iterator[Found]:
+    if not 0 < allowance.share <= ALLOWANCE_SHARE_MAX:
+        text = "must be more than 0% and at most 50%; change it, or write active: false for none"
+        yield (*path, "share"), text
+    if allowance.single_below > 1:
+        yield (*path, "single_below"), "must be at least 0% and at most 100%; change it"
+    if not ALLOWANCE_NS_MIN <= allowance.for_ <= ALLOWANCE_NS_MAX:
+        yield (*path, "for"), "must be at least 100ms and at most 60s; change it"

@@ -131,6 +131,7 @@ def _settings(old: PolicySet, new: PolicySet) -> Iterator[Change]:
         if before != after:
             detail = f"{_show(before)} → {_show(after)}"
             yield Change(kind="changed", section="settings", rule_id=name, details=(detail,))
+    yield from _section("settings", {"allowance": old.allowance}, {"allowance": new.allowance})
 
 
 def _details(old: Any, new: Any, skip: tuple[str, ...] = ()) -> tuple[str, ...]:

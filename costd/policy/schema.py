@@ -197,6 +197,17 @@ class ExpirySpec(Spec):
     late_settle: Duration = 604_800 * NS_PER_S
 
 
+class AllowanceSpec(Spec):
+    """Who gets allowances, how large, and for how long; as `AllowanceTerms`."""
+
+    active: Bool = True
+    match: Conditions = {}
+    share: Share = Fraction(1, 20)
+    single_below: Share = Fraction(1, 50)
+    calls_max: Positive = 1_000_000
+    for_: Annotated[Duration, Field(alias="for")] = 5 * NS_PER_S
+
+
 class GrantKeySpec(Spec):
     """A public key whose override grants are honoured."""
 
@@ -222,5 +233,6 @@ class PolicySpec(Spec):
     unmatched: Literal["deny", "allow"] = "deny"
     unknown_price: UnknownPrice = None
     expiry: ExpirySpec = ExpirySpec()
+    allowance: AllowanceSpec = AllowanceSpec()
     grant_keys: list[GrantKeySpec] = []
     shadow: Bool = False

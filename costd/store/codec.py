@@ -7,6 +7,7 @@ import msgspec
 
 from costd.engine.changes import Family
 from costd.errors import InvariantBroken, StoreCorrupt
+from costd.model.allowance import Allowance, Session
 from costd.model.counter import Counter
 from costd.model.events import Alert, AuditRecord, UsageEvent
 from costd.model.grant import GrantUse
@@ -27,6 +28,8 @@ VALUE_TYPES: dict[Family, type] = {
     Family.AUDIT: AuditRecord,
     Family.KILLS: KillSwitch,
     Family.GRANTS: GrantUse,
+    Family.ALLOWANCES: Allowance,
+    Family.SESSIONS: Session,
     Family.PRICES: Price,
     Family.META: bytes,
 }

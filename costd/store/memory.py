@@ -51,7 +51,7 @@ class MemoryStore:
         keys, values = self._keys[family], self._values[family]
         stop = len(keys) if end is None else bisect_left(keys, end)
         found = [(key, values[key]) for key in keys[bisect_left(keys, start) : stop]]
-        return reversed(found) if reverse else iter(found)
+        return self._walk(reversed(found) if reverse else iter(found))
 
     def delete_range(self, family: Family, start: bytes, end: bytes) -> None:
         """Delete every key in `[start, end)`."""
@@ -77,6 +77,11 @@ class MemoryStore:
             for family, values in self._values.items()
             for key, value in values.items()
         )
+
+    def _walk(self, found: Iterator[tuple[bytes, Any]]) -> Iterator[tuple[bytes, Any]]:
+        for each in found:
+            yield each
+            self._check_open()
 
     def _check_open(self) -> None:
         if self._closed:

@@ -38,7 +38,8 @@ class Store(Protocol):
     ) -> Iterator[tuple[bytes, Any]]:
         """Yield keys in `[start, end)` in order, backwards if asked, as of the call.
 
-        Errors:  StoreCorrupt where a part of the range cannot be read, never a shorter listing.
+        Errors:  StoreCorrupt where a part of the range cannot be read, never a shorter listing;
+                 StoreUnavailable once closed, also in the middle of a walk.
         """
         ...
 

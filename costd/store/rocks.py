@@ -75,6 +75,7 @@ class RocksStore:
             if column.cache is not None
         ]
         self._writer = threading.get_ident()
+        self._closed = False
 
     def get(self, family: Family, key: bytes) -> Any | None:
         """Return the value under this key, None if there is none."""
@@ -167,11 +168,13 @@ class RocksStore:
     def close(self) -> None:
         """Write everything out and let go of the directory.
 
-        A scan that somebody still holds keeps RocksDB's lock until it is dropped.
+        A scan that somebody still holds keeps RocksDB's lock until it is dropped; its next step
+        fails, so that a long listing in a thread does not keep the process from ending.
 
         Errors:  StoreUnavailable where RocksDB could not write out what its log already holds;
                  the directory is let go all the same, and the next start replays the log.
         """
+        self._closed = True
         for column in self._columns.values():
             column.forget()
         failed: Exception | None = None
@@ -230,6 +233,8 @@ class RocksStore:
             if key < start:
                 return
             yield key, decode(family, key, cursor.value())
+            if self._closed:
+                raise translated(DbClosedError(), self._path, "read from")
             step()
         self._check_read(cursor)
 

@@ -179,7 +179,7 @@ def usage_to_pb(usage: Usage) -> pb.Usage:
     )
 
 
-def report_from_pb(request: pb.SettleRequest | pb.RecordRequest) -> Report:
+def report_from_pb(request: pb.SettleRequest | pb.RecordRequest | pb.DrawSettlement) -> Report:
     """Read what a caller says of a finished call; an explicit cost goes to `cost_nusd`."""
     if request.retry_count < 0:
         raise InvalidAsk(f"retry_count is {request.retry_count}; it must not be negative")
@@ -233,13 +233,13 @@ def settlement_to_pb(closed: Reservation, *, replayed: bool, late: bool) -> pb.S
     return message
 
 
-def reservation_id_from_text(text: str) -> bytes:
-    """Read a reservation's id.
+def reservation_id_from_text(text: str, field: str = "reservation_id") -> bytes:
+    """Read a reservation's id; `field` is whose text it is.
 
     Errors:  InvalidAsk for text that is no id.
     """
     if not _RESERVATION_ID.fullmatch(text):
-        raise InvalidAsk(f"reservation_id {text[:80]!r} is not one: 32 hex digits")
+        raise InvalidAsk(f"{field} {text[:80]!r} is not one: 32 hex digits")
     return bytes.fromhex(text)
 
 

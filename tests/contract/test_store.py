@@ -7,6 +7,7 @@ import pytest
 
 from costd.engine.changes import Family
 from costd.errors import InvariantBroken, StoreUnavailable
+from costd.model.allowance import Allowance, Session, Sums
 from costd.model.ask import Ask
 from costd.model.counter import Counter
 from costd.model.decision import Decision, Directives, Reason, Verdict, WouldPass
@@ -46,6 +47,7 @@ RESERVATION = Reservation(
     admitted_steady_ns=1,
     due_ns=2,
     reported=USAGE,
+    settled_price_id="p",
 )
 VALUES: dict[Family, Any] = {
     Family.COUNTERS: Counter(settled=2**63 - 1, reserved=1, limit=-1),
@@ -64,6 +66,11 @@ VALUES: dict[Family, Any] = {
         mode=KillMode.MAX_TIER, reason="drill", actor="uid:0", engaged_ns=1,
     ),
     Family.GRANTS: GrantUse(grant_id="g1", issuer="sec", subject="ann", used_nusd=9),
+    Family.ALLOWANCES: Allowance(
+        allowance_id=b"a" * 16, session_id="s" * 16, caller="ann", granted=Sums(3, 30, 300),
+        expires_steady_ns=5, call_ttl_ns=6, serial=7, drawn=Sums(1, 2, 3), presumed=True,
+    ),
+    Family.SESSIONS: Session(session_id="s" * 16, caller="ann", report_sequence=4, page="p"),
     Family.PRICES: Price(
         price_id="p", source=SOURCE, context_window=8_192,
         units=(UnitPrice("input_tokens", 5, 10**6, (PriceTier(200_000, 9),), ("cached",)),),
@@ -274,6 +281,16 @@ def test_a_store_grows_by_what_is_put(store):
     before = store.size_bytes()
     store.commit([(Family.META, b"%d" % number, b"v" * 1_000) for number in range(100)])
     assert store.size_bytes() >= before + 100_000
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_scan_ends_where_the_store_is_closed_meanwhile(store, reverse):
+    store.commit([(Family.RATES, bytes([number]), number) for number in range(9)])
+    walk = store.scan(Family.RATES, reverse=reverse)
+    next(walk)
+    store.close()
+    with pytest.raises(StoreUnavailable, match="closed"):
+        next(walk)
 
 
 def test_a_closed_store_refuses_everything_and_may_be_closed_again(store):

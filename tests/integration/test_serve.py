@@ -6,18 +6,24 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 import urllib.request
 import uuid
 from pathlib import Path
 
 import grpc
 import pytest
+from desk import poll
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
-from costd.store.rocks import STORE_FOLDER
+from costd.engine.changes import Family
+from costd.engine.keys import sequence_key
+from costd.model.ask import Ask
+from costd.model.events import UsageEvent
+from costd.store.rocks import STORE_FOLDER, RocksStore
 from costd.testing import DaemonFailed, DaemonProcess
 from costd.wire.pb import admission_pb2 as pb
 from costd.wire.pb import control_pb2 as cpb
@@ -347,6 +353,41 @@ def test_whoever_watches_its_health_is_told_and_does_not_hold_it_up(fresh_daemon
         with pytest.raises(grpc.RpcError):
             next(watch)
     assert daemon.ended() == 0
+
+
+def fill_with_usage(daemon, count):
+    """Write so many usage events that a listing of them takes seconds."""
+    event = UsageEvent(
+        reservation_id=b"r" * 16, ask=Ask(ask_id="x" * 16), tier="standard", provider="openai",
+        model="gpt-4o", cost_nusd=1, hold_nusd=1, admitted_ns=time.time_ns(),
+        settled_ns=time.time_ns(), usage=None, price=None, price_id="", reason=1,
+        closed_as="settled",
+    )  # fmt: skip
+    store = RocksStore(daemon.data / STORE_FOLDER)
+    for start in range(1, count, 10_000):
+        numbers = range(start, start + 10_000)
+        store.commit([(Family.USAGE, sequence_key(number), event) for number in numbers])
+    store.close()
+
+
+def test_a_second_signal_cuts_what_a_draining_daemon_still_waits_for(fresh_daemon):
+    daemon = fresh_daemon(POLICY, "--drain-s", "600")
+    fill_with_usage(daemon, 100_000)
+    daemon.start()
+    stub, request = control(daemon), cpb.ListUsageRequest(group_by=["model"])
+    listings = [stub.ListUsage.future(request) for _ in range(3)]
+    poll(lambda: scrape(daemon)[("costd_rpc_open",)] == len(listings))
+    daemon.signal(signal.SIGTERM)
+    assert daemon.wait_for("draining")["open_count"] == len(listings)
+    daemon.signal(signal.SIGTERM)
+    assert daemon.ended() == 0
+    assert [line["event"] for line in daemon.lines][-2:] == ["draining", "stopped"]
+    assert not daemon.socket.exists()
+    cut = {listing.exception(timeout=20).code() for listing in listings}
+    assert cut <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+    daemon.restart()
+    (group,) = control(daemon).ListUsage(request).groups
+    assert group.calls_count == 100_000
 
 
 def test_what_was_answered_is_there_after_a_stop(fresh_daemon):

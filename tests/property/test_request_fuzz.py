@@ -9,9 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from costd.daemon.admission import AdmissionService
+from costd.daemon.allowances import AllowanceBooks
 from costd.daemon.calls import CALLER_METADATA, CallFigures, Calls
 from costd.daemon.control import ControlService
+from costd.daemon.desk import Desk
 from costd.daemon.ledger import Ledger, Trust
+from costd.daemon.pages import NoPages
 from costd.daemon.servers import ADMISSION, CONTROL
 from costd.daemon.sweeper import Sweeper
 from costd.engine.changes import Family
@@ -164,7 +167,7 @@ ASKS = messages(
 SOUND_ASKS = st.builds(
     pb.AdmitRequest,
     ask_id=st.sampled_from([f"ask-{n:02d}-of-the-fuzzer" for n in range(6)]),
-    estimated_cost_nusd=st.sampled_from([0, 1, 10**6, 10**9, 2**62, 2**63 - 1]),
+    estimated_cost_nusd=st.sampled_from([0, 1, 10**6, 10**9, 10**15, 2**63 - 1]),
     prompt_tokens=st.sampled_from([0, 10, 1000]),
     max_output_tokens=st.sampled_from([0, 10, 1000]),
     task_class=st.just("draft"),
@@ -184,6 +187,17 @@ def sound_ask(number, amount_nusd, **fields):
         estimated_cost_nusd=amount_nusd,
         prompt_tokens=10,
         max_output_tokens=10,
+        **fields,
+    )
+
+
+def sound_record(cost_nusd, **fields):
+    """A record that any policy here can charge."""
+    return pb.RecordRequest(
+        record_id="a-record-of-the-fuzzer",
+        task_class="draft",
+        model="gpt-5.2",
+        cost_nusd=cost_nusd,
         **fields,
     )
 
@@ -247,6 +261,11 @@ CONTROL_OPERATIONS = st.one_of(
         messages(cpb.ReleaseKillRequest, kill_id=TEXTS, actor=TEXTS, reason=TEXTS),
         st.none(),
     ),
+    st.tuples(
+        st.just("RevokeAllowance"),
+        messages(cpb.RevokeAllowanceRequest, allowance_id=TEXTS, actor=TEXTS, reason=TEXTS),
+        st.none(),
+    ),
 )
 LISTS = (
     ("GetStatus", cpb.GetStatusRequest()),
@@ -258,6 +277,7 @@ LISTS = (
     ("ListAudit", cpb.ListAuditRequest()),
     ("ListKills", cpb.ListKillsRequest(include_released=True)),
     ("ListGrants", cpb.ListGrantsRequest()),
+    ("ListAllowances", cpb.ListAllowancesRequest()),
 )
 
 
@@ -286,7 +306,8 @@ class Daemon:
         trust = trust or Trust(claims=frozenset({"*"}))
         self.ledger = Ledger(self.store, policy, self.clock, trust=trust)
         source = SimpleNamespace(path="", text="", error="", loaded_ns=0)
-        self.control = ControlService(self.ledger, source)
+        desk = Desk(self.ledger, AllowanceBooks(self.ledger), NoPages())
+        self.control = ControlService(self.ledger, source, desk)
         log = make_log(level="info", style="json", stream=self.log)
         calls = Calls(figures=CallFigures(), log=log)
         self._handlers = (
@@ -373,17 +394,22 @@ def test_any_requests_are_answered_or_refused_and_the_books_add_up(policy, opera
 
 @given(
     policy=st.sampled_from([STRICT, LENIENT]),
-    amounts=st.lists(st.sampled_from([0, 1, 10**6, 10**8, 2**62]), min_size=1, max_size=3),
+    amounts=st.lists(st.sampled_from([0, 1, 10**6, 10**8, 10**15]), min_size=1, max_size=3),
+    spent=st.sampled_from([0, 2**62, 2**63 - 1 - 10**15, 2**63 - 1001]),
     labels=st.sampled_from([{}, {"user": "a"}, {"project": "b"}, {"user": "a", "run": "c"}]),
     operations=st.lists(
         OPERATIONS.filter(lambda drawn: drawn[0] in {"Settle", "Void", "Extend"}), max_size=6
     ),
 )
 @settings(UNHURRIED, max_examples=150)
-def test_whatever_is_said_of_held_money_is_answered_or_refused(policy, amounts, labels, operations):
+def test_whatever_is_said_of_held_money_is_answered_or_refused(
+    policy, amounts, spent, labels, operations
+):
     daemon = Daemon(policy)
     for number, amount in enumerate((1000, *amounts)):
         daemon.ask("Admit", sound_ask(number, amount, labels=labels))
+        if number == 0:  # counters come close to the largest amount, or reach it
+            daemon.ask("Record", sound_record(spent, labels=labels))
     assert daemon.held
     for number, (rpc, request, which) in enumerate(operations):
         daemon.ask(rpc, request, number if which is None else which)

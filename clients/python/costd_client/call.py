@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Self
 
-from costd_client.decision import Decision, Outcome, Settlement
+from costd_client.decision import Decision, Outcome, Settlement, Source
 from costd_client.ending import Ending, ending, outcome_of
 from costd_client.errors import CostdError, Denied, Unavailable
 from costd_client.pb import admission_pb2 as pb
@@ -133,7 +133,7 @@ class CallState:
             raise Denied(decision)
         self._decision = decision
         self._started_ns = self._now_ns()
-        if decision.expires_ns:
+        if decision.source is not Source.ALLOWANCE and decision.expires_ns:
             self._lifetime_ns = max(
                 decision.expires_ns - self._rules.settings.clock.wall_ns(), 1_000_000_000
             )
@@ -173,9 +173,14 @@ class CallState:
             self._rules.leave(self._decision, self._finished(Outcome.CANCELLED))
 
     def report(self, usage_so_far: Any = None, **fields: Any) -> Steps[pb.Extension | None]:
-        """Report usage so far, and keep the hold alive; at most once a second."""
+        """Report usage so far, and keep the hold alive; at most once a second.
+
+        Shape:   of a call that was drawn from an allowance it is only remembered.
+        """
         self._sent = True
         self._so_far = read_usage(usage_so_far, **fields)
+        if self.decision.source is Source.ALLOWANCE:
+            return None  # the settlement will say it all
         now_ns = self._now_ns()
         if self._reported_ns is not None and now_ns - self._reported_ns < PROGRESS_NS_MIN:
             return None

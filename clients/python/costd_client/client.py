@@ -9,6 +9,7 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
+from costd_client.attached import Attached, surroundings
 from costd_client.call import AsyncCall, Call
 from costd_client.decision import Decision, Outcome, Settlement
 from costd_client.errors import InvalidAsk
@@ -17,6 +18,7 @@ from costd_client.fail_mode import FailMode, SafeAllowance
 from costd_client.outbox import Delivery, Outbox
 from costd_client.requests import Closing, Defaults, build_ask, read_closing
 from costd_client.rules import Rules, Settings
+from costd_client.scope import AsyncScope, Scope, scope_fields
 from costd_client.steps import adrive, drive
 from costd_client.transport import AsyncTransport, Transport
 
@@ -83,6 +85,7 @@ class BaseClient:
         outbox_capacity_count: int = 10_000,
         spool: str | os.PathLike[str] | None = None,
         channel: grpc.Channel | None = None,
+        allowances: bool = True,
     ) -> None:
         self.address = address or os.environ.get("COSTD_ADDRESS") or DEFAULT_ADDRESS
         self.caller = caller or os.environ.get("COSTD_CALLER") or _program_name()
@@ -99,7 +102,9 @@ class BaseClient:
             capacity_count=outbox_capacity_count,
             folder=Path(spool) if spool else None,
         )
-        self.rules = Rules(settings, self.outbox, self.allowance)
+        around = surroundings(maps_pages=self.address.startswith("unix:"))
+        self.attached = Attached(self._transport.attach, around) if allowances else None
+        self.rules = Rules(settings, self.outbox, self.allowance, self.attached)
         _OPEN.add(self)
 
     def estimate(self, content: Any) -> int:
@@ -116,6 +121,8 @@ class BaseClient:
 
     def _finish(self, timeout_s: float) -> None:
         _OPEN.discard(self)
+        if self.attached is not None:
+            self.attached.close(timeout_s)
         self.outbox.close(timeout_s)
         self._transport.close()
 
@@ -130,14 +137,28 @@ class Client(BaseClient):
     def admit(self, **ask: Unpack[AskFields]) -> Decision:
         """Ask whether a call may happen; the decision may be a refusal, so look at `allowed`.
 
+        Shape:   decided in the process where an allowance of its scope is at hand.
+
         Errors:  Unavailable if nobody decides and the fail mode refuses; InvalidAsk,
                  NotPermitted, IdReused, Overloaded otherwise. After an error, do not call.
         """
-        return drive(self.rules.admit(ask), self._transport.send)
+        drawn = self.rules.scopes.draw(ask) if self.rules.scopes else None
+        if drawn is not None:
+            return drawn
+        return drive(self.rules.ask(ask), self._transport.send)
 
     def call(self, **ask: Unpack[AskFields]) -> Call:
         """Admit a call for a `with` block, and close it at its end; raises Denied on entry."""
         return Call(self.rules, ask, self._transport.send)
+
+    def scope(self, *, labels: Mapping[str, str] | None = None, **fields: Any) -> Scope:
+        """Bind what calls of one kind share, once, for loops that admit many.
+
+        Shape:   task_class, model, provider, tier, acceptable_models, batch, cost_kind; anything
+                 else is a label. `labels(...)` blocks around an admit count as they do for
+                 `admit`.
+        """
+        return Scope(self.rules, scope_fields(labels, fields), self._transport.send)
 
     def settle(
         self,
@@ -214,11 +235,23 @@ class AsyncClient(BaseClient):
 
     async def admit(self, **ask: Unpack[AskFields]) -> Decision:
         """Ask whether a call may happen; as `Client.admit`."""
-        return await adrive(self.rules.admit(ask), self._async_transport.send)
+        drawn = self.rules.scopes.draw(ask) if self.rules.scopes else None
+        if drawn is not None:
+            return drawn
+        return await adrive(self.rules.ask(ask), self._async_transport.send)
 
     def call(self, **ask: Unpack[AskFields]) -> AsyncCall:
         """Admit a call for an `async with` block; as `Client.call`."""
         return AsyncCall(self.rules, ask, self._async_transport.send)
+
+    def scope(self, *, labels: Mapping[str, str] | None = None, **fields: Any) -> AsyncScope:
+        """Bind what calls of one kind share, once, for loops that admit many.
+
+        Shape:   task_class, model, provider, tier, acceptable_models, batch, cost_kind; anything
+                 else is a label. `labels(...)` blocks around an admit count as they do for
+                 `admit`.
+        """
+        return AsyncScope(self.rules, scope_fields(labels, fields), self._async_transport.send)
 
     async def settle(
         self,
@@ -310,5 +343,7 @@ _OPEN: weakref.WeakSet[BaseClient] = weakref.WeakSet()
 def _close_all() -> None:
     """Give what waits in outboxes a last chance when the program ends."""
     for client in list(_OPEN):
+        if client.attached is not None:
+            client.attached.close(CLOSE_TIMEOUT_S)
         if client.outbox.pending.queued_count or client.outbox.pending.held_count:
             client.outbox.close(CLOSE_TIMEOUT_S)

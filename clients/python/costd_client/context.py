@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,14 +18,14 @@ class Ambient:
     task_class: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     override_grant: str = ""
+    key: tuple[object, ...] = ()
+    """The same for blocks that say the same; empty outside of any."""
 
 
 _AMBIENT: ContextVar[Ambient] = ContextVar("costd_ambient", default=Ambient())  # noqa: B039 - frozen
 
-
-def ambient() -> Ambient:
-    """Return what the surrounding `labels(...)` blocks say."""
-    return _AMBIENT.get()
+ambient = _AMBIENT.get
+"""Returns what the surrounding `labels(...)` blocks say; every call of the hot path asks."""
 
 
 @contextmanager
@@ -37,11 +37,14 @@ def labels(
     Shape:   `with labels(run="r1", task_class="code_review"): …`; blocks nest, inner ones win.
     """
     outer = _AMBIENT.get()
-    inner = replace(
-        outer,
-        task_class=task_class or outer.task_class,
-        override_grant=override_grant or outer.override_grant,
-        labels={**outer.labels, **{key: str(value) for key, value in values.items()}},
+    task_class = task_class or outer.task_class
+    override_grant = override_grant or outer.override_grant
+    inside = {**outer.labels, **{key: str(value) for key, value in values.items()}}
+    inner = Ambient(
+        task_class=task_class,
+        override_grant=override_grant,
+        labels=inside,
+        key=(task_class, override_grant, *inside.items()),
     )
     token = _AMBIENT.set(inner)
     try:

@@ -70,19 +70,45 @@ class Source(StrEnum):
 class Decision:
     """Verdict, one reason, and all that belongs to it.
 
-    Shape:   immutable view of `wire` (`costd.v1.Decision`); cheap to make, so that decisions made
-             in the process can share one message and differ in `ask_id` and `source` only.
+    Shape:   immutable view of `wire` (`costd.v1.Decision`) and of the ask it answers. Decisions
+             made in the process (`costd_client.drawn`) share one message and make the rest of
+             theirs when somebody looks at it.
     """
 
-    __slots__ = ("ask", "ask_id", "source", "wire")
+    __slots__ = ("_ask", "_ask_id", "_shared", "_source")
 
     def __init__(
         self, wire: pb.Decision, *, ask: pb.AdmitRequest, ask_id: str, source: str
     ) -> None:
-        self.wire = wire
-        self.ask = ask
-        self.ask_id = ask_id
-        self.source = source
+        self._shared = wire
+        self._ask = ask
+        self._ask_id = ask_id
+        self._source = source
+
+    @property
+    def shared(self) -> pb.Decision:
+        """The message, but for what may differ between decisions that share one."""
+        return self._shared
+
+    @property
+    def wire(self) -> pb.Decision:
+        """The whole message."""
+        return self._shared
+
+    @property
+    def ask(self) -> pb.AdmitRequest:
+        """What was asked."""
+        return self._ask
+
+    @property
+    def ask_id(self) -> str:
+        """The ask's id."""
+        return self._ask_id
+
+    @property
+    def source(self) -> str:
+        """Where the decision was made; one of `Source`."""
+        return self._source
 
     def __bool__(self) -> bool:
         raise TypeError("a Decision has no truth value; look at .allowed or .verdict")
@@ -100,7 +126,7 @@ class Decision:
     @property
     def allowed(self) -> bool:
         """Whether the call may be made, as asked or degraded."""
-        return self.wire.verdict in (pb.VERDICT_ALLOW, pb.VERDICT_DEGRADE)
+        return self.shared.verdict in (pb.VERDICT_ALLOW, pb.VERDICT_DEGRADE)
 
     @property
     def decided(self) -> bool:
@@ -110,37 +136,37 @@ class Decision:
     @property
     def verdict(self) -> Verdict:
         """Allow, degrade or deny."""
-        return Verdict(self.wire.verdict)
+        return Verdict(self.shared.verdict)
 
     @property
     def reason(self) -> Reason:
         """Why."""
-        return Reason(self.wire.reason)
+        return Reason(self.shared.reason)
 
     @property
     def message(self) -> str:
         """One sentence for people."""
-        return self.wire.message
+        return self.shared.message
 
     @property
     def reservation_id(self) -> str:
         """Under what the money is held; empty if none is held at the daemon."""
-        return self.wire.reservation_id
+        return self.shared.reservation_id
 
     @property
     def provider(self) -> str:
         """Whose model to call."""
-        return self.wire.provider or self.ask.provider
+        return self.shared.provider or self.ask.provider
 
     @property
     def model(self) -> str:
         """Which model to call."""
-        return self.wire.model or self.ask.model
+        return self.shared.model or self.ask.model
 
     @property
     def tier(self) -> str:
         """The tier of that model."""
-        return self.wire.tier
+        return self.shared.tier
 
     @property
     def hold_nusd(self) -> int:
@@ -155,14 +181,14 @@ class Decision:
     @property
     def directives(self) -> pb.Directives:
         """What to do cheaper."""
-        return self.wire.directives
+        return self.shared.directives
 
     @property
     def max_output_tokens(self) -> int | None:
         """Write at most this many tokens: what was asked for, or less; None if nobody said."""
         said = [
             source.max_output_tokens
-            for source in (self.ask, self.wire.directives)
+            for source in (self.ask, self.shared.directives)
             if source.HasField("max_output_tokens")
         ]
         return min(said, default=None)
@@ -170,38 +196,38 @@ class Decision:
     @property
     def max_retries(self) -> int | None:
         """Retry at most this often; None if nothing was said."""
-        directives = self.wire.directives
+        directives = self.shared.directives
         return directives.max_retries if directives.HasField("max_retries") else None
 
     @property
     def binding(self) -> pb.Binding | None:
         """The rule that refused or degraded."""
-        return self.wire.binding if self.wire.HasField("binding") else None
+        return self.shared.binding if self.shared.HasField("binding") else None
 
     @property
     def resets_ns(self) -> int:
         """When the same ask could pass again; 0 if time alone will not help."""
-        return self.wire.binding.resets_ns
+        return self.shared.binding.resets_ns
 
     @property
     def would_pass(self) -> Sequence[pb.WouldPass]:
         """What would be admitted now."""
-        return self.wire.would_pass
+        return self.shared.would_pass
 
     @property
     def upgrade_text(self) -> str:
         """What the policy tells somebody who hits this limit."""
-        return self.wire.upgrade_text
+        return self.shared.upgrade_text
 
     @property
     def upgrade_url(self) -> str:
         """Where it sends them."""
-        return self.wire.upgrade_url
+        return self.shared.upgrade_url
 
     @property
     def utilisation_bp(self) -> int:
         """How full the tightest budget is, in basis points."""
-        return self.wire.utilisation_bp
+        return self.shared.utilisation_bp
 
 
 class Settlement:

@@ -139,6 +139,11 @@ def build_settle(reservation_id: str, closing: Closing) -> pb.SettleRequest:
     )
 
 
+def build_draw_settlement(fields: dict[str, Any], closing: Closing) -> pb.DrawSettlement:
+    """Build the message that closes a call drawn from an allowance."""
+    return _construct(pb.DrawSettlement, fields | _closing_fields(closing))
+
+
 def build_record(ask: pb.AdmitRequest, closing: Closing, *, happened_ns: int) -> pb.RecordRequest:
     """Build the request that charges a call which was made without a decision.
 

@@ -8,11 +8,14 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from costd_client import draws
 from costd_client.decision import Decision, Settlement, Source
+from costd_client.drawn import Drawn
 from costd_client.errors import (
     CostdError,
     DaemonFailed,
     OutboxFull,
+    ReservationNotFound,
     Unavailable,
     error_from_status,
 )
@@ -34,6 +37,7 @@ from costd_client.retry import (
     backoff_s,
     may_have_arrived,
 )
+from costd_client.scope import Scopes
 from costd_client.spool import Entry
 from costd_client.steps import Rpc, RpcFailed, Sleep, Steps
 
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+    from costd_client.attached import Attached
     from costd_client.outbox import Outbox
 
 log = logging.getLogger("costd_client")
@@ -85,14 +90,27 @@ class Settings:
 class Rules:
     """What a client does, step by step; `costd_client.steps` performs it."""
 
-    def __init__(self, settings: Settings, outbox: Outbox, allowance: SafeAllowance) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        outbox: Outbox,
+        allowance: SafeAllowance,
+        attached: Attached | None = None,
+    ) -> None:
         self.settings = settings
         self.outbox = outbox
         self.allowance = allowance
+        self.attached = attached
+        self.scopes = Scopes(settings.defaults, attached) if attached else None
         self._impatient_until_ns = 0
 
     def admit(self, fields: Mapping[str, Any]) -> Steps[Decision]:
-        """Ask whether a call may happen.
+        """Say whether a call may happen: from an allowance, or by asking the daemon."""
+        drawn = self.scopes.draw(fields) if self.scopes else None
+        return drawn if drawn is not None else (yield from self.ask(fields))
+
+    def ask(self, fields: Mapping[str, Any]) -> Steps[Decision]:
+        """Ask the daemon whether a call may happen.
 
         Errors:  Unavailable where the fail mode refuses; every other status is raised as its own
                  error and never fails open.
@@ -124,6 +142,8 @@ class Rules:
         """
         if not decision.decided:
             return self._queue_record(decision.ask, closing)
+        if isinstance(decision, Drawn):
+            return (yield from draws.settle(decision, closing, **self._drawing()))
         request = build_settle(self._held_id(decision), closing)
         return (yield from self._close("Settle", request, decision.reservation_id))
 
@@ -133,6 +153,8 @@ class Rules:
             self.outbox.drop(decision.ask_id)
             self.allowance.give_back(decision.ask_id)
             return Settlement(pb.Settlement(state=pb.RESERVATION_STATE_VOIDED))
+        if isinstance(decision, Drawn):
+            return (yield from draws.settle(decision, None, **self._drawing()))
         request = pb.VoidRequest(reservation_id=self._held_id(decision))
         return (yield from self._close("Void", request, decision.reservation_id))
 
@@ -140,11 +162,16 @@ class Rules:
         """Leave a call open whose end nobody knows: the daemon expires it at its hold."""
         if not decision.decided:
             self._queue_record(decision.ask, closing)
+        elif isinstance(decision, Drawn):
+            draws.leave(decision, closing, **self._drawing())
 
     def settle_later(self, decision: Decision, closing: Closing) -> None:
         """Settle in the background; for places where nothing may block."""
         if not decision.decided:
             self._queue_record(decision.ask, closing)
+            return
+        if isinstance(decision, Drawn):
+            draws.settle_later(decision, closing, **self._drawing())
             return
         request = build_settle(self._held_id(decision), closing)
         self.outbox.put(Entry(decision.reservation_id, "Settle", request.SerializeToString()))
@@ -153,6 +180,8 @@ class Rules:
         """Lengthen or enlarge a hold; an undecided call holds nothing and always may go on."""
         if not decision.decided:
             return pb.Extension(extended=True)
+        if isinstance(decision, Drawn):
+            return draws.extend(decision, request)
         request.reservation_id = self._held_id(decision)
         extension: pb.Extension = yield from self._request_or_raise("Extend", request)
         return extension
@@ -264,7 +293,16 @@ class Rules:
                 f"ask {decision.ask_id} holds no money (verdict {decision.verdict.name}); "
                 "only admitted calls are settled, voided or extended"
             )
+        if decision.source == Source.ALLOWANCE:
+            raise ReservationNotFound(
+                f"the call {decision.ask_id} was admitted by another process, which alone can "
+                "close it; unclosed it is charged at its hold"
+            )
         return decision.reservation_id
+
+    def _drawing(self) -> draws.Desk:
+        assert self.attached is not None, "only a client with allowances draws"
+        return {"attached": self.attached, "settings": self.settings}
 
     def _close(self, method: str, request: Message, entry_id: str) -> Steps[Settlement]:
         try:

@@ -14,6 +14,7 @@ from costd_client.steps import Rpc, RpcFailed
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Iterator
 
     from google.protobuf.message import Message
 
@@ -67,6 +68,10 @@ class Transport:
         except grpc.RpcError as error:
             raise RpcFailed(error.code(), error.details() or "") from error
         return reply
+
+    def attach(self, messages: Iterator[Message]) -> Any:
+        """Open the stream of allowances; iterate over it for what the daemon says."""
+        return self._connected().Attach(messages, metadata=self._metadata)
 
     def _connected(self) -> Any:
         if self._pid == os.getpid():

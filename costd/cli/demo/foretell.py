@@ -113,26 +113,50 @@ class Foreteller:
             used.total += charge
 
     def _search(self, entry: Entry, asked: Offer) -> tuple[Trial, Trial | None]:
-        """Try the asked model, then cheaper ones, until one fits and is what budgets ask for."""
+        """Try the asked model, then cheaper ones, until one fits and is what budgets ask for.
+
+        Where none is, the one that comes closest to it.
+        """
         first = self._try(entry, asked)
         if first.reason == "OK" and self._satisfies(entry, asked, first.offer, first.demands):
             return first, first
         if self._ends(entry, asked, first):
             return first, None
-        best = first if first.reason == "OK" else None
-        demands = first.demands
+        fitting = [first] if first.reason == "OK" else []
+        demands, ended = first.demands, False
+        short: list[Offer] = []
         for offer in self._cheaper(entry, asked):
             if not self._satisfies(entry, asked, offer, demands):
+                short.append(offer)
                 continue
             trial = self._try(entry, offer)
-            if self._ends(entry, asked, trial):
+            ended = self._ends(entry, asked, trial)
+            if ended:
                 break
             if trial.reason != "OK":
                 continue
             if self._satisfies(entry, asked, offer, trial.demands):
                 return first, trial
-            best, demands = best or trial, trial.demands
-        return first, best
+            fitting.append(trial)
+            demands = trial.demands
+        if not ended:
+            fitting += self._fitting(entry, asked, short, demands)
+        closest = min(
+            fitting, key=lambda each: self._missing(entry, asked, each.offer, demands), default=None
+        )
+        return first, closest
+
+    def _fitting(
+        self, entry: Entry, asked: Offer, offers: list[Offer], demands: dict[str, int]
+    ) -> Iterator[Trial]:
+        """Try offers that are not cheap enough, the closest and lowest first."""
+        offers.sort(key=lambda each: (self._missing(entry, asked, each, demands), -each.rank))
+        for offer in offers:
+            trial = self._try(entry, offer)
+            if self._ends(entry, asked, trial):
+                return
+            if trial.reason == "OK":
+                yield trial
 
     def _ends(self, entry: Entry, asked: Offer, trial: Trial) -> bool:
         """Tell whether no other offer can help: a budget is full for one that it does not avoid."""
@@ -212,13 +236,18 @@ class Foreteller:
 
     def _satisfies(self, entry: Entry, asked: Offer, offer: Offer, demands: dict[str, int]) -> bool:
         """Tell whether an offer is as cheap as budgets ask for, within the class's lowest tier."""
+        return self._missing(entry, asked, offer, demands) == (0, 0)
+
+    def _missing(
+        self, entry: Entry, asked: Offer, offer: Offer, demands: dict[str, int]
+    ) -> tuple[int, int]:
+        """How much an offer lacks of what budgets ask for: tiers, and the other provider."""
         lowest = self._lowest(entry, asked)
         wanted = min(lowest, asked.rank + demands.get("tiers_down", 0))
         if "economy" in demands:
             wanted = lowest
-        if offer.rank < wanted:
-            return False
-        return "switch_provider" not in demands or offer.provider != asked.provider
+        stays = "switch_provider" in demands and offer.provider == asked.provider
+        return max(0, wanted - offer.rank), int(stays)
 
     def _lowest(self, entry: Entry, asked: Offer) -> int:
         min_tier = self._rulebook.task_classes[entry.task_class].min_tier

@@ -65,6 +65,11 @@ class AdmissionStub:
                 request_serializer=costd_dot_v1_dot_admission__pb2.AdmitRequest.SerializeToString,
                 response_deserializer=costd_dot_v1_dot_admission__pb2.Explanation.FromString,
                 _registered_method=True)
+        self.Attach = channel.stream_stream(
+                '/costd.v1.Admission/Attach',
+                request_serializer=costd_dot_v1_dot_admission__pb2.ClientMessage.SerializeToString,
+                response_deserializer=costd_dot_v1_dot_admission__pb2.DaemonMessage.FromString,
+                _registered_method=True)
 
 
 class AdmissionServicer:
@@ -119,6 +124,15 @@ class AdmissionServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Attach(self, request_iterator, context):
+        """Grants allowances: money that a client process draws down by itself, so that its calls are
+        admitted without a round trip. One stream per process; docs/reference/allowances.md has the
+        states and the messages. Errors: INVALID_ARGUMENT (no Hello first, or a malformed message).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdmissionServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -151,6 +165,11 @@ def add_AdmissionServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=costd_dot_v1_dot_admission__pb2.AdmitRequest.FromString,
                     response_serializer=costd_dot_v1_dot_admission__pb2.Explanation.SerializeToString,
+            ),
+            'Attach': grpc.stream_stream_rpc_method_handler(
+                    servicer.Attach,
+                    request_deserializer=costd_dot_v1_dot_admission__pb2.ClientMessage.FromString,
+                    response_serializer=costd_dot_v1_dot_admission__pb2.DaemonMessage.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -316,6 +335,33 @@ class Admission:
             '/costd.v1.Admission/Explain',
             costd_dot_v1_dot_admission__pb2.AdmitRequest.SerializeToString,
             costd_dot_v1_dot_admission__pb2.Explanation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Attach(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/costd.v1.Admission/Attach',
+            costd_dot_v1_dot_admission__pb2.ClientMessage.SerializeToString,
+            costd_dot_v1_dot_admission__pb2.DaemonMessage.FromString,
             options,
             channel_credentials,
             insecure,

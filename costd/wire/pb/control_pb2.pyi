@@ -3,6 +3,7 @@ import datetime
 from google.protobuf import duration_pb2 as _duration_pb2
 from costd.wire.pb import admission_pb2 as _admission_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -10,12 +11,23 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class AllowanceState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ALLOWANCE_STATE_UNSPECIFIED: _ClassVar[AllowanceState]
+    ALLOWANCE_STATE_OPEN: _ClassVar[AllowanceState]
+    ALLOWANCE_STATE_DRAINING: _ClassVar[AllowanceState]
+    ALLOWANCE_STATE_REVOKED: _ClassVar[AllowanceState]
+ALLOWANCE_STATE_UNSPECIFIED: AllowanceState
+ALLOWANCE_STATE_OPEN: AllowanceState
+ALLOWANCE_STATE_DRAINING: AllowanceState
+ALLOWANCE_STATE_REVOKED: AllowanceState
+
 class GetStatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("version", "policy_revision", "policy_path", "policy_error", "started_ns", "now_ns", "open_reservations_count", "reserved_nusd", "exposure_nusd", "unknown_ceiling_count", "kills_engaged_count", "decisions", "catalogue_version", "data_dir", "name", "durability")
+    __slots__ = ("version", "policy_revision", "policy_path", "policy_error", "started_ns", "now_ns", "open_reservations_count", "reserved_nusd", "exposure_nusd", "unknown_ceiling_count", "kills_engaged_count", "decisions", "catalogue_version", "data_dir", "name", "durability", "sessions_attached_count", "allowances_open_count", "allowances_draining_count", "allowances_granted_nusd", "allowances_drawn_nusd")
     class DecisionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -39,6 +51,11 @@ class Status(_message.Message):
     DATA_DIR_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_ATTACHED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ALLOWANCES_OPEN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ALLOWANCES_DRAINING_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ALLOWANCES_GRANTED_NUSD_FIELD_NUMBER: _ClassVar[int]
+    ALLOWANCES_DRAWN_NUSD_FIELD_NUMBER: _ClassVar[int]
     version: str
     policy_revision: str
     policy_path: str
@@ -55,7 +72,12 @@ class Status(_message.Message):
     data_dir: str
     name: str
     durability: str
-    def __init__(self, version: _Optional[str] = ..., policy_revision: _Optional[str] = ..., policy_path: _Optional[str] = ..., policy_error: _Optional[str] = ..., started_ns: _Optional[int] = ..., now_ns: _Optional[int] = ..., open_reservations_count: _Optional[int] = ..., reserved_nusd: _Optional[int] = ..., exposure_nusd: _Optional[int] = ..., unknown_ceiling_count: _Optional[int] = ..., kills_engaged_count: _Optional[int] = ..., decisions: _Optional[_Mapping[str, int]] = ..., catalogue_version: _Optional[str] = ..., data_dir: _Optional[str] = ..., name: _Optional[str] = ..., durability: _Optional[str] = ...) -> None: ...
+    sessions_attached_count: int
+    allowances_open_count: int
+    allowances_draining_count: int
+    allowances_granted_nusd: int
+    allowances_drawn_nusd: int
+    def __init__(self, version: _Optional[str] = ..., policy_revision: _Optional[str] = ..., policy_path: _Optional[str] = ..., policy_error: _Optional[str] = ..., started_ns: _Optional[int] = ..., now_ns: _Optional[int] = ..., open_reservations_count: _Optional[int] = ..., reserved_nusd: _Optional[int] = ..., exposure_nusd: _Optional[int] = ..., unknown_ceiling_count: _Optional[int] = ..., kills_engaged_count: _Optional[int] = ..., decisions: _Optional[_Mapping[str, int]] = ..., catalogue_version: _Optional[str] = ..., data_dir: _Optional[str] = ..., name: _Optional[str] = ..., durability: _Optional[str] = ..., sessions_attached_count: _Optional[int] = ..., allowances_open_count: _Optional[int] = ..., allowances_draining_count: _Optional[int] = ..., allowances_granted_nusd: _Optional[int] = ..., allowances_drawn_nusd: _Optional[int] = ...) -> None: ...
 
 class ListBudgetsRequest(_message.Message):
     __slots__ = ("budget", "include_ended", "limit_count")
@@ -470,6 +492,91 @@ class ListGrantsResponse(_message.Message):
     GRANTS_FIELD_NUMBER: _ClassVar[int]
     grants: _containers.RepeatedCompositeFieldContainer[GrantStatus]
     def __init__(self, grants: _Optional[_Iterable[_Union[GrantStatus, _Mapping]]] = ...) -> None: ...
+
+class ListAllowancesRequest(_message.Message):
+    __slots__ = ("limit_count",)
+    LIMIT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    limit_count: int
+    def __init__(self, limit_count: _Optional[int] = ...) -> None: ...
+
+class AllowanceSums(_message.Message):
+    __slots__ = ("calls_count", "amount_nusd", "tokens_count")
+    CALLS_COUNT_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_NUSD_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_COUNT_FIELD_NUMBER: _ClassVar[int]
+    calls_count: int
+    amount_nusd: int
+    tokens_count: int
+    def __init__(self, calls_count: _Optional[int] = ..., amount_nusd: _Optional[int] = ..., tokens_count: _Optional[int] = ...) -> None: ...
+
+class AllowanceStatus(_message.Message):
+    __slots__ = ("allowance_id", "session_id", "caller", "attached", "state", "task_class", "provider", "model", "tier", "labels", "granted", "drawn", "settled", "reserved_nusd", "expires_ns", "maps_pages", "presumed")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    ALLOWANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
+    ATTACHED_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    TASK_CLASS_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    GRANTED_FIELD_NUMBER: _ClassVar[int]
+    DRAWN_FIELD_NUMBER: _ClassVar[int]
+    SETTLED_FIELD_NUMBER: _ClassVar[int]
+    RESERVED_NUSD_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_NS_FIELD_NUMBER: _ClassVar[int]
+    MAPS_PAGES_FIELD_NUMBER: _ClassVar[int]
+    PRESUMED_FIELD_NUMBER: _ClassVar[int]
+    allowance_id: str
+    session_id: str
+    caller: str
+    attached: bool
+    state: AllowanceState
+    task_class: str
+    provider: str
+    model: str
+    tier: str
+    labels: _containers.ScalarMap[str, str]
+    granted: AllowanceSums
+    drawn: AllowanceSums
+    settled: AllowanceSums
+    reserved_nusd: int
+    expires_ns: int
+    maps_pages: bool
+    presumed: bool
+    def __init__(self, allowance_id: _Optional[str] = ..., session_id: _Optional[str] = ..., caller: _Optional[str] = ..., attached: _Optional[bool] = ..., state: _Optional[_Union[AllowanceState, str]] = ..., task_class: _Optional[str] = ..., provider: _Optional[str] = ..., model: _Optional[str] = ..., tier: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., granted: _Optional[_Union[AllowanceSums, _Mapping]] = ..., drawn: _Optional[_Union[AllowanceSums, _Mapping]] = ..., settled: _Optional[_Union[AllowanceSums, _Mapping]] = ..., reserved_nusd: _Optional[int] = ..., expires_ns: _Optional[int] = ..., maps_pages: _Optional[bool] = ..., presumed: _Optional[bool] = ...) -> None: ...
+
+class ListAllowancesResponse(_message.Message):
+    __slots__ = ("allowances", "truncated")
+    ALLOWANCES_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    allowances: _containers.RepeatedCompositeFieldContainer[AllowanceStatus]
+    truncated: bool
+    def __init__(self, allowances: _Optional[_Iterable[_Union[AllowanceStatus, _Mapping]]] = ..., truncated: _Optional[bool] = ...) -> None: ...
+
+class RevokeAllowanceRequest(_message.Message):
+    __slots__ = ("allowance_id", "actor", "reason")
+    ALLOWANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    allowance_id: str
+    actor: str
+    reason: str
+    def __init__(self, allowance_id: _Optional[str] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class RevokeAllowanceResponse(_message.Message):
+    __slots__ = ("allowance",)
+    ALLOWANCE_FIELD_NUMBER: _ClassVar[int]
+    allowance: AllowanceStatus
+    def __init__(self, allowance: _Optional[_Union[AllowanceStatus, _Mapping]] = ...) -> None: ...
 
 class GetPolicyRequest(_message.Message):
     __slots__ = ()

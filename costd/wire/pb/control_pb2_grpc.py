@@ -84,6 +84,16 @@ class ControlStub:
                 request_serializer=costd_dot_v1_dot_control__pb2.ListGrantsRequest.SerializeToString,
                 response_deserializer=costd_dot_v1_dot_control__pb2.ListGrantsResponse.FromString,
                 _registered_method=True)
+        self.ListAllowances = channel.unary_unary(
+                '/costd.v1.Control/ListAllowances',
+                request_serializer=costd_dot_v1_dot_control__pb2.ListAllowancesRequest.SerializeToString,
+                response_deserializer=costd_dot_v1_dot_control__pb2.ListAllowancesResponse.FromString,
+                _registered_method=True)
+        self.RevokeAllowance = channel.unary_unary(
+                '/costd.v1.Control/RevokeAllowance',
+                request_serializer=costd_dot_v1_dot_control__pb2.RevokeAllowanceRequest.SerializeToString,
+                response_deserializer=costd_dot_v1_dot_control__pb2.RevokeAllowanceResponse.FromString,
+                _registered_method=True)
         self.GetPolicy = channel.unary_unary(
                 '/costd.v1.Control/GetPolicy',
                 request_serializer=costd_dot_v1_dot_control__pb2.GetPolicyRequest.SerializeToString,
@@ -162,6 +172,20 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAllowances(self, request, context):
+        """Allowances that are out: what clients may draw by themselves, and what of it is in flight.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeAllowance(self, request, context):
+        """Revokes one, with an audit record. Revoking it again changes nothing. NOT_FOUND if it is not out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetPolicy(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -227,6 +251,16 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.ListGrants,
                     request_deserializer=costd_dot_v1_dot_control__pb2.ListGrantsRequest.FromString,
                     response_serializer=costd_dot_v1_dot_control__pb2.ListGrantsResponse.SerializeToString,
+            ),
+            'ListAllowances': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAllowances,
+                    request_deserializer=costd_dot_v1_dot_control__pb2.ListAllowancesRequest.FromString,
+                    response_serializer=costd_dot_v1_dot_control__pb2.ListAllowancesResponse.SerializeToString,
+            ),
+            'RevokeAllowance': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeAllowance,
+                    request_deserializer=costd_dot_v1_dot_control__pb2.RevokeAllowanceRequest.FromString,
+                    response_serializer=costd_dot_v1_dot_control__pb2.RevokeAllowanceResponse.SerializeToString,
             ),
             'GetPolicy': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPolicy,
@@ -509,6 +543,60 @@ class Control:
             '/costd.v1.Control/ListGrants',
             costd_dot_v1_dot_control__pb2.ListGrantsRequest.SerializeToString,
             costd_dot_v1_dot_control__pb2.ListGrantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAllowances(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/costd.v1.Control/ListAllowances',
+            costd_dot_v1_dot_control__pb2.ListAllowancesRequest.SerializeToString,
+            costd_dot_v1_dot_control__pb2.ListAllowancesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeAllowance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/costd.v1.Control/RevokeAllowance',
+            costd_dot_v1_dot_control__pb2.RevokeAllowanceRequest.SerializeToString,
+            costd_dot_v1_dot_control__pb2.RevokeAllowanceResponse.FromString,
             options,
             channel_credentials,
             insecure,

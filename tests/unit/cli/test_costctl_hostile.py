@@ -15,6 +15,8 @@ COMMANDS = {
     "GetStatus": ("Status", ["status"]),
     "ListBudgets": ("ListBudgetsResponse", ["budgets"]),
     "ListReservations": ("ListReservationsResponse", ["reservations"]),
+    "ListAllowances": ("ListAllowancesResponse", ["allowances"]),
+    "RevokeAllowance": ("RevokeAllowanceResponse", ["allowance", "revoke", "00ff"]),
     "ListUsage": ("ListUsageResponse", ["usage"]),
     "ListAlerts": ("ListAlertsResponse", ["alerts"]),
     "ListAudit": ("ListAuditResponse", ["audit"]),

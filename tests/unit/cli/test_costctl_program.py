@@ -12,8 +12,8 @@ from costd.cli.address import grpc_target, socket_path
 from costd.cli.exits import ExitCode
 
 COMMANDS = (
-    "status admit explain settle void record budgets reservations usage alerts audit kill release "
-    "kills override policy prices price top"
+    "status admit explain settle void record budgets reservations allowances usage alerts audit kill "
+    "release kills allowance override policy prices price top"
 )
 POLICY_COMMANDS = "check show diff test reload"
 
@@ -115,6 +115,8 @@ def test_completion_prints_a_script_for_the_shell(run):
 def test_completion_offers_commands_and_options(run):
     asked = {"_COSTCTL_COMPLETE": "complete_bash", "COMP_WORDS": "costctl re", "COMP_CWORD": "1"}
     assert run(env=asked).stdout.split() == ["record", "reservations", "release"]
+    asked |= {"COMP_WORDS": "costctl allowance ", "COMP_CWORD": "2"}
+    assert run(env=asked).stdout.split() == ["revoke"]
     asked |= {"COMP_WORDS": "costctl kill --re", "COMP_CWORD": "2"}
     assert set(run(env=asked).stdout.split()) == {"--reason", "--release-after"}
 
@@ -156,7 +158,11 @@ def test_every_exit_code_is_documented():
 
 def test_every_command_is_documented():
     text = (Path(__file__).parents[3] / "docs/reference/costctl.md").read_text()
-    groups = {"override": ("keygen", "issue", "inspect"), "policy": tuple(POLICY_COMMANDS.split())}
+    groups = {
+        "allowance": ("revoke",),
+        "override": ("keygen", "issue", "inspect"),
+        "policy": tuple(POLICY_COMMANDS.split()),
+    }
     for command in COMMANDS.split():
         for name in groups.get(command, ("",)):
             assert f"{command} {name}".strip() in text

@@ -10,7 +10,11 @@ from costd.cli.demo.outcome import Outcome
 from costd.cli.demo.recount import cost_nusd, recount
 from costd.cli.demo.rulebook import NotUnderstood, read_rulebook
 from costd.cli.demo.verify import Check
+from costd.daemon.ledger import Ledger
+from costd.model.ask import Ask
 from costd.policy import load_policy
+from costd.store.memory import MemoryStore
+from costd.testing import FakeClock
 
 ROOT = Path(__file__).resolve().parents[3]
 POLICIES = (ROOT / "policies" / "quickstart.yaml", ROOT / "costd" / "cli" / "demo" / "trace.yaml")
@@ -154,6 +158,60 @@ def test_verdicts_are_foretold_down_the_ladder_and_up_to_the_limit(small):
     ]
     review = foreteller.foretell(call(task_class="review"))
     assert (review.verdict, review.tier) == ("allow", "premium")
+
+
+THREE = """\
+version: 1
+tiers:
+  premium: {models: [anthropic/claude-opus-4-5]}
+  standard: {models: [anthropic/claude-haiku-4-5]}
+  economy: {models: [openai/gpt-5-nano]}
+task_classes: {draft: {}}
+default_task_class: draft
+budgets:
+  - id: day
+    window: total
+    limit: $0.10
+    steps: [{at: 10%, do: [STEP]}]
+  - {id: low, match: {tier: economy}, window: total, limit: $0.000001}
+"""
+
+
+@pytest.mark.parametrize(
+    ("asks", "tier"),
+    [
+        ("{tiers_down: 2}", "standard"),
+        ("economy", "standard"),
+        ("switch_provider", "premium"),
+        ("{tiers_down: 2}, switch_provider", "standard"),
+    ],
+)
+def test_where_the_lowest_tier_has_no_room_both_give_what_goes_furthest(tmp_path, asks, tier):
+    path = tmp_path / "three.yaml"
+    path.write_text(THREE.replace("STEP", asks))
+    foreteller = Foreteller(read_rulebook(path))
+    ledger = Ledger(MemoryStore(), load_policy(path), FakeClock())
+    tiers = []
+    for number in range(2):
+        entry = call(at_ns=FakeClock().wall_ns)
+        told = foreteller.foretell(entry)
+        ask = Ask(
+            ask_id=f"{number:016}",
+            provider=entry.asked_provider,
+            model=entry.asked_model,
+            prompt_tokens=entry.prompt_tokens,
+            max_output_tokens=entry.max_output_tokens,
+        )
+        given = ledger.admit(ask).decision
+        assert (told.verdict, told.reason, told.tier, told.hold_nusd) == (
+            given.verdict.name.lower(),
+            given.reason.name,
+            given.tier,
+            given.hold_nusd,
+        )
+        tiers.append(told.tier)
+        foreteller.follow(call(tier=told.tier, model=told.model, hold_nusd=told.hold_nusd))
+    assert tiers == ["premium", tier]
 
 
 def test_an_answer_other_than_foretold_is_named(small):

@@ -5,6 +5,7 @@ from policy_parts import budget, policy, price, rate, step
 from scenario import GRANT_KEYS, World, ask_id, play, token, usd
 
 from costd.daemon.ledger import Ledger, Trust
+from costd.daemon.meters import meter_ledger
 from costd.daemon.totals import Totals
 from costd.engine.changes import Changes, Family
 from costd.engine.resolve import Report
@@ -111,6 +112,22 @@ def test_a_denial_stands_where_it_cannot_be_counted(brittle: World):
     brittle.play("admit r1 in=100 out=100 -> deny:KILL_SWITCH by=k2 replayed=yes")
     brittle.store.full = False
     brittle.play("release k2 -> 1 / settle r1 in=5 out=5 -> ok")
+
+
+def test_denials_that_could_not_be_counted_are_a_metric(brittle: World):
+    read = {}
+
+    class Metrics:
+        def counter(self, name, _description, readings):
+            read[name] = readings
+
+        gauge = counter
+
+    meter_ledger(Metrics(), brittle.ledger)
+    assert read["costd.denials_uncounted"]() == [(0, {})]
+    brittle.store.full = True
+    brittle.play("admit r9 99 -> deny:BUDGET_EXHAUSTED")
+    assert read["costd.denials_uncounted"]() == [(1, {})]
 
 
 def test_a_price_is_written_again_if_its_first_write_failed():

@@ -2,6 +2,7 @@ from policy_parts import budget, model_rule, policy, rate, step
 from scenario import GRANT_KEYS, World, play, token
 
 from costd.model.decision import Reason
+from costd.model.policy import ModelRef, Tier
 
 ASK = "in=100 out=100"
 
@@ -120,3 +121,14 @@ def test_a_call_said_to_cost_nothing_does_not_pass_an_empty_budget():
         "admit r1 10 -> allow / explain r2 0 -> deny:BUDGET_EXHAUSTED", policy(budget("b", "10"))
     )
     assert not reports(world)["b"].passed
+
+
+def test_what_admit_denies_before_it_looks_at_amounts_can_be_explained_too():
+    narrow = (Tier(name="premium", models=(ModelRef("acme", "narrow"),)),)
+    play(
+        """
+        admit r1 in=10000000000 out=0 -> deny:CONTEXT_TOO_LONG
+        explain r1 in=10000000000 out=0 -> deny:CONTEXT_TOO_LONG tried=narrow:rejected
+        """,
+        policy(budget("b"), tiers=narrow),
+    )

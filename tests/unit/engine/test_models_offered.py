@@ -2,10 +2,11 @@
 
 import msgspec
 import pytest
-from policy_parts import PRICES, TIERS, budget, klass, model_rule, policy, price, relative
-from scenario import World, play
+from policy_parts import PRICES, TIERS, budget, klass, model_rule, policy, price, relative, step
+from scenario import World, ask_id, play
 
 from costd.errors import InvalidAsk
+from costd.model.ask import Ask
 from costd.model.policy import ModelRef, PolicyPrice, Tier
 from costd.model.price import UnitPrice
 
@@ -260,3 +261,27 @@ def test_a_batch_ask_is_priced_as_one():
 
 def test_every_model_of_these_tests_has_a_price():
     assert {str(ref) for tier in TIERS for ref in tier.models} <= {p.models for p in PRICES}
+
+
+def test_a_model_that_cannot_price_what_the_ask_states_is_not_offered():
+    apart = PolicyPrice(
+        models="acme/mid",
+        units=(
+            UnitPrice("input_tokens", 1, 1, minus=("input_audio_tokens",)),
+            UnitPrice("input_audio_tokens", 1, 1),
+            UnitPrice("output_tokens", 1, 1),
+        ),
+    )
+    steps = [step(50, tiers_down=1)]
+    world = World(policy(budget("b", "10", steps=steps), prices=(apart,)))
+    world.play("admit r1 5 -> allow")
+    audio = {"input_audio_tokens": 5}
+    for number, (prompt_tokens, model) in enumerate([(4, "tiny"), (5, "mid")]):
+        asked = Ask(
+            ask_id=ask_id(f"a{number}"),
+            prompt_tokens=prompt_tokens,
+            max_output_tokens=1,
+            units=audio,
+        )
+        assert world.ledger.admit(asked).decision.model == model
+    world.check()

@@ -3,20 +3,23 @@
 import msgspec
 import pytest
 from policy_parts import budget, policy, price, relative
-from scenario import GRANT_KEYS, World, ask_id, play, token
+from scenario import GRANT_KEYS, World, ask_id, play, token, usd
 
 from costd.engine import books
 from costd.engine.resolve import Report
 from costd.errors import InvalidAsk, InvariantBroken
 from costd.model.ask import Ask
 from costd.model.counter import Counter
-from costd.model.money import AMOUNT_MAX
-from costd.model.policy import PolicyPrice
+from costd.model.money import AMOUNT_MAX, HOLD_MAX_NUSD
+from costd.model.policy import PolicyPrice, PolicySet
 from costd.model.price import UnitPrice
 from costd.model.usage import Usage
 
 MOST = "9223372036.854775807"
 NANO = "0.000000001"
+LARGEST = "1000000"
+"""What one call can hold."""
+MOST_BUT_ONE_HOLD = "9222372036.854775807"
 
 
 def test_one_nano_dollar_is_counted():
@@ -44,12 +47,55 @@ def test_zero_is_an_amount():
     )
 
 
-def test_the_largest_amount_fits_the_largest_limit_once():
+def filled(rules: PolicySet, **labels: str) -> World:
+    """A world in which holds reach the largest amount exactly; the last is called `last`."""
+    world = World(rules)
+    count, rest = divmod(AMOUNT_MAX, HOLD_MAX_NUSD)
+    for number in range(count):
+        ask = Ask(ask_id=f"{number:016}", labels=labels, estimated_cost_nusd=HOLD_MAX_NUSD)
+        assert world.ledger.admit(ask).decision.hold_nusd == HOLD_MAX_NUSD
+    words = [f"{key}={value}" for key, value in labels.items()]
+    world.play(f"admit last {usd(rest)} {' '.join(words)} -> allow")
+    assert world.ledger.totals.reserved_nusd == AMOUNT_MAX
+    return world
+
+
+def test_one_call_holds_a_million_dollars_at_most():
+    """More could fill a counter by itself, and stop everybody else until it expires."""
     play(
         f"""
-        admit r1 {MOST} -> allow at=100
+        admit r1 {LARGEST}.000000001 -> error:InvalidAsk says=at_most_1000000000000000_
+        admit r1 {MOST} -> error:InvalidAsk says=($1,000,000.00)
+        admit r2 {LARGEST} -> allow
+        admit r3 in=100000000 out=0 -> allow hold={LARGEST}
+        admit r4 in=100000001 out=0 -> error:InvalidAsk says=tokens_and_units_stated_cost
+        admit r5 {NANO} -> allow
+        """,
+        policy(budget("b")),
+    )
+
+
+def test_an_extension_counts_with_what_is_held_already():
+    play(
+        f"""
+        admit r1 999999.99 -> allow
+        extend r1 0.01 -> ok hold={LARGEST}
+        extend r1 {NANO} -> error:InvalidAsk says=with_this_extension
+        extend r1 tokens=1 -> error:InvalidAsk says=at_most_1000000000000000_
+        extend r1 ttl=60 in=5 out=5 -> ok hold={LARGEST}
+        settle r1 {LARGEST}.5 -> ok
+        """,
+        policy(budget("b")),
+    )
+
+
+def test_the_largest_hold_fits_the_largest_limit_once():
+    play(
+        f"""
+        record x1 {MOST_BUT_ONE_HOLD} -> ok
+        admit r1 {LARGEST} -> allow at=100
         admit r2 {NANO} -> deny:BUDGET_EXHAUSTED used={MOST}
-        settle r1 {MOST} -> ok
+        settle r1 {LARGEST} -> ok
         show b -> settled={MOST}
         admit r3 0 model=acme/gratis -> allow
         """,
@@ -60,38 +106,35 @@ def test_the_largest_amount_fits_the_largest_limit_once():
 def test_a_budget_without_a_limit_counts_no_further_than_can_be_written():
     play(
         f"""
-        admit r1 {MOST} -> allow
+        record x1 {MOST_BUT_ONE_HOLD} -> ok
+        admit r1 {LARGEST} -> allow
         admit r2 {NANO} -> deny:BUDGET_EXHAUSTED by=b
         admit r3 0 model=acme/gratis -> allow
         void r1 -> ok
         admit r2 {NANO} -> allow
-        admit r4 {MOST} -> deny:BUDGET_EXHAUSTED most=9223372036.854775806
+        admit r4 {LARGEST} -> deny:BUDGET_EXHAUSTED most=999999.999999999
         """,
         policy(budget("b")),
     )
 
 
 def test_what_all_hold_together_stays_countable_too():
-    play(
+    filled(policy(budget("b", AMOUNT_MAX, per=("user",))), user="ann").play(
         f"""
-        admit r1 user=ann {MOST} -> allow
         admit r2 user=bob {NANO} -> error:InvalidAsk says=held_already
-        extend r1 {NANO} -> stop:BUDGET_EXHAUSTED
-        settle r1 {MOST} -> ok
-        admit r2 user=bob {MOST} -> allow
-        """,
-        policy(budget("b", AMOUNT_MAX, per=("user",))),
+        extend last {NANO} -> stop:BUDGET_EXHAUSTED
+        settle last 1 -> ok
+        admit r2 user=bob {NANO} -> allow
+        """
     )
 
 
 def test_without_any_budget_holds_stay_countable():
-    play(
+    filled(policy(unmatched_allow=True)).play(
         f"""
-        admit r1 {MOST} -> allow
-        extend r1 {NANO} -> error:InvalidAsk says=held_already
-        admit r2 {MOST} -> error:InvalidAsk
-        """,
-        policy(unmatched_allow=True),
+        extend last {NANO} -> error:InvalidAsk says=held_already
+        admit r2 {LARGEST} -> error:InvalidAsk says=held_already
+        """
     )
 
 
@@ -126,20 +169,20 @@ def test_a_report_past_counting_cannot_keep_a_call_from_expiring():
 def test_a_grant_or_the_shadow_cannot_pass_what_can_be_counted():
     play(
         f"""
-        admit r1 {MOST} -> allow
-        admit c1 class=review 1 grant=g -> error:InvalidAsk
+        record x1 {MOST} -> ok
+        admit c1 class=review 1 grant=g -> error:InvalidAsk says=most_that_can_be_counted
         """,
         policy(budget("b", AMOUNT_MAX), grant_keys=GRANT_KEYS),
         grants={"g": token("g")},
     )
     play(
-        f"admit r1 {MOST} -> allow / admit r2 1 -> error:InvalidAsk",
+        f"record x1 {MOST} -> ok / admit r2 1 -> error:InvalidAsk says=most_that_can_be_counted",
         policy(budget("b", AMOUNT_MAX, shadow=True)),
     )
 
 
-def test_tokens_and_units_whose_cost_cannot_be_written_are_refused():
-    dear = PolicyPrice(models="acme/big", units=(UnitPrice("requests", AMOUNT_MAX, 1),))
+def test_tokens_and_units_whose_cost_cannot_be_held_are_refused():
+    dear = PolicyPrice(models="acme/big", units=(UnitPrice("requests", HOLD_MAX_NUSD, 1),))
     world = World(policy(budget("b"), prices=(dear,)))
     world.play("admit r1 units=2 -> error:InvalidAsk says=at_most")
     world.play("admit r2 in=1 out=1 units=1 -> allow / extend r2 tokens=0 -> ok")
@@ -149,10 +192,13 @@ def test_tokens_and_units_whose_cost_cannot_be_written_are_refused():
 def test_an_extension_whose_cost_cannot_be_written_is_refused():
     world = play("admit r1 in=1 out=1 -> allow", policy(budget("b")))
     held = world.ids["r1"]
-    with pytest.raises(InvalidAsk, match="the extension costs"):
+    with pytest.raises(InvalidAsk, match="with this extension the call would hold 92233"):
         world.ledger.extend(held, additional_output_tokens=AMOUNT_MAX)
-    with pytest.raises(InvalidAsk, match="most that can be counted"):
+    with pytest.raises(InvalidAsk, match="would hold 9223372036874775807 nano-USD; one call"):
         world.ledger.extend(held, additional_cost_nusd=AMOUNT_MAX)
+    world.play(f"record x1 {MOST_BUT_ONE_HOLD} -> ok / admit r2 999999.98 -> allow")
+    with pytest.raises(InvalidAsk, match="most that can be counted"):
+        world.ledger.extend(held, additional_cost_nusd=1)
     world.check()
 
 
@@ -188,9 +234,9 @@ def test_negative_counts_are_refused_beside_an_explicit_cost_too():
     world.check()
 
 
-def test_a_relative_cost_stops_at_the_largest_amount():
+def test_a_relative_cost_stops_at_the_largest_hold():
     play(
-        f"kill k1 mode=max_tier:standard -> ok / admit r1 {MOST} -> deny:KILL_SWITCH",
+        f"kill k1 mode=max_tier:standard -> ok / admit r1 {LARGEST} -> deny:KILL_SWITCH",
         policy(budget("b"), tiers=relative("1", "9/1")),
     )
 

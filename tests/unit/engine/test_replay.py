@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 from policy_parts import budget, policy
 from scenario import GRANT_KEYS, World, play, token
@@ -45,6 +46,28 @@ def test_the_same_id_with_other_fields_is_an_error_that_names_the_field(other: s
     world.play("admit r1 team=a 15 -> allow")
     world.play(f"admit r1 {other} -> error:IdReused says={field}")
     world.play("show team -> reserved=15")
+
+
+@pytest.mark.parametrize("default", ["review", ""])
+def test_an_ask_without_a_class_is_the_same_ask_after_the_default_changed(default: str):
+    changed = msgspec.structs.replace(TEAM, default_task_class=default, revision="p2")
+    play(
+        """
+        admit r1 team=a 5 -> allow
+        record x1 team=a 1 -> ok
+        policy p2 -> ok
+        admit r1 team=a 5 -> allow replayed=yes
+        admit r1 team=a 5 class=draft -> allow replayed=yes
+        admit r1 team=a 5 class=review -> error:IdReused says=task_class
+        admit r1 team=a 6 -> error:IdReused says=estimated_cost_nusd
+        record x1 team=a 1 -> replayed
+        show team -> settled=1 reserved=5
+        kill k1 task_class=draft -> ok
+        admit r1 team=a 5 -> deny:KILL_SWITCH replayed=yes
+        """,
+        TEAM,
+        policies={"p2": changed},
+    )
 
 
 def test_two_callers_with_the_same_id_do_not_share_a_reservation():

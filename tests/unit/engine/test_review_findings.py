@@ -3,10 +3,13 @@
 from typing import Any
 
 import pytest
-from policy_parts import budget, model_rule, policy, rate, step
+from policy_parts import budget, model_rule, policy, price, rate, step
 from scenario import World, ask_id, play
 
+from costd.daemon.allowances import AllowanceBooks
 from costd.daemon.control import ControlService
+from costd.daemon.desk import Desk
+from costd.daemon.pages import NoPages
 from costd.daemon.sweeper import Retention
 from costd.engine import keys
 from costd.engine.changes import Family
@@ -42,7 +45,8 @@ def control(world: World) -> ControlService:
         def reload(self, actor: str) -> None:
             raise NotImplementedError(actor)
 
-    return ControlService(world.ledger, Source())
+    desk = Desk(world.ledger, AllowanceBooks(world.ledger), NoPages())
+    return ControlService(world.ledger, Source(), desk)
 
 
 @pytest.mark.parametrize("limit", [1, 100, 6_000])
@@ -101,6 +105,66 @@ def test_a_slightly_raised_limit_does_not_repeat_what_is_still_reached():
         """,
         policy(budget("b", "10", steps=halting)),
         policies={"p2": policy(budget("b", "11", steps=halting), revision="p2")},
+    )
+
+
+def test_a_raised_limit_arms_its_burn_rate_steps_again():
+    halting = [step(burn=2, halt=True), step(burn=9)]
+    play(
+        """
+        t=2h admit r1 2 -> allow
+        alerts -> b@x2,kill:b
+        release halt -> 1
+        admit r2 0.1 -> allow
+        alerts -> none
+        policy p2 -> ok
+        admit r3 0.1 -> allow
+        alerts -> none
+        admit r4 2 -> allow
+        alerts -> b@x2,kill:b
+        release halt -> 1
+        policy p1 -> ok
+        admit r5 0.1 -> allow
+        alerts -> none
+        """,
+        policy(budget("b", "10", steps=halting)),
+        policies={
+            "p1": policy(budget("b", "10", steps=halting)),
+            "p2": policy(budget("b", "20", steps=halting), revision="p2"),
+        },
+    )
+
+
+def test_a_repeated_settle_or_record_costs_what_it_cost_whatever_the_catalogue_says_by_then():
+    used = "in=100 out=100 model=acme/mid"
+    play(
+        f"""
+        admit r1 in=100 out=100 -> allow
+        settle r1 {used} -> ok cost=0.2
+        admit r2 in=100 out=100 ttl=60 -> allow
+        t=60 sweep -> 1
+        settle r2 {used} -> late cost=0.2
+        record x1 {used} -> ok cost=0.2
+        admit r3 in=100 out=100 -> allow
+        record r3 {used} -> ok cost=0.2
+        admit r4 in=100 out=100 -> allow
+        settle r4 in=100 out=100 model=acme/new -> ok cost=2   # unknown yet: as admitted
+        policy p2 -> ok
+        restart -> ok
+        settle r1 {used} -> replayed cost=0.2
+        settle r1 in=100 out=101 model=acme/mid -> closed:settled
+        settle r2 {used} -> replayed cost=0.2
+        record x1 {used} -> replayed cost=0.2
+        record r3 {used} -> replayed cost=0.2
+        settle r4 in=100 out=100 model=acme/new -> replayed cost=2
+        settle r4 2 -> replayed
+        """,
+        policy(budget("b")),
+        policies={
+            "p2": policy(
+                budget("b"), prices=(price("acme/mid", 7), price("acme/new", 7)), revision="p2"
+            )
+        },
     )
 
 

@@ -1,4 +1,5 @@
-from policy_parts import budget, klass, policy, price, rate, step
+import pytest
+from policy_parts import budget, klass, model_rule, policy, price, rate, step
 from scenario import play
 
 ASK = "in=100 out=100"  # $2 at premium, $0.2 at standard, $0.02 at economy
@@ -365,3 +366,120 @@ def test_a_refused_ask_takes_nothing_from_a_rate():
         """,
         policy(budget("b", "10"), rate("r", 2)),
     )
+
+
+TWO_DOWN = (step(50, tiers_down=2),)
+ONLY_MID = model_rule("no-tiny", forbid=("tiny",))
+
+
+@pytest.mark.parametrize("asks", [{"tiers_down": 2}, {"economy": True}])
+def test_where_the_lowest_tier_is_forbidden_the_one_above_it_is_given(asks):
+    play(
+        f"""
+        admit r1 5 -> allow
+        explain r2 {ASK} -> degrade:STEP tried=big:fits,titan:fits,mid:chosen,tiny:rejected
+        admit r2 {ASK} -> degrade:STEP model=mid by=b
+        """,
+        policy(budget("b", "10", steps=[step(50, **asks)]), ONLY_MID),
+    )
+
+
+def test_where_the_lowest_tier_has_too_small_a_context_the_one_above_it_is_given():
+    small = price("acme/tiny", 100_000, context_window=199)
+    play(
+        f"admit r1 5 -> allow / admit r2 {ASK} -> degrade:STEP model=mid",
+        policy(budget("b", "10", steps=TWO_DOWN), prices=(small,)),
+    )
+
+
+def test_where_the_lowest_tier_has_no_room_the_one_above_it_is_given():
+    play(
+        f"admit r1 5 -> allow / admit r2 {ASK} -> degrade:STEP model=mid",
+        policy(budget("b", "10", steps=TWO_DOWN), budget("low", "0.01", match={"tier": "economy"})),
+    )
+
+
+def test_the_asked_model_stands_where_nothing_below_it_fits_and_not_another_of_its_tier():
+    play(
+        f"admit r1 5 -> allow / admit r2 {ASK} -> allow model=big",
+        policy(budget("b", "10", steps=TWO_DOWN), model_rule("no", forbid=("tiny", "mid"))),
+    )
+
+
+def test_a_tier_below_whose_own_steps_ask_for_more_is_given_before_the_asked_one():
+    play(
+        f"""
+        admit r1 model=acme/mid 1 -> allow
+        admit r2 5 -> allow
+        admit r3 {ASK} -> degrade:STEP model=mid by=all
+        """,
+        policy(
+            budget("all", "10", steps=[step(50, tiers_down=1)]),
+            budget("mid", "2", match={"tier": "standard"}, steps=TWO_DOWN),
+            ONLY_MID,
+        ),
+    )
+
+
+def test_where_no_other_provider_is_on_offer_the_asked_model_stands():
+    play(
+        f"admit r1 5 -> allow / admit r2 {ASK} -> allow model=big",
+        policy(
+            budget("b", "10", steps=[step(50, switch_provider=True)]),
+            model_rule("no", forbid=("titan",)),
+        ),
+    )
+
+
+def test_the_lowest_tier_counts_before_the_provider_where_both_cannot_be_had():
+    asks = step(50, switch_provider=True, tiers_down=1)
+    play(
+        f"admit r1 5 -> allow / admit r2 {ASK} -> degrade:STEP model=tiny",
+        policy(budget("b", "10", steps=[asks])),
+    )
+    play(
+        f"admit r1 5 -> allow / admit r2 {ASK} -> degrade:STEP model=titan",
+        policy(budget("b", "10", steps=[asks]), model_rule("no", forbid=("mid", "tiny"))),
+    )
+
+
+def test_where_the_asked_model_is_refused_the_lowest_tier_of_its_provider_is_given():
+    play(
+        f"admit r1 9 -> allow / admit r2 {ASK} -> degrade:BUDGET_EXHAUSTED model=tiny",
+        policy(
+            budget("b", "10", match={"tier": "premium"}, steps=[step(50, switch_provider=True)]),
+            budget("all"),
+        ),
+    )
+
+
+def test_a_refusal_that_names_no_model_ends_the_search_before_what_was_passed_over():
+    play(
+        f"""
+        record x1 10 team=z model=acme/tiny -> ok
+        admit r1 5 -> allow
+        explain r2 {ASK} -> allow tried=big:chosen,titan:not_reached,mid:not_reached,tiny:ends_search
+        admit r2 {ASK} -> allow model=big
+        """,
+        policy(
+            budget("b", "10", match={"team": "!z"}, steps=TWO_DOWN),
+            budget("each", "10", per=("model",)),
+        ),
+    )
+
+
+def test_a_refusal_that_names_no_model_ends_the_search_among_what_was_passed_over_too():
+    table = f"""
+        admit r1 9 -> allow
+        record x1 {{}} model=acme/mid -> ok
+        explain r2 {ASK} -> {{}}
+        """
+    rules = policy(
+        budget("b", "10", match={"model": "big"}, steps=[step(50, economy=True)]),
+        budget("each", "10", per=("model",)),
+        ONLY_MID,
+    )
+    refused = "deny:BUDGET_EXHAUSTED tried=big:rejected,titan:not_reached,mid:ends_search"
+    play(table.format("10", f"{refused},tiny:rejected"), rules)
+    given = "degrade:BUDGET_EXHAUSTED tried=big:rejected,titan:fits,mid:chosen,tiny:rejected"
+    play(table.format("9", given), rules)

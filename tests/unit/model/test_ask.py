@@ -1,7 +1,7 @@
 import pytest
 
 from costd.model.ask import Ask, ask_problem
-from costd.model.money import AMOUNT_MAX
+from costd.model.money import AMOUNT_MAX, HOLD_MAX_NUSD
 
 ID = "0190c2f4-7d1a-7c3e-9b1f-0a1b2c3d4e5f"
 
@@ -10,7 +10,7 @@ def test_a_sound_ask_has_no_problem():
     ask = Ask(
         ask_id=ID,
         labels={"team": "a", "agent": "é" * 256},
-        estimated_cost_nusd=AMOUNT_MAX,
+        estimated_cost_nusd=HOLD_MAX_NUSD,
         prompt_tokens=0,
         max_output_tokens=10**12,
         acceptable_models=("*",) * 64,
@@ -32,6 +32,7 @@ def test_each_name_may_be_long_by_itself():
         ({"ask_id": "x" * 129}, "129 characters"),
         ({"ask_id": "x" * 15 + "\0"}, "ask_id has characters that cannot be printed"),
         ({"estimated_cost_nusd": -1}, "estimated_cost_nusd is -1"),
+        ({"estimated_cost_nusd": HOLD_MAX_NUSD + 1}, "at most 1000000000000000 ($1,000,000.00)"),
         ({"estimated_cost_nusd": AMOUNT_MAX + 1}, "estimated_cost_nusd is 9223372036854775808"),
         ({"prompt_tokens": -1}, "prompt_tokens is -1"),
         ({"max_output_tokens": 10**12 + 1}, "max_output_tokens is 1000000000001"),

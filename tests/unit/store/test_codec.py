@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from costd.engine.changes import Family
 from costd.errors import InvariantBroken, StoreCorrupt
+from costd.model.ask import Ask
 from costd.model.counter import Counter
+from costd.model.decision import Decision, Reason, Verdict
+from costd.model.reservation import Reservation, ReservationState
 from costd.store.codec import VALUE_TYPES, decode, encode, pack
 
 AMOUNTS = st.integers(min_value=-(2**63), max_value=2**64 - 1)
@@ -42,6 +45,30 @@ def test_a_field_that_a_newer_costd_appended_is_skipped():
 
 def test_fields_that_an_older_costd_did_not_write_take_their_defaults():
     assert decode(Family.COUNTERS, b"k", pack([7, 5])) == Counter(settled=7, reserved=5)
+
+
+def test_a_reservation_that_was_stored_without_the_price_of_its_settle_is_read():
+    held = Reservation(
+        reservation_id=b"r",
+        caller="",
+        ask=Ask(ask_id="x" * 16),
+        decision=Decision(verdict=Verdict.ALLOW, reason=Reason.OK, ask_id="x" * 16),
+        state=ReservationState.SETTLED,
+        counters=(),
+        rates=(),
+        hold_nusd=5,
+        ceiling_nusd=None,
+        admitted_ns=1,
+        admitted_steady_ns=1,
+        due_ns=2,
+        closed_ns=3,
+        settled_price_id="p",
+    )
+    fields = msgspec.to_builtins(held, builtin_types=(bytes,))
+    assert fields[-2:] == [3, "p"]
+    before = msgspec.structs.replace(held, settled_price_id="")
+    assert decode(Family.RESERVATIONS, b"r", pack(fields[:-1])) == before
+    assert decode(Family.RESERVATIONS, b"r", pack(fields)) == held
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,14 @@ class ReservationState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RESERVATION_STATE_SETTLED: _ClassVar[ReservationState]
     RESERVATION_STATE_VOIDED: _ClassVar[ReservationState]
     RESERVATION_STATE_EXPIRED: _ClassVar[ReservationState]
+
+class RevocationReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REVOCATION_REASON_UNSPECIFIED: _ClassVar[RevocationReason]
+    REVOCATION_REASON_KILL_SWITCH: _ClassVar[RevocationReason]
+    REVOCATION_REASON_POLICY: _ClassVar[RevocationReason]
+    REVOCATION_REASON_LIMIT: _ClassVar[RevocationReason]
+    REVOCATION_REASON_OPERATOR: _ClassVar[RevocationReason]
 VERDICT_UNSPECIFIED: Verdict
 VERDICT_ALLOW: Verdict
 VERDICT_DEGRADE: Verdict
@@ -110,6 +118,11 @@ RESERVATION_STATE_HELD: ReservationState
 RESERVATION_STATE_SETTLED: ReservationState
 RESERVATION_STATE_VOIDED: ReservationState
 RESERVATION_STATE_EXPIRED: ReservationState
+REVOCATION_REASON_UNSPECIFIED: RevocationReason
+REVOCATION_REASON_KILL_SWITCH: RevocationReason
+REVOCATION_REASON_POLICY: RevocationReason
+REVOCATION_REASON_LIMIT: RevocationReason
+REVOCATION_REASON_OPERATOR: RevocationReason
 
 class AdmitRequest(_message.Message):
     __slots__ = ("ask_id", "estimated_cost_nusd", "prompt_tokens", "max_output_tokens", "task_class", "labels", "provider", "model", "tier", "acceptable_models", "override_grant", "ttl", "batch", "cost_kind", "units")
@@ -428,6 +441,227 @@ class RecordRequest(_message.Message):
     cost_kind: str
     batch: bool
     def __init__(self, record_id: _Optional[str] = ..., task_class: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., provider: _Optional[str] = ..., model: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., cost_nusd: _Optional[int] = ..., happened_ns: _Optional[int] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., retry_count: _Optional[int] = ..., cost_kind: _Optional[str] = ..., batch: _Optional[bool] = ...) -> None: ...
+
+class ClientMessage(_message.Message):
+    __slots__ = ("hello", "request", "report")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    request: AllowanceRequest
+    report: Report
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., request: _Optional[_Union[AllowanceRequest, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ...) -> None: ...
+
+class DaemonMessage(_message.Message):
+    __slots__ = ("welcome", "grant", "acknowledgement", "revocation", "generation")
+    WELCOME_FIELD_NUMBER: _ClassVar[int]
+    GRANT_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGEMENT_FIELD_NUMBER: _ClassVar[int]
+    REVOCATION_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    welcome: Welcome
+    grant: AllowanceGrant
+    acknowledgement: Acknowledgement
+    revocation: Revocation
+    generation: Generation
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., grant: _Optional[_Union[AllowanceGrant, _Mapping]] = ..., acknowledgement: _Optional[_Union[Acknowledgement, _Mapping]] = ..., revocation: _Optional[_Union[Revocation, _Mapping]] = ..., generation: _Optional[_Union[Generation, _Mapping]] = ...) -> None: ...
+
+class Hello(_message.Message):
+    __slots__ = ("session_id", "maps_pages", "held_allowance_ids")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    MAPS_PAGES_FIELD_NUMBER: _ClassVar[int]
+    HELD_ALLOWANCE_IDS_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    maps_pages: bool
+    held_allowance_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, session_id: _Optional[str] = ..., maps_pages: _Optional[bool] = ..., held_allowance_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Welcome(_message.Message):
+    __slots__ = ("scope_labels", "report_sequence", "daemon_page", "client_page", "generation", "good_allowance_ids")
+    SCOPE_LABELS_FIELD_NUMBER: _ClassVar[int]
+    REPORT_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    DAEMON_PAGE_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_PAGE_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    GOOD_ALLOWANCE_IDS_FIELD_NUMBER: _ClassVar[int]
+    scope_labels: _containers.RepeatedScalarFieldContainer[str]
+    report_sequence: int
+    daemon_page: str
+    client_page: str
+    generation: int
+    good_allowance_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, scope_labels: _Optional[_Iterable[str]] = ..., report_sequence: _Optional[int] = ..., daemon_page: _Optional[str] = ..., client_page: _Optional[str] = ..., generation: _Optional[int] = ..., good_allowance_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class AllowanceRequest(_message.Message):
+    __slots__ = ("request_id", "typical", "calls_count")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    TYPICAL_FIELD_NUMBER: _ClassVar[int]
+    CALLS_COUNT_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    typical: AdmitRequest
+    calls_count: int
+    def __init__(self, request_id: _Optional[str] = ..., typical: _Optional[_Union[AdmitRequest, _Mapping]] = ..., calls_count: _Optional[int] = ...) -> None: ...
+
+class AllowanceGrant(_message.Message):
+    __slots__ = ("request_id", "allowance", "retry_after")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ALLOWANCE_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    allowance: Allowance
+    retry_after: _duration_pb2.Duration
+    def __init__(self, request_id: _Optional[str] = ..., allowance: _Optional[_Union[Allowance, _Mapping]] = ..., retry_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class Allowance(_message.Message):
+    __slots__ = ("allowance_id", "decision", "amount_nusd", "calls_count", "tokens_count", "lifetime", "call_ttl", "price_table", "context_window", "output_tokens_default", "output_tokens_max", "slot", "serial")
+    ALLOWANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_NUSD_FIELD_NUMBER: _ClassVar[int]
+    CALLS_COUNT_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_COUNT_FIELD_NUMBER: _ClassVar[int]
+    LIFETIME_FIELD_NUMBER: _ClassVar[int]
+    CALL_TTL_FIELD_NUMBER: _ClassVar[int]
+    PRICE_TABLE_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_WINDOW_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_TOKENS_DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_TOKENS_MAX_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    SERIAL_FIELD_NUMBER: _ClassVar[int]
+    allowance_id: str
+    decision: Decision
+    amount_nusd: int
+    calls_count: int
+    tokens_count: int
+    lifetime: _duration_pb2.Duration
+    call_ttl: _duration_pb2.Duration
+    price_table: PriceTable
+    context_window: int
+    output_tokens_default: int
+    output_tokens_max: int
+    slot: int
+    serial: int
+    def __init__(self, allowance_id: _Optional[str] = ..., decision: _Optional[_Union[Decision, _Mapping]] = ..., amount_nusd: _Optional[int] = ..., calls_count: _Optional[int] = ..., tokens_count: _Optional[int] = ..., lifetime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., call_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., price_table: _Optional[_Union[PriceTable, _Mapping]] = ..., context_window: _Optional[int] = ..., output_tokens_default: _Optional[int] = ..., output_tokens_max: _Optional[int] = ..., slot: _Optional[int] = ..., serial: _Optional[int] = ...) -> None: ...
+
+class PriceTable(_message.Message):
+    __slots__ = ("scale", "per_request", "bands")
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    PER_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    BANDS_FIELD_NUMBER: _ClassVar[int]
+    scale: int
+    per_request: int
+    bands: _containers.RepeatedCompositeFieldContainer[PriceBand]
+    def __init__(self, scale: _Optional[int] = ..., per_request: _Optional[int] = ..., bands: _Optional[_Iterable[_Union[PriceBand, _Mapping]]] = ...) -> None: ...
+
+class PriceBand(_message.Message):
+    __slots__ = ("above_tokens", "input", "output")
+    ABOVE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    above_tokens: int
+    input: int
+    output: int
+    def __init__(self, above_tokens: _Optional[int] = ..., input: _Optional[int] = ..., output: _Optional[int] = ...) -> None: ...
+
+class Report(_message.Message):
+    __slots__ = ("sequence", "drawn", "settlements", "labels", "returned_allowance_ids")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    DRAWN_FIELD_NUMBER: _ClassVar[int]
+    SETTLEMENTS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    RETURNED_ALLOWANCE_IDS_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    drawn: _containers.RepeatedCompositeFieldContainer[Drawn]
+    settlements: _containers.RepeatedCompositeFieldContainer[DrawSettlement]
+    labels: _containers.RepeatedCompositeFieldContainer[Labels]
+    returned_allowance_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, sequence: _Optional[int] = ..., drawn: _Optional[_Iterable[_Union[Drawn, _Mapping]]] = ..., settlements: _Optional[_Iterable[_Union[DrawSettlement, _Mapping]]] = ..., labels: _Optional[_Iterable[_Union[Labels, _Mapping]]] = ..., returned_allowance_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Drawn(_message.Message):
+    __slots__ = ("allowance_id", "calls_count", "amount_nusd", "tokens_count")
+    ALLOWANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    CALLS_COUNT_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_NUSD_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_COUNT_FIELD_NUMBER: _ClassVar[int]
+    allowance_id: str
+    calls_count: int
+    amount_nusd: int
+    tokens_count: int
+    def __init__(self, allowance_id: _Optional[str] = ..., calls_count: _Optional[int] = ..., amount_nusd: _Optional[int] = ..., tokens_count: _Optional[int] = ...) -> None: ...
+
+class Labels(_message.Message):
+    __slots__ = ("labels",)
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    labels: _containers.ScalarMap[str, str]
+    def __init__(self, labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class DrawSettlement(_message.Message):
+    __slots__ = ("allowance_id", "ask_id", "hold_nusd", "tokens_count", "voided", "usage", "cost_nusd", "duration", "outcome", "retry_count", "provider", "model", "cost_kind", "labels_index", "prompt_tokens", "max_output_tokens", "settled_ns")
+    ALLOWANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    ASK_ID_FIELD_NUMBER: _ClassVar[int]
+    HOLD_NUSD_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_COUNT_FIELD_NUMBER: _ClassVar[int]
+    VOIDED_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    COST_NUSD_FIELD_NUMBER: _ClassVar[int]
+    DURATION_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    RETRY_COUNT_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    COST_KIND_FIELD_NUMBER: _ClassVar[int]
+    LABELS_INDEX_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MAX_OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SETTLED_NS_FIELD_NUMBER: _ClassVar[int]
+    allowance_id: str
+    ask_id: str
+    hold_nusd: int
+    tokens_count: int
+    voided: bool
+    usage: Usage
+    cost_nusd: int
+    duration: _duration_pb2.Duration
+    outcome: Outcome
+    retry_count: int
+    provider: str
+    model: str
+    cost_kind: str
+    labels_index: int
+    prompt_tokens: int
+    max_output_tokens: int
+    settled_ns: int
+    def __init__(self, allowance_id: _Optional[str] = ..., ask_id: _Optional[str] = ..., hold_nusd: _Optional[int] = ..., tokens_count: _Optional[int] = ..., voided: _Optional[bool] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., cost_nusd: _Optional[int] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., retry_count: _Optional[int] = ..., provider: _Optional[str] = ..., model: _Optional[str] = ..., cost_kind: _Optional[str] = ..., labels_index: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., max_output_tokens: _Optional[int] = ..., settled_ns: _Optional[int] = ...) -> None: ...
+
+class Acknowledgement(_message.Message):
+    __slots__ = ("sequence", "problems")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    problems: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, sequence: _Optional[int] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Revocation(_message.Message):
+    __slots__ = ("allowance_id", "reason")
+    ALLOWANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    allowance_id: str
+    reason: RevocationReason
+    def __init__(self, allowance_id: _Optional[str] = ..., reason: _Optional[_Union[RevocationReason, str]] = ...) -> None: ...
+
+class Generation(_message.Message):
+    __slots__ = ("generation", "scope_labels")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_LABELS_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    scope_labels: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, generation: _Optional[int] = ..., scope_labels: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Explanation(_message.Message):
     __slots__ = ("decision", "candidates")

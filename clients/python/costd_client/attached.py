@@ -1,0 +1,277 @@
+"""The stream to the daemon: the only part of allowances with a thread, and with mapped files."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import queue
+import random
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from costd_client.errors import OutboxFull, ReservationNotFound
+from costd_client.ids import new_ask_id
+from costd_client.pages import CAN_MAP, map_pages
+from costd_client.session import ProtocolBroken, Session, Surroundings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from costd_client.drawn import Drawn
+    from costd_client.facts import Facts
+    from costd_client.pb import admission_pb2 as pb
+    from costd_client.stock import Stated
+
+log = logging.getLogger("costd_client")
+
+NS_PER_S = 1_000_000_000
+WAIT_S_FIRST = 0.1
+WAIT_S_MAX = 5.0
+REFUSED_WAIT_S = 60.0
+"""When to try a daemon again that knows no allowances, or will not talk of them."""
+
+REFUSALS = frozenset(
+    {
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.INVALID_ARGUMENT,
+    }
+)
+
+now_ns: Callable[[], int] = (
+    functools.partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME)
+    if hasattr(time, "CLOCK_BOOTTIME")
+    else time.monotonic_ns
+)
+"""A clock that goes on while the host sleeps, where there is one."""
+
+
+def surroundings(*, maps_pages: bool) -> Surroundings:
+    """Return the real clocks, chance and files."""
+    return Surroundings(
+        now_ns=now_ns,
+        wall_ns=time.time_ns,
+        new_id=new_ask_id,
+        map_pages=map_pages if maps_pages and CAN_MAP else None,
+    )
+
+
+class Attached:
+    """One client's session, and the thread that keeps its stream.
+
+    Shape:   thread-safe. The thread starts at the first ask, reads what the daemon says, and ends
+             when the stream is down with nothing left to say; gRPC's own thread sends. A forked
+             child begins with another session and without a thread.
+    """
+
+    def __init__(
+        self, open_stream: Callable[[Iterator[pb.ClientMessage]], Any], around: Surroundings
+    ) -> None:
+        self._open_stream = open_stream
+        self._around = around
+        self._is_closed = False
+        self._begin()
+        _LIVE.add(self)
+
+    def _begin(self) -> None:
+        self._lock = threading.RLock()
+        self._thread: threading.Thread | None = None
+        self._call: Any = None
+        # Unlike an Event it may be used by a finalizer that interrupts its own use.
+        self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._is_idle = False
+        self._gave_up = False
+        self._quiet = threading.Event()
+        self._wait_s = WAIT_S_FIRST
+        self._rests_until_ns = 0
+        self.session = Session(self._around)
+
+    def begin_again(self) -> None:
+        """Start over in a forked child: the parent's allowances are the parent's."""
+        self.session.forget()
+        self._begin()
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether there is no use in asking for allowances now."""
+        return self._is_closed or (self._thread is None and now_ns() < self._rests_until_ns)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether too many ended calls wait to be heard of."""
+        return self.session.is_full
+
+    def draw(self, facts: Facts, stated: Stated) -> Drawn | None:
+        """Draw where the quick draw failed, and have allowances asked for."""
+        with self._lock:
+            self.session.bind(facts)
+            drawn = self.session.draw(facts, stated)
+            if self.session.is_wishing and not self._is_closed:
+                self._start()
+        return drawn
+
+    def end(self, drawn: Drawn, end: pb.DrawSettlement) -> None:
+        """Have the daemon hear how a call ended; nothing where it was said before.
+
+        Errors:  ReservationNotFound if another process drew it, ReservationClosed if it was
+                 closed otherwise, OutboxFull if nobody is left to tell the daemon.
+        """
+        session = self.session
+        if drawn.allowance.home is not session.home:
+            raise ReservationNotFound(
+                f"the call {drawn.ask_id} was admitted by the parent process, which alone can "
+                "close it; unclosed it is charged at its hold"
+            )
+        if self._is_closed and drawn.end is None:
+            raise OutboxFull(
+                f"the call {drawn.ask_id} ended after close(); it is charged at its hold"
+            )
+        session.end(drawn, end)
+        if self._is_idle or self._thread is None:
+            self._wake()
+
+    def close(self, timeout_s: float) -> None:
+        """Return what is held, and wait a moment for the daemon to hear of everything."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            self.session.close()
+            thread = self._thread
+            if self.session.is_quiet:
+                self._quiet.set()
+        if thread is not None:
+            self._wakes.put(None)
+            self._quiet.wait(timeout_s)
+            self._gave_up = True
+            if self._call is not None:
+                self._call.cancel()
+            self._wakes.put(None)
+            thread.join(timeout_s)
+        unheard = self.session.unheard_count
+        if unheard:
+            log.warning(
+                "costd: the daemon did not hear how %d calls ended; each is charged at its hold",
+                unheard,
+            )
+
+    def _wake(self) -> None:
+        if self._thread is None:
+            with self._lock:
+                self._start()
+        self._wakes.put(None)
+
+    def _start(self) -> None:
+        if self._thread is None and now_ns() >= self._rests_until_ns:
+            self._thread = threading.Thread(target=self._run, name="costd-attach", daemon=True)
+            self._thread.start()
+        self._wakes.put(None)
+
+    def _run(self) -> None:
+        while True:
+            refused = self._stream()
+            with self._lock:
+                self.session.poll()
+                wait_s = REFUSED_WAIT_S if refused else self._wait_s * (0.5 + _jitter() / 2)
+                self._wait_s = min(self._wait_s * 2, WAIT_S_MAX)
+                if self.session.is_quiet:
+                    self._quiet.set()
+                if self._gave_up or (self.session.is_quiet and not self.session.must_reopen):
+                    self._rests_until_ns = now_ns() + round(wait_s * NS_PER_S)
+                    self._thread = None
+                    return
+            self._pause(wait_s)
+
+    def _pause(self, wait_s: float) -> None:
+        """Wait before the next stream; the end of the client cuts it short."""
+        until_ns = now_ns() + round(wait_s * NS_PER_S)
+        while not self._is_closed and (left_ns := until_ns - now_ns()) > 0:
+            try:
+                self._wakes.get(timeout=left_ns / NS_PER_S)
+            except queue.Empty:
+                return
+        if self._is_closed and not self._gave_up:
+            time.sleep(min(wait_s, WAIT_S_FIRST))
+
+    def _stream(self) -> bool:
+        """Keep one stream until it ends; True if the daemon refused it."""
+        wakes = self._wakes
+        code = None
+        try:
+            self._call = self._open_stream(self._outgoing(wakes))
+            for message in self._call:
+                with self._lock:
+                    self.session.received(message)
+                    if self.session.must_reopen:
+                        break
+                    if self._is_closed and self.session.is_quiet:
+                        self._quiet.set()
+                self._wait_s = WAIT_S_FIRST
+                wakes.put(None)
+        except ProtocolBroken as error:
+            log.warning("costd: the daemon breaks the protocol of allowances: %s", error)
+        except grpc.RpcError as error:
+            code = error.code()
+            log.debug("costd: the stream of allowances ended: %s", code)
+        except Exception:
+            # Whatever it was, calls that ended have to be told of on another stream.
+            log.exception("costd: the stream of allowances failed")
+        finally:
+            if self._call is not None:
+                self._call.cancel()
+            with self._lock:
+                self._call = None
+                self._is_idle = False
+                self.session.broken()
+                self._wakes = queue.SimpleQueue()
+            wakes.put(None)  # ends `_outgoing`
+        return code in REFUSALS
+
+    def _outgoing(self, wakes: queue.SimpleQueue[None]) -> Iterator[pb.ClientMessage]:
+        """Yield what the session has to say on one stream; run by gRPC's thread."""
+        with self._lock:
+            messages = self.session.opened() if self._wakes is wakes else []
+        yield from messages
+        while self._wakes is wakes:
+            with self._lock:
+                if self._wakes is not wakes:
+                    return
+                messages = self.session.poll()
+                # Said to be idle first: whoever ends a call meanwhile wakes this thread, or
+                # `wait_ns` sees that call.
+                self._is_idle = True
+                wait_ns = self.session.wait_ns()
+                self._is_idle = wait_ns is None
+            yield from messages
+            if wait_ns != 0:
+                _wait(wakes, wait_ns)
+
+
+def _wait(wakes: queue.SimpleQueue[None], wait_ns: int | None) -> None:
+    try:
+        wakes.get(timeout=None if wait_ns is None else wait_ns / NS_PER_S)
+        while True:
+            wakes.get_nowait()
+    except queue.Empty:
+        return
+
+
+def _jitter() -> float:
+    return random.random()  # noqa: S311 - spreads retries, guards nothing
+
+
+_LIVE: weakref.WeakSet[Attached] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for attached in list(_LIVE):
+        attached.begin_again()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,151 @@
+"""What the daemon has to hear of draws: numbered reports, kept until they are acknowledged."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from costd_client.pb import admission_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from costd_client.allowance import Allowance
+
+REPORT_NS = 25_000_000
+"""How long a report waits for more to say; the protocol allows twice as much."""
+
+SETTLEMENTS_COUNT = 500
+"""In one report, so that making one never takes long."""
+
+BYTES = 1_000_000
+"""About the most in one report; gRPC refuses messages of four times as much."""
+
+UNACKNOWLEDGED_COUNT_MAX = 64
+"""Reports under way; more would only wait at the daemon."""
+
+Rest = tuple[tuple[str, str], ...]
+
+
+class Reports:
+    """Settlements that wait, and reports under way.
+
+    Ensures: each settlement stands in exactly one report, and each report keeps its number until
+             it is acknowledged, however often it is sent. Of an allowance's sums the later
+             report holds the larger ones.
+    """
+
+    def __init__(self) -> None:
+        # Appended to by any thread at any moment, so nothing but one atomic append may happen.
+        self.queue: deque[tuple[pb.DrawSettlement, Rest]] = deque()
+        self._unacknowledged: deque[pb.Report] = deque()
+        self._unacknowledged_settlements_count = 0
+        self._sent_count = 0
+        """How many of the unacknowledged were sent on this stream."""
+        self._sequence = 0
+        self._made_ns: int | None = None
+
+    @property
+    def settlements_count(self) -> int:
+        """How many settlements the daemon has not acknowledged."""
+        return len(self.queue) + self._unacknowledged_settlements_count
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the daemon has acknowledged everything."""
+        return not self.queue and not self._unacknowledged
+
+    def is_due(self, *, at_once: bool) -> bool:
+        """Whether a report need not wait for more to say."""
+        enough = 1 if at_once else SETTLEMENTS_COUNT
+        room = len(self._unacknowledged) < UNACKNOWLEDGED_COUNT_MAX
+        return room and len(self.queue) >= enough
+
+    def unsent(self) -> list[pb.Report]:
+        """Take the reports that this stream has not carried yet, in order."""
+        waiting = list(self._unacknowledged)[self._sent_count :]
+        self._sent_count = len(self._unacknowledged)
+        return waiting
+
+    def make(
+        self,
+        allowances: Iterable[Allowance],
+        over: list[Allowance],
+        now_ns: int,
+        *,
+        at_once: bool = False,
+    ) -> bool:
+        """Write the next report if it is time and there is something to say.
+
+        Shape:   takes what it says out of the queue and out of `over`.
+        """
+        if len(self._unacknowledged) >= UNACKNOWLEDGED_COUNT_MAX:
+            return False
+        early = self._made_ns is not None and now_ns - self._made_ns < REPORT_NS
+        if early and not over and not self.is_due(at_once=at_once):
+            return False
+        report = pb.Report(sequence=self._sequence + 1)
+        # Settlements first: the sums read afterwards include their draws.
+        self._write_settlements(report)
+        for allowance in (*allowances, *over):
+            _write_drawn(report, allowance)
+        report.returned_allowance_ids.extend(allowance.allowance_id for allowance in over)
+        over.clear()
+        if not (report.drawn or report.settlements or report.returned_allowance_ids):
+            return False
+        self._sequence += 1
+        self._made_ns = now_ns
+        self._unacknowledged.append(report)
+        self._unacknowledged_settlements_count += len(report.settlements)
+        return True
+
+    def acknowledge(self, sequence: int) -> None:
+        """Forget the reports up to this one."""
+        while self._unacknowledged and self._unacknowledged[0].sequence <= sequence:
+            report = self._unacknowledged.popleft()
+            self._unacknowledged_settlements_count -= len(report.settlements)
+            self._sent_count = max(self._sent_count - 1, 0)
+
+    def resume(self, booked: int) -> bool:
+        """Have everything behind the last booked report sent on a new stream.
+
+        Shape:   False where the daemon knows of other reports than were acknowledged: it has
+                 forgotten the session, and everything begins again at 1 in another one.
+        """
+        self._sent_count = 0
+        self.acknowledge(booked)
+        first = self._unacknowledged[0].sequence if self._unacknowledged else self._sequence + 1
+        return first == booked + 1
+
+    def renumber(self) -> None:
+        """Number what is unacknowledged from 1, for another session."""
+        for number, report in enumerate(self._unacknowledged, 1):
+            report.sequence = number
+        self._sequence = len(self._unacknowledged)
+        self._sent_count = 0
+
+    def _write_settlements(self, report: pb.Report) -> None:
+        indexes: dict[Rest, int] = {(): 0}
+        size_bytes = 0
+        while self.queue and len(report.settlements) < SETTLEMENTS_COUNT and size_bytes < BYTES:
+            end, rest = self.queue.popleft()
+            if rest not in indexes:
+                indexes[rest] = len(indexes)
+                report.labels.add(labels=dict(rest))
+                size_bytes += report.labels[-1].ByteSize()
+            size_bytes += end.ByteSize()
+            report.settlements.append(end)
+            report.settlements[-1].labels_index = indexes[rest]
+
+
+def _write_drawn(report: pb.Report, allowance: Allowance) -> None:
+    sums = allowance.sums()
+    if sums == allowance.reported:
+        return
+    allowance.reported = sums
+    report.drawn.add(
+        allowance_id=allowance.allowance_id,
+        calls_count=sums.calls_count,
+        amount_nusd=sums.amount_nusd,
+        tokens_count=sums.tokens_count,
+    )

@@ -1,0 +1,161 @@
+"""The books of allowances: granted, drawn, settled in part, drained, charged."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from costd.daemon.entry import ALLOWANCE_PREFIX, Entry
+from costd.daemon.ledger import Ledger
+from costd.engine.allot import Allotment, Scarce, allot
+from costd.engine.changes import Changes, Family
+from costd.engine.draws import Ended
+from costd.model.allowance import Allowance, AllowanceState, Session, Sums
+from costd.model.ask import Ask
+from costd.model.reservation import Reservation
+from costd.model.time import NS_PER_S
+
+DRAIN_MARGIN_NS = 2 * NS_PER_S
+"""How long after the end of its lifetime a client may still say how far it drew."""
+
+
+class Granted(NamedTuple):
+    """An allowance, with what its client must be told."""
+
+    allowance: Allowance
+    held: Reservation
+    allotment: Allotment
+
+
+class AllowanceBooks:
+    """What one daemon knows of every allowance that is out.
+
+    Shape:   sync, single-threaded, like the ledger, whose store and totals it shares.
+    Ensures: a report is booked whole, in one batch with its number, or not at all.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        store = ledger.store
+        self.out: dict[bytes, Allowance] = {
+            key: allowance
+            for key, allowance in store.scan(Family.ALLOWANCES)
+            if allowance.state is not AllowanceState.EXPIRED
+        }
+        self.sessions: dict[str, Session] = {
+            session.session_id: session for _, session in store.scan(Family.SESSIONS)
+        }
+        self.next_serial = max((a.serial for a in self.out.values()), default=0) + 1
+        """What the next allowance's slot must begin with; set before it is granted."""
+        self.booked_count = 0
+        """Reports booked since the start."""
+
+    # ---- granting ---------------------------------------------------------------------------
+
+    def remember(self, session: Session) -> None:
+        """Keep a session over a restart."""
+        changes = Changes()
+        changes.put(Family.SESSIONS, session.session_id.encode(), session)
+        self._ledger.commit(changes)
+        self.sessions[session.session_id] = session
+
+    def grant(
+        self, session: Session, typical: Ask, calls_count: int, *, slot: int
+    ) -> Granted | Scarce:
+        """Set an allowance aside for calls like this one, or say why they are asked one by one.
+
+        Errors:  InvalidAsk, NotPermitted, StoreUnavailable.
+        """
+        ledger = self._ledger
+        serial = self.next_serial
+        policy = ledger.rules.policy
+        ask = msgspec.structs.replace(
+            typical,
+            ask_id=f"{ALLOWANCE_PREFIX}{serial:016x} of {session.session_id}",
+            ttl_ns=policy.allowance.lifetime_ns + DRAIN_MARGIN_NS,
+            grant_digest="",
+        )
+        question = ledger.question(ask, session.caller)
+        allotment = allot(question, calls_count)
+        if isinstance(allotment, Scarce):
+            return allotment
+        answer = allotment.answer
+        held = answer.reservation
+        assert held is not None
+        task_class = question.task_class
+        allowance = Allowance(
+            allowance_id=held.reservation_id,
+            session_id=session.session_id,
+            caller=session.caller,
+            granted=allotment.granted,
+            expires_steady_ns=question.now.steady_ns + allotment.lifetime_ns,
+            call_ttl_ns=min(task_class.ttl_ns or policy.ttl_ns, policy.ttl_ns_max),
+            serial=serial,
+            slot=slot,
+        )
+        changes = answer.changes
+        changes.put(Family.ALLOWANCES, allowance.allowance_id, allowance)
+        ledger.totals.opened(held)
+        ledger.costs.save(changes, answer.price)
+        ledger.commit(changes)
+        ledger.costs.saved(answer.price)
+        self.next_serial = serial + 1
+        self.out[allowance.allowance_id] = allowance
+        return Granted(allowance, held, allotment)
+
+    # ---- reports ----------------------------------------------------------------------------
+
+    def book(
+        self,
+        session: Session,
+        sequence: int,
+        *,
+        drawn: Iterable[tuple[bytes, Sums]],
+        ended: Iterable[Ended],
+        returned: Iterable[bytes],
+    ) -> tuple[Session, list[str]]:
+        """Book one report: draws, then settlements, then returns; (session, problems).
+
+        Errors:  StoreUnavailable; then nothing of it is booked.
+        """
+        entry = Entry(self._ledger, self.out)
+        for allowance_id, sums in drawn:
+            entry.draw(session, allowance_id, sums)
+        groups: dict[bytes, list[Ended]] = {}
+        for call in ended:
+            groups.setdefault(call.allowance_id, []).append(call)
+        for allowance_id, calls in groups.items():
+            entry.settle(session, allowance_id, calls)
+        for allowance_id in returned:
+            allowance = entry.find(session, allowance_id)
+            if allowance is not None and allowance.state is AllowanceState.OPEN:
+                entry.drain(allowance, allowance.drawn)
+        booked = msgspec.structs.replace(
+            session, report_sequence=sequence, seen_wall_ns=entry.now.wall_ns
+        )
+        entry.changes.put(Family.SESSIONS, session.session_id.encode(), booked)
+        entry.commit()
+        self.sessions[session.session_id] = booked
+        self.booked_count += 1
+        return booked, entry.problems
+
+    # ---- time -------------------------------------------------------------------------------
+
+    def drain(self, allowance: Allowance, drawn: Sums | None) -> None:
+        """Stop an allowance that was drawn so far; None: nobody knows, presume all of it."""
+        entry = Entry(self._ledger, self.out)
+        entry.drain(allowance, drawn)
+        entry.commit()
+
+    def expire(self, allowance: Allowance, held: Reservation) -> None:
+        """Charge what is still in flight at its hold."""
+        entry = Entry(self._ledger, self.out)
+        entry.expire(allowance, held)
+        entry.commit()
+
+    def forget_session(self, session: Session) -> None:
+        """Forget a session that holds nothing."""
+        changes = Changes()
+        changes.put(Family.SESSIONS, session.session_id.encode(), None)
+        self._ledger.commit(changes)
+        del self.sessions[session.session_id]

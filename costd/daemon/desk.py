@@ -1,0 +1,389 @@
+"""The daemon's side of the allowance protocol: who is attached, what they hold, what they hear.
+
+No I/O: messages come in by `Connection.receive`, go out by the function each connection was
+given, and pages are behind a port. docs/reference/allowances.md is the protocol.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from costd.daemon.allowances import AllowanceBooks
+from costd.daemon.entry import is_allowance
+from costd.daemon.ledger import Ledger
+from costd.daemon.pages import SLOTS_COUNT, Pages
+from costd.engine import keys
+from costd.engine.allot import Scarce
+from costd.engine.changes import Changes
+from costd.errors import CostdError, InvalidAsk, StoreUnavailable
+from costd.model.allowance import Allowance, AllowanceState, Session, Sums
+from costd.model.ask import name_problem
+from costd.model.events import Alert
+from costd.model.kill import KillSwitch
+from costd.model.labels import RESERVED_KEYS
+from costd.model.reservation import Reservation
+from costd.wire import convert
+from costd.wire.allowances import allowance_to_pb, drawn_from_pb, ended_from_pb
+from costd.wire.pb import admission_pb2 as pb
+
+Push = Callable[[pb.DaemonMessage], None]
+
+SESSION_ID_LENGTH_MIN: Final = 16
+SESSION_ID_LENGTH_MAX: Final = 96
+RETRY_SOON_S: Final = 1
+RETRY_LATER_S: Final = 30
+"""For a scope that can have no allowance until the policy changes."""
+
+
+class Connection:
+    """One stream of one client process."""
+
+    def __init__(self, desk: "Desk", caller: str, push: Push) -> None:
+        self._desk = desk
+        self.caller = caller
+        self.push = push
+        self.session_id = ""
+
+    def receive(self, message: pb.ClientMessage) -> None:
+        """Act on one message; answers are pushed.
+
+        Errors:  InvalidAsk for a message out of order; StoreUnavailable where the answer cannot
+                 be written down. After either the stream ends, and the client attaches anew.
+        """
+        kind = message.WhichOneof("message")
+        if (kind == "hello") == bool(self.session_id):
+            raise InvalidAsk("Hello comes first on every stream, and only once")
+        if kind == "hello":
+            self._desk.hello(self, message.hello)
+        elif kind == "request":
+            self._desk.request(self, message.request)
+        elif kind == "report":
+            self._desk.report(self, message.report)
+        else:
+            raise InvalidAsk("a client message is a hello, a request or a report")
+
+    def close(self) -> None:
+        """Forget the stream; what the client holds stays good until its lifetime ends."""
+        self._desk.detach(self)
+
+
+class Desk:
+    """Implements `costd.daemon.ledger.Watcher` for one daemon's clients."""
+
+    def __init__(self, ledger: Ledger, books: AllowanceBooks, pages: Pages) -> None:
+        self._ledger = ledger
+        self.books = books
+        self.pages = pages
+        self.attached: dict[str, Connection] = {}
+        """By session."""
+        self.revoked: set[bytes] = set(books.out)
+        """What was out when this daemon started was granted under rules that may have changed."""
+        self._damaged: set[str] = set()
+        """Sessions whose pages made no sense."""
+        self._on_counter: dict[bytes, set[bytes]] = {}
+        for allowance_id in books.out:
+            self._index(allowance_id)
+        ledger.watcher = self
+
+    # ---- clients ----------------------------------------------------------------------------
+
+    def attach(self, caller: str, push: Push) -> Connection:
+        """Begin a stream."""
+        return Connection(self, caller, push)
+
+    def detach(self, connection: Connection) -> None:
+        """End one."""
+        if self.attached.get(connection.session_id) is connection:
+            del self.attached[connection.session_id]
+
+    def hello(self, connection: Connection, hello: pb.Hello) -> None:
+        """Welcome a client process, new or come back."""
+        session_id = hello.session_id
+        problem = name_problem("session_id", session_id)
+        if problem or not SESSION_ID_LENGTH_MIN <= len(session_id) <= SESSION_ID_LENGTH_MAX:
+            raise InvalidAsk(
+                problem
+                or f"session_id must have {SESSION_ID_LENGTH_MIN} to "
+                f"{SESSION_ID_LENGTH_MAX} characters"
+            )
+        session = self.books.sessions.get(session_id)
+        if session is not None and session.caller != connection.caller:
+            raise InvalidAsk(f"session {session_id!r} is another caller's; make a new id")
+        page, path = self._page_of(session_id) if hello.maps_pages else ("", "")
+        wall_ns = self._ledger.clock.now().wall_ns
+        session = msgspec.structs.replace(
+            session or Session(session_id=session_id, caller=connection.caller),
+            page=page,
+            seen_wall_ns=wall_ns,
+        )
+        self.books.remember(session)
+        connection.session_id = session_id
+        self.attached[session_id] = connection
+        held = set(hello.held_allowance_ids)
+        welcome = pb.Welcome(
+            scope_labels=sorted(self.scope_labels()),
+            report_sequence=session.report_sequence,
+            daemon_page=self.pages.daemon_page if page else "",
+            client_page=path,
+            generation=self.pages.generation,
+            good_allowance_ids=[
+                allowance.allowance_id.hex()
+                for allowance in self._open_of(session_id)
+                if allowance.allowance_id.hex() in held
+                and allowance.allowance_id not in self.revoked
+            ],
+        )
+        connection.push(pb.DaemonMessage(welcome=welcome))
+
+    def request(self, connection: Connection, request: pb.AllowanceRequest) -> None:
+        """Grant an allowance, or say when to ask again."""
+        session = self.books.sessions[connection.session_id]
+        answer = pb.AllowanceGrant(request_id=request.request_id)
+        retry_s = RETRY_LATER_S
+        slot = self._free_slot(session)
+        if slot is not None and request.calls_count > 0:
+            try:
+                retry_s = self._grant(session, request, slot, answer)
+            except StoreUnavailable:
+                retry_s = RETRY_SOON_S
+            except CostdError:  # the ask itself will be told what is wrong with it
+                retry_s = RETRY_LATER_S
+        if not answer.HasField("allowance"):
+            answer.retry_after.seconds = retry_s
+        connection.push(pb.DaemonMessage(grant=answer))
+
+    def report(self, connection: Connection, report: pb.Report) -> None:
+        """Book a report, once."""
+        session = self.books.sessions[connection.session_id]
+        problems: list[str] = []
+        if report.sequence > session.report_sequence + 1:
+            raise InvalidAsk(
+                f"report {report.sequence} came after {session.report_sequence}; send those between"
+            )
+        if report.sequence == session.report_sequence + 1:
+            session, problems = self.books.book(
+                session,
+                report.sequence,
+                drawn=drawn_from_pb(report),
+                ended=ended_from_pb(report),
+                returned=map(convert.reservation_id_from_text, report.returned_allowance_ids),
+            )
+        connection.push(
+            pb.DaemonMessage(
+                acknowledgement=pb.Acknowledgement(
+                    sequence=session.report_sequence, problems=problems
+                )
+            )
+        )
+
+    # ---- what makes allowances wrong ----------------------------------------------------------
+
+    def killed(self, switch: KillSwitch) -> None:
+        """Revoke what a kill switch covers, or may: it may read labels that scopes leave out."""
+        if switch.released_ns:
+            self._tell_generation()
+            return
+        known = self._ledger.rules.scope_labels | RESERVED_KEYS
+        covered = []
+        for allowance in self._open():
+            held = self._held(allowance.allowance_id)
+            facts = _facts(held)
+            if all(
+                match.holds(facts) or (match.key not in known and match.key not in facts)
+                for match in switch.scope.matches
+            ):
+                covered.append(allowance.allowance_id)
+        self._revoke(covered, pb.REVOCATION_REASON_KILL_SWITCH, always_tell=True)
+
+    def policy_changed(self) -> None:
+        """Revoke everything: what was granted follows rules that are no longer in force."""
+        ids = [allowance.allowance_id for allowance in self._open()]
+        self._revoke(ids, pb.REVOCATION_REASON_POLICY, always_tell=True)
+
+    def pressed(self, counter_keys: Sequence[bytes]) -> None:
+        """Revoke what is drawn on counters that have little left, or have reached a step."""
+        ids = {found for key in counter_keys for found in self._on_counter.get(key, ())}
+        if ids - self.revoked:
+            self._revoke(sorted(ids), pb.REVOCATION_REASON_LIMIT)
+
+    def revoke(self, allowance_id: bytes) -> bool:
+        """Revoke one by hand; False if it is not out."""
+        if allowance_id not in self.books.out:
+            return False
+        self._revoke([allowance_id], pb.REVOCATION_REASON_OPERATOR)
+        return True
+
+    def scope_labels(self) -> frozenset[str]:
+        """The labels that some rule or engaged kill switch reads."""
+        read = {match.key for kill in self._ledger.kills for match in kill.scope.matches}
+        return self._ledger.rules.scope_labels | (read - RESERVED_KEYS)
+
+    # ---- time -------------------------------------------------------------------------------
+
+    def due(self, held: Reservation) -> bool:
+        """Drain an allowance whose lifetime is over, or charge what is in flight.
+
+        Shape:   False if the reservation is no allowance's; the caller expires it then.
+        """
+        allowance = self.books.out.get(held.reservation_id) if is_allowance(held) else None
+        if allowance is None:
+            return False
+        if allowance.state is AllowanceState.OPEN:
+            self.books.drain(allowance, self._drawn_of(allowance))
+        else:
+            self.books.expire(allowance, held)
+        self._forget_closed()
+        return True
+
+    def tidy(self, keep_ns: int) -> None:
+        """Forget sessions that hold nothing and have been silent for so long, and their pages."""
+        before_ns = self._ledger.clock.now().wall_ns - keep_ns
+        busy = {allowance.session_id for allowance in self.books.out.values()} | {*self.attached}
+        for session in list(self.books.sessions.values()):
+            if session.session_id not in busy and session.seen_wall_ns < before_ns:
+                self.books.forget_session(session)
+                self._damaged.discard(session.session_id)
+                if session.page:
+                    self.pages.close_client(session.page)
+
+    # ---- inside -----------------------------------------------------------------------------
+
+    def _grant(
+        self, session: Session, request: pb.AllowanceRequest, slot: int, answer: pb.AllowanceGrant
+    ) -> int:
+        """Fill the answer; where nothing is granted, return after how many seconds to ask again."""
+        typical = convert.ask_from_pb(request.typical)
+        if typical.grant_digest or typical.units:
+            return RETRY_LATER_S
+        if slot >= 0:
+            self.pages.arm(session.page, slot, self.books.next_serial)
+        granted = self.books.grant(session, typical, request.calls_count, slot=slot)
+        if isinstance(granted, Scarce):
+            self.pressed(granted.counter_keys)
+            return RETRY_SOON_S
+        allowance, allotment = granted.allowance, granted.allotment
+        self._index(allowance.allowance_id)
+        policy = self._ledger.rules.policy
+        task_class = policy.task_classes[granted.held.ask.task_class]
+        answer.allowance.CopyFrom(
+            allowance_to_pb(
+                allowance,
+                allotment,
+                lifetime_ns=allotment.lifetime_ns,
+                output_tokens_default=task_class.max_output_tokens,
+            )
+        )
+        return 0
+
+    def _revoke(
+        self,
+        allowance_ids: Sequence[bytes],
+        reason: "pb.RevocationReason",
+        *,
+        always_tell: bool = False,
+    ) -> None:
+        """Stop draws: by the page at once, by the stream a moment later."""
+        if allowance_ids or always_tell:
+            self.pages.bump()
+        for allowance_id in allowance_ids:
+            if allowance_id in self.revoked:
+                continue
+            self.revoked.add(allowance_id)
+            connection = self.attached.get(self.books.out[allowance_id].session_id)
+            if connection is not None:
+                revocation = pb.Revocation(allowance_id=allowance_id.hex(), reason=reason)
+                connection.push(pb.DaemonMessage(revocation=revocation))
+        if allowance_ids or always_tell:
+            self._tell_generation()
+
+    def _tell_generation(self) -> None:
+        message = pb.DaemonMessage(
+            generation=pb.Generation(
+                generation=self.pages.generation, scope_labels=sorted(self.scope_labels())
+            )
+        )
+        for connection in self.attached.values():
+            connection.push(message)
+
+    def _drawn_of(self, allowance: Allowance) -> Sums | None:
+        """How far a client drew that did not return its allowance; None if nobody knows."""
+        session = self.books.sessions.get(allowance.session_id)
+        if allowance.slot < 0 or session is None or not session.page:
+            return None
+        drawn = self.pages.drawn(session.page, allowance.slot, allowance.serial)
+        sane = drawn is not None and allowance.drawn.within(drawn)
+        if drawn is None or not sane or not drawn.within(allowance.granted):
+            self._damaged.add(session.session_id)
+            self._alert_damage(session)
+            return None
+        return drawn
+
+    def _alert_damage(self, session: Session) -> None:
+        changes = Changes()
+        changes.alerts.append(
+            Alert(
+                raised_ns=self._ledger.clock.now().wall_ns,
+                kind="page_damaged",
+                rule=session.session_id,
+                key=session.caller,
+                message=(
+                    f"the page of {session.caller or 'a client'} (session {session.session_id}) "
+                    "makes no sense; its allowance is presumed spent"
+                ),
+            )
+        )
+        self._ledger.commit(changes)
+
+    def _page_of(self, session_id: str) -> tuple[str, str]:
+        """Make a session's page: its file's name and its path; empty where there can be none."""
+        if not self.pages.daemon_page or session_id in self._damaged:
+            return "", ""
+        name = keys.digest(session_id).hex()
+        path = self.pages.open_client(name)
+        return (name, path) if path else ("", "")
+
+    def _free_slot(self, session: Session) -> int | None:
+        """Find a slot of the page; -1 without a page, None if all are taken."""
+        taken = {allowance.slot for allowance in self._open_of(session.session_id)}
+        if not session.page or session.session_id in self._damaged:
+            return -1 if len(taken) < SLOTS_COUNT else None
+        return next((slot for slot in range(SLOTS_COUNT) if slot not in taken), None)
+
+    def _open(self) -> Iterator[Allowance]:
+        for allowance in self.books.out.values():
+            if allowance.state is AllowanceState.OPEN:
+                yield allowance
+
+    def _open_of(self, session_id: str) -> Iterator[Allowance]:
+        return (allowance for allowance in self._open() if allowance.session_id == session_id)
+
+    def _held(self, allowance_id: bytes) -> Reservation:
+        held = self._ledger.find_reservation(allowance_id)
+        assert held is not None
+        return held
+
+    def _index(self, allowance_id: bytes) -> None:
+        held = self._ledger.find_reservation(allowance_id)
+        for line in held.counters if held is not None else ():
+            self._on_counter.setdefault(line.key, set()).add(allowance_id)
+
+    def _forget_closed(self) -> None:
+        """Drop from memory what is no longer out."""
+        out = self.books.out
+        self.revoked.intersection_update(out)
+        for key in list(self._on_counter):
+            self._on_counter[key].intersection_update(out)
+            if not self._on_counter[key]:
+                del self._on_counter[key]
+
+
+def _facts(held: Reservation) -> dict[str, str]:
+    decision = held.decision
+    return {
+        **held.ask.labels,
+        "task_class": held.ask.task_class,
+        "provider": decision.provider,
+        "model": decision.model,
+        "tier": decision.tier,
+    }

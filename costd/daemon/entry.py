@@ -1,0 +1,294 @@
+"""What one report or one tick changes in the books of allowances, gathered into one batch."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from costd.daemon.costs import cost_of, stated_cost
+from costd.daemon.ledger import Ledger
+from costd.engine import keys, resolve
+from costd.engine.changes import Changes, Family
+from costd.engine.draws import Draw, Ended, bound_of, charge_unadmitted, release, settle_draws
+from costd.engine.resolve import Ledgered, Report, usage_event
+from costd.errors import InvalidAsk
+from costd.model.allowance import NOTHING, Allowance, AllowanceState, Session, Sums
+from costd.model.counter import Counter
+from costd.model.events import Alert, UsageEvent
+from costd.model.grant import GrantUse
+from costd.model.reservation import Reservation, ReservationState
+
+ALLOWANCE_PREFIX = "allowance "
+
+
+class _Pending:
+    """The books as they will be once the changes gathered so far are written."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._stored = ledger.state
+        self._written: dict[tuple[Family, bytes], Any] = {}
+
+    def absorb(self, puts: Sequence[tuple[Family, bytes, Any]]) -> None:
+        for family, key, value in puts:
+            self._written[family, key] = value
+
+    def counter(self, key: bytes) -> Counter | None:
+        found: Counter | None = self._written.get((Family.COUNTERS, key))
+        return found or self._stored.counter(key)
+
+    def rate(self, key: bytes) -> int | None:
+        found: int | None = self._written.get((Family.RATES, key))
+        return self._stored.rate(key) if found is None else found
+
+    def grant(self, grant_id: str) -> GrantUse | None:
+        found: GrantUse | None = self._stored.grant(grant_id)
+        return found
+
+
+def is_allowance(held: Reservation) -> bool:
+    """Tell whether a reservation is an allowance's."""
+    return held.ask.ask_id.startswith(ALLOWANCE_PREFIX)
+
+
+class Entry:
+    """Everything one report or one tick changes, gathered into one batch."""
+
+    def __init__(self, ledger: Ledger, out: dict[bytes, Allowance]) -> None:
+        self._ledger = ledger
+        self._out = out
+        self._pending = _Pending(ledger)
+        self.now = ledger.clock.now()
+        self._books_of = Ledgered(
+            state=self._pending,
+            rules=ledger.rules,
+            now=self.now,
+            closed_keep_ns=ledger.closed_keep_ns,
+        )
+        self.changes = Changes()
+        self.problems: list[str] = []
+        self._allowances: dict[bytes, Allowance] = {}
+        self._held: dict[bytes, tuple[Reservation, Reservation]] = {}
+        """Reservations as stored, and as they will be."""
+        self._done: set[bytes] = set()
+        """Allowances of which nothing is left, not even in flight."""
+        self._decided: dict[tuple[int, str, int], int] = {}
+
+    def find(self, session: Session, allowance_id: bytes) -> Allowance | None:
+        """Find an allowance of this session, as it will be; None for one that is closed."""
+        found = self._allowances.get(allowance_id) or self._out.get(allowance_id)
+        if found is None:  # expired ones are kept in the store only
+            found = self._ledger.store.get(Family.ALLOWANCES, allowance_id)
+        return found if found is not None and found.session_id == session.session_id else None
+
+    def draw(self, session: Session, allowance_id: bytes, sums: Sums) -> None:
+        """Note how far an allowance is drawn."""
+        allowance = self.find(session, allowance_id)
+        if allowance is None or allowance.state is not AllowanceState.OPEN:
+            return  # how far it was drawn is settled already
+        if not allowance.drawn.within(sums):
+            self.problems.append(f"draws of allowance {allowance_id.hex()} fell; the larger stand")
+            return
+        if not sums.within(allowance.granted):
+            self._complain(
+                self._reservation(allowance_id),
+                f"allowance {allowance_id.hex()} was drawn beyond what was granted; "
+                "the rest is charged as spend that nobody admitted",
+            )
+            sums = sums.less(sums.less(allowance.granted))
+        more = sums.calls_count - allowance.drawn.calls_count
+        decision = self._reservation(allowance_id).decision
+        key = (decision.verdict, self._reservation(allowance_id).ask.task_class, decision.reason)
+        self._decided[key] = self._decided.get(key, 0) + more
+        self._allowances[allowance_id] = msgspec.structs.replace(allowance, drawn=sums)
+
+    def settle(self, session: Session, allowance_id: bytes, calls: list[Ended]) -> None:
+        """Close calls drawn from one allowance at what they cost."""
+        allowance = self.find(session, allowance_id)
+        held = self._reservation(allowance_id) if allowance else self._closed(session, allowance_id)
+        if held is None:
+            self.problems.append(
+                f"no allowance {allowance_id.hex()} in this session; {len(calls)} calls that are "
+                "said to be drawn from it were not booked: record them"
+            )
+            return
+        bound = bound_of(allowance) if allowance else NOTHING
+        settled, spent = allowance.settled if allowance else NOTHING, 0
+        draws: list[Draw] = []
+        for call in calls:
+            used, report = self._used(held, call)
+            spent += used.amount_nusd
+            with_it = settled.plus(call.held)
+            if with_it.within(bound):
+                settled = with_it
+                draws.append(Draw(call.held, used))
+            elif used != NOTHING:
+                self._complain(
+                    held,
+                    f"call {call.ask_id} was drawn beyond allowance {allowance_id.hex()}; it is "
+                    "charged as spend that nobody admitted",
+                )
+                self._absorb(charge_unadmitted(held, used, self._books_of))
+            if not call.voided:
+                self.changes.usage.append(self._event(held, call, report))
+        if draws:
+            after, changes = settle_draws(held, draws, self._books_of)
+            self._absorb(changes)
+            if held.state is ReservationState.EXPIRED:
+                more = sum(draw.used.amount_nusd - draw.held.amount_nusd for draw in draws)
+                after = msgspec.structs.replace(after, cost_nusd=held.cost_nusd + more)
+            self._keep(held, after)
+        if allowance is not None:
+            allowance = msgspec.structs.replace(
+                allowance, settled=settled, spent_nusd=allowance.spent_nusd + spent
+            )
+            self._allowances[allowance_id] = allowance
+            self._close_if_done(allowance)
+
+    def drain(self, allowance: Allowance, drawn: Sums | None) -> None:
+        """Give back what was not drawn; None: nobody knows."""
+        held = self._reservation(allowance.allowance_id)
+        if drawn is not None:  # whatever a client says, what was settled was drawn
+            drawn = drawn.plus(allowance.settled.less(drawn))
+        known = allowance.granted if drawn is None else drawn
+        after, changes = release(
+            held,
+            allowance.granted.less(known),
+            self._books_of,
+            due_ns=allowance.expires_steady_ns + allowance.call_ttl_ns,
+        )
+        self._absorb(changes)
+        self._keep(held, after)
+        allowance = msgspec.structs.replace(
+            allowance,
+            state=AllowanceState.DRAINING,
+            drawn=allowance.drawn if drawn is None else drawn,
+            presumed=drawn is None,
+        )
+        self._allowances[allowance.allowance_id] = allowance
+        self._close_if_done(allowance)
+
+    def expire(self, allowance: Allowance, held: Reservation) -> None:
+        """Charge what is in flight at its hold; the truth may still replace it."""
+        closed, changes = resolve.expire(held, self._books_of)
+        total = allowance.spent_nusd + closed.cost_nusd
+        self._absorb(changes)
+        self._keep(held, msgspec.structs.replace(closed, cost_nusd=total))
+        expired = msgspec.structs.replace(allowance, state=AllowanceState.EXPIRED)
+        self._allowances[allowance.allowance_id] = expired
+
+    def commit(self) -> None:
+        """Write it all as one batch."""
+        changes, ledger = self.changes, self._ledger
+        for identity, (before, after) in self._held.items():
+            changes.puts.append((Family.RESERVATIONS, identity, after))
+            if before.state is not ReservationState.HELD:
+                continue
+            if after.state is ReservationState.HELD:
+                ledger.totals.changed(before, after)
+            else:
+                ledger.totals.closed(before)
+        for allowance_id, allowance in self._allowances.items():
+            kept = None if allowance_id in self._done else allowance
+            changes.puts.append((Family.ALLOWANCES, allowance_id, kept))
+        ledger.commit(changes)
+        for allowance_id, allowance in self._allowances.items():
+            if allowance_id in self._done or allowance.state is AllowanceState.EXPIRED:
+                self._out.pop(allowance_id, None)
+            else:
+                self._out[allowance_id] = allowance
+        for key, count in self._decided.items():
+            ledger.tally[key] = ledger.tally.get(key, 0) + count
+
+    def _closed(self, session: Session, identity: bytes) -> Reservation | None:
+        """Find the reservation of an allowance that is closed, if it was this session's."""
+        found = self._ledger.find_reservation(identity)
+        if found is None or not found.ask.ask_id.endswith(f" of {session.session_id}"):
+            return None
+        return found if is_allowance(found) else None
+
+    def _reservation(self, identity: bytes) -> Reservation:
+        if identity in self._held:
+            return self._held[identity][1]
+        found: Reservation = self._ledger.find_reservation(identity)  # type: ignore[assignment]
+        return found
+
+    def _keep(self, before: Reservation, after: Reservation) -> None:
+        stored = (
+            self._held[after.reservation_id][0] if after.reservation_id in self._held else before
+        )
+        self._held[after.reservation_id] = (stored, after)
+
+    def _absorb(self, changes: Changes) -> None:
+        self._pending.absorb(changes.puts)
+        self.changes.puts += changes.puts
+        self.changes.usage += changes.usage
+        self.changes.alerts += changes.alerts
+        self.changes.audit += changes.audit
+        self.changes.crossed += changes.crossed
+
+    def _close_if_done(self, allowance: Allowance) -> None:
+        """Close the reservation of a draining allowance once nothing is in flight."""
+        if allowance.state is not AllowanceState.DRAINING or allowance.presumed:
+            return
+        held = self._reservation(allowance.allowance_id)
+        if held.state is not ReservationState.HELD or allowance.settled != allowance.drawn:
+            return
+        due_ns = self.now.steady_ns + self._ledger.closed_keep_ns
+        closed = msgspec.structs.replace(
+            held,
+            state=ReservationState.SETTLED,
+            cost_nusd=allowance.spent_nusd,
+            closed_ns=self.now.wall_ns,
+            due_ns=due_ns,
+        )
+        identity = held.reservation_id
+        self.changes.puts.append((Family.DUE, keys.due_key(held.due_ns, identity), None))
+        self.changes.puts.append((Family.DUE, keys.due_key(due_ns, identity), b""))
+        self._keep(held, closed)
+        self._done.add(identity)
+
+    def _used(self, held: Reservation, call: Ended) -> tuple[Sums, Report]:
+        """What a call really used; at its hold where what was sent makes no sense."""
+        if call.voided:
+            return NOTHING, call.report
+        report = call.report
+        price = self._ledger.costs.settling_price(held, report, self._ledger.rules.prices)
+        try:
+            cost = stated_cost(report.cost_nusd if call.cost_known else None, report.usage)
+            if cost is None:
+                cost = cost_of(price, report.usage)
+        except InvalidAsk as error:
+            self.problems.append(f"call {call.ask_id}: {error}; it is charged at its hold")
+            cost = call.held.amount_nusd
+        usage = report.usage
+        tokens = call.held.tokens_count
+        if usage is not None and (usage.prompt_tokens, usage.output_tokens) != (None, None):
+            tokens = usage.total_tokens
+        report = msgspec.structs.replace(report, cost_nusd=cost, price=price)
+        return Sums(1, cost, tokens), report
+
+    def _event(self, held: Reservation, call: Ended, report: Report) -> UsageEvent:
+        ask = msgspec.structs.replace(
+            held.ask,
+            ask_id=call.ask_id,
+            labels={**call.labels, **held.ask.labels},
+            cost_kind=call.cost_kind or held.ask.cost_kind,
+            prompt_tokens=call.prompt_tokens,
+            max_output_tokens=call.max_output_tokens,
+            estimated_cost_nusd=call.held.amount_nusd if call.prompt_tokens is None else None,
+            ttl_ns=0,
+        )
+        event = usage_event(held, report, self.now, closed_as="settled")
+        return msgspec.structs.replace(event, ask=ask, hold_nusd=call.held.amount_nusd)
+
+    def _complain(self, held: Reservation, problem: str) -> None:
+        self.problems.append(problem)
+        self.changes.alerts.append(
+            Alert(
+                raised_ns=self.now.wall_ns,
+                kind="allowance_overdrawn",
+                rule=held.reservation_id.hex(),
+                key=held.caller,
+                message=problem,
+            )
+        )

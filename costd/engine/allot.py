@@ -1,0 +1,168 @@
+"""Size an allowance: what a client process may admit by itself of one scope, for a while."""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from costd.engine import candidates as offers
+from costd.engine.admit import Answer, hold, plain, search
+from costd.engine.degrade import BURN_USED_BP, drawable
+from costd.engine.draws import RATE_UNITS
+from costd.engine.evaluate import Evaluation, Question, rate_units
+from costd.engine.rate import available, take
+from costd.engine.rules import FULL_BP, BudgetRule
+from costd.model.allowance import Sums
+from costd.model.counter import Counter
+from costd.model.money import AMOUNT_MAX, ceil_div
+from costd.model.policy import AllowanceTerms, Rate
+from costd.model.reservation import CounterLine, RateLine
+from costd.model.time import NS_PER_S
+
+CALLS_COUNT_MIN = 4
+"""A smaller allowance saves nobody a round trip worth having."""
+
+RATE_LIFETIME_NS = NS_PER_S
+_RATE_BURST_SHARE = 4
+
+
+class Allotment(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be set aside: the answer with its reservation, how much, and for how long."""
+
+    answer: Answer
+    granted: Sums
+    lifetime_ns: int
+    counts_tokens: bool
+    """Whether some rule counts tokens, so that draws must too."""
+
+
+class Scarce(msgspec.Struct, frozen=True):
+    """Nothing can be set aside; these counters have too little left, if that is why."""
+
+    counter_keys: tuple[bytes, ...] = ()
+
+
+def allot(question: Question, calls_count: int) -> Allotment | Scarce:
+    """Set aside so many calls like this one, or as many as are wise.
+
+    Shape:   pure, as `admit`; `question.ask` is one typical call.
+    Ensures: what is set aside passes every rule at once, keeps under the next step of every
+             budget, leaves protected reserves alone, and is at most the policy's share of what
+             is left. Near a limit, near a step and in shadow there is none: calls are then
+             decided one by one.
+    Errors:  InvalidAsk, as `admit`.
+    """
+    terms = question.rules.policy.allowance
+    asked = offers.asked_candidate(question.rules, question.ask, question.task_class, question.now)
+    if not terms.active or not terms.selector.holds(asked.facts):
+        return Scarce()
+    first, chosen = search(question, asked)
+    if chosen is None or (question.rules.has_shadow and not plain(first, chosen)):
+        return Scarce((first.counter_key,) if first.counter_key else ())
+    one = Sums(1, chosen.estimate.hold_nusd, _tokens(chosen))
+    if not one.amount_nusd and not chosen.estimate.is_free:
+        return Scarce()
+    if any(rate.unit not in RATE_UNITS for rate, _, _ in _rates_of(question, chosen)):
+        return Scarce()  # draws are counted in tokens of both kinds together
+    most, scarce = _most_calls(question, chosen, terms, one)
+    count = min(calls_count, terms.calls_count_max, most)
+    if most < CALLS_COUNT_MIN:
+        return Scarce(scarce)
+    granted = Sums(count, count * one.amount_nusd, count * one.tokens_count)
+    larger = _enlarged(question, chosen, granted)
+    lines = larger.lines
+    return Allotment(
+        answer=hold(question, larger, first=larger if chosen is first else first),
+        granted=granted,
+        lifetime_ns=min(terms.lifetime_ns, RATE_LIFETIME_NS if larger.rates else terms.lifetime_ns),
+        counts_tokens=any(line.unit == "tokens" for _, line, _ in lines)
+        or any(line.unit == "tokens" for line, _ in larger.rates),
+    )
+
+
+def _tokens(result: Evaluation) -> int:
+    return (result.estimate.prompt_tokens or 0) + (result.estimate.output_tokens or 0)
+
+
+def _most_calls(
+    question: Question, chosen: Evaluation, terms: AllowanceTerms, one: Sums
+) -> tuple[int, tuple[bytes, ...]]:
+    """How many such calls every budget and rate would set aside, and which have too little."""
+    count = AMOUNT_MAX // max(1, one.amount_nusd, one.tokens_count)
+    scarce = []
+    for rule, line, counter in chosen.lines:
+        each = one.of(line.unit)
+        if rule.limit is None or (chosen.estimate.is_free and line.unit == "nusd"):
+            room = AMOUNT_MAX - counter.used
+        else:
+            room = _wise_room(rule, counter, terms, question.now.wall_ns)
+        if each:
+            count = min(count, room // each)
+            if room < each * CALLS_COUNT_MIN:
+                scarce.append(line.key)
+    for rate, key, units in _rates_of(question, chosen):
+        free = available(rate, question.state.rate(key), question.now.steady_ns)
+        a_second = NS_PER_S * rate.amount // rate.interval_ns
+        count = min(count, min(free, rate.burst // _RATE_BURST_SHARE, a_second) // units)
+    return count, tuple(scarce)
+
+
+def _wise_room(rule: BudgetRule, counter: Counter, terms: AllowanceTerms, wall_ns: int) -> int:
+    """The share of what is left below the limit and the next step; rounds down."""
+    # The general part only: the reserve is drawn call by call.
+    limit, used = drawable(rule, counter, critical=False)
+    left = limit - used
+    if left * terms.single_below.denominator < limit * terms.single_below.numerator:
+        return 0
+    for step in rule.budget.steps:
+        if step.at_bp is not None and used * FULL_BP < step.at_bp * limit:
+            left = min(left, ceil_div(step.at_bp * limit, FULL_BP) - 1 - used)
+        elif step.burn_bp is not None:
+            left = min(left, _room_at_pace(rule, step.burn_bp, used, limit, wall_ns))
+    return max(0, left) * terms.share.numerator // terms.share.denominator
+
+
+def _room_at_pace(rule: BudgetRule, burn_bp: int, used: int, limit: int, wall_ns: int) -> int:
+    """How much more may be used before a burn-rate step is reached at this moment."""
+    start_ns, end_ns = rule.window(wall_ns)
+    elapsed = max(wall_ns - start_ns, 1)
+    at_pace = ceil_div(burn_bp * limit * elapsed, (end_ns - start_ns) * FULL_BP) - 1
+    unwatched = ceil_div(limit * BURN_USED_BP, FULL_BP) - 1
+    return max(at_pace, unwatched) - used
+
+
+def _enlarged(question: Question, chosen: Evaluation, granted: Sums) -> Evaluation:
+    """The winner as if all calls were one."""
+    estimate = chosen.estimate
+    count = granted.calls_count
+    larger = Evaluation(chosen.candidate)
+    larger.directives = chosen.directives
+    larger.matching = chosen.matching
+    larger.demands = chosen.demands
+    larger.tightest, larger.tightest_key = chosen.tightest, chosen.tightest_key
+    larger.tightest_bp, larger.threshold_bp = chosen.tightest_bp, chosen.threshold_bp
+    ceiling = estimate.ceiling_nusd
+    larger.estimate = msgspec.structs.replace(
+        estimate,
+        hold_nusd=granted.amount_nusd,
+        ceiling_nusd=None if ceiling is None else min(ceiling * count, AMOUNT_MAX),
+    )
+    larger.lines = [
+        (rule, CounterLine(line.key, line.unit, granted.of(line.unit)), counter)
+        for rule, line, counter in chosen.lines
+    ]
+    for rate, key, each in _rates_of(question, chosen):
+        units = each * count
+        fits, full_ns = take(rate, question.state.rate(key), units, question.now.steady_ns)
+        assert fits, "a bucket holds at least what is available"
+        line = RateLine(key, rate.unit, units, rate.interval_ns, rate.amount)
+        larger.rates.append((line, full_ns))
+    return larger
+
+
+def _rates_of(question: Question, chosen: Evaluation) -> Iterator[tuple[Rate, bytes, int]]:
+    """Yield the rates that a call consumes: the rate, its bucket's key, units of one call."""
+    matching = question.rules.matching(chosen.candidate.facts)
+    for rule in matching.rates:
+        units = rate_units(rule.rate.unit, chosen.estimate)
+        if units:
+            yield rule.rate, rule.bucket_key(chosen.candidate.facts), units
