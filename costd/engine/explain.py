@@ -1,5 +1,6 @@
 """Show how an ask would be decided: every candidate, every rule, consuming nothing."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from costd.engine import candidates as offers
@@ -147,10 +148,9 @@ def _rule_reports(question: Question, result: Evaluation) -> list[RuleReport]:
         )
     estimate = result.estimate
     if result.matching is None:  # something before the rules ended it
-        try:
+        # Admit does not come to an ask that states nothing either; the rules see nothing stated.
+        with suppress(InvalidAsk):
             estimate = offers.estimate(question.rules, question.ask, question.task_class, candidate)
-        except InvalidAsk:  # which admit does not come to either; the rules see nothing stated
-            pass
     reports += [_rate_report(question, rule, candidate, estimate) for rule in matching.rates]
     reports += [_budget_report(question, rule, result, estimate) for rule in matching.budgets]
     return reports
