@@ -67,9 +67,9 @@ def test_a_missing_label_is_refused_where_the_budget_says_so():
 def test_a_budget_without_a_limit_only_tracks():
     play(
         """
-        admit r1 5000000 -> allow tightest=
+        admit r1 500000 -> allow tightest=
         settle r1 6000000 -> ok
-        show b -> settled=6000000 limit=-0.000000001 overrun=1000000
+        show b -> settled=6000000 limit=-0.000000001 overrun=5500000
         """,
         policy(budget("b")),
     )
