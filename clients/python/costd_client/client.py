@@ -85,7 +85,7 @@ class BaseClient:
         outbox_capacity_count: int = 10_000,
         spool: str | os.PathLike[str] | None = None,
         channel: grpc.Channel | None = None,
-        allowances: bool = True,
+        allowances: bool = False,  # until the spool keeps what waits in a session
     ) -> None:
         self.address = address or os.environ.get("COSTD_ADDRESS") or DEFAULT_ADDRESS
         self.caller = caller or os.environ.get("COSTD_CALLER") or _program_name()

@@ -42,7 +42,7 @@ def attach(daemon):
 
 @pytest.fixture
 def client(daemon, attach):
-    with Client(daemon.address, caller="t", labels={"team": "a"}) as client:
+    with Client(daemon.address, caller="t", allowances=True, labels={"team": "a"}) as client:
         yield client
 
 
@@ -235,7 +235,7 @@ def test_a_daemon_without_allowances_is_left_in_peace(daemon, admission):
     daemon.stop()
     admission.Attach = refuse
     daemon.start()
-    with Client(daemon.address, caller="t") as client:
+    with Client(daemon.address, caller="t", allowances=True) as client:
         client.admit(**ASK)
         thread = client.attached._thread
         if thread is not None:
@@ -248,7 +248,7 @@ def test_a_daemon_without_allowances_is_left_in_peace(daemon, admission):
 
 def test_a_scope_that_is_granted_nothing_is_asked_call_by_call(daemon, admission, attach):
     attach.refuses_scopes = True
-    with Client(daemon.address, caller="t") as client:
+    with Client(daemon.address, caller="t", allowances=True) as client:
         client.admit(**ASK)
         attach.wait(lambda heard: heard.hellos)
         for _ in range(10):
@@ -286,7 +286,7 @@ def test_sixteen_threads_draw_and_settle_and_every_sum_is_exact(client, attach):
 
 
 async def test_asyncio_draws_without_waiting(daemon, admission, attach):
-    async with AsyncClient(daemon.address, caller="t") as client:
+    async with AsyncClient(daemon.address, caller="t", allowances=True) as client:
         scope = client.scope(task_class="draft", model="m")
         one = {"prompt_tokens": 100, "max_output_tokens": 50}
         while (await client.admit(**ASK)).source != "allowance":
@@ -357,7 +357,7 @@ def test_pages_are_mapped_and_written_before_the_answer(daemon, attach, tmp_path
         return 2
 
     attach.grant = LARGE | {"slot": slot}
-    with Client(daemon.address, caller="t") as client:
+    with Client(daemon.address, caller="t", allowances=True) as client:
         eventually(lambda: client.admit(**ASK))
         slots = map_pages(*map(str, pages)).slots
         for calls in range(2, 20):
@@ -372,7 +372,7 @@ def test_pages_are_mapped_and_written_before_the_answer(daemon, attach, tmp_path
 
 def test_pages_that_cannot_be_mapped_are_done_without(daemon, attach, tmp_path):
     attach.pages = (tmp_path / "none", tmp_path / "none either")
-    with Client(daemon.address, caller="t") as client:
+    with Client(daemon.address, caller="t", allowances=True) as client:
         eventually(lambda: client.admit(**ASK))
     assert [hello.maps_pages for hello in attach.hellos] == [True, False]
 
@@ -395,7 +395,7 @@ DRAW_AND_DIE = """
 import os, sys
 from attach_desk import eventually
 from costd_client import Client
-client = Client(sys.argv[1], caller="t")
+client = Client(sys.argv[1], caller="t", allowances=True)
 scope = client.scope(model="m")
 eventually(lambda: scope.admit(estimated_cost_nusd=5))
 let_go = 1
@@ -409,7 +409,7 @@ FORK = """
 import os, sys
 from attach_desk import eventually
 from costd_client import Client, ReservationNotFound
-client = Client(sys.argv[1], caller="t")
+client = Client(sys.argv[1], caller="t", allowances=True)
 scope = client.scope(model="m")
 ask = lambda: scope.admit(estimated_cost_nusd=5)
 drawn = eventually(ask)
@@ -439,7 +439,7 @@ END_WITHOUT_CLOSING = """
 import sys
 from attach_desk import eventually
 from costd_client import Client
-client = Client(sys.argv[1], caller="t")
+client = Client(sys.argv[1], caller="t", allowances=True)
 client.settle(eventually(lambda: client.admit(model="m", estimated_cost_nusd=5)), cost_nusd=1)
 """
 
@@ -471,7 +471,7 @@ def test_the_end_of_a_program_reports_and_returns(daemon, attach):
 
 
 def test_closing_reports_and_returns_everything(daemon, attach):
-    client = Client(daemon.address, caller="t")
+    client = Client(daemon.address, caller="t", allowances=True)
     decision = eventually(lambda: client.admit(**ASK))
     late = client.admit(**ASK)
     client.settle(decision, cost_nusd=5)
@@ -486,7 +486,7 @@ def test_closing_reports_and_returns_everything(daemon, attach):
 
 
 def test_closing_says_what_the_daemon_did_not_hear(daemon, attach, caplog):
-    client = Client(daemon.address, caller="t")
+    client = Client(daemon.address, caller="t", allowances=True)
     decision = eventually(lambda: client.admit(**ASK))
     daemon.stop()
     client.settle(decision, cost_nusd=5)
@@ -495,7 +495,7 @@ def test_closing_says_what_the_daemon_did_not_hear(daemon, attach, caplog):
 
 
 def test_settling_waits_while_too_much_is_unheard_and_then_says_so(daemon, attach):
-    with Client(daemon.address, caller="t", timeout_s=0.2) as client:
+    with Client(daemon.address, caller="t", allowances=True, timeout_s=0.2) as client:
         decisions = [eventually(lambda: client.admit(**ASK)) for _ in range(4)]
         client.attached.session._settlements_count_max = 3
         attach.acknowledges = False
