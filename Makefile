@@ -63,7 +63,7 @@ proto: $(STAMP) ## Generate the wire code from proto/.
 	$(BIN)/python proto/generate.py
 
 lock: ## Pin every dependency in requirements.lock.
-	uv pip compile -q pyproject.toml --extra dev --extra build --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --universal -o requirements.lock
+	uv pip compile -q --no-strip-extras pyproject.toml --extra dev --extra build --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --universal -o requirements.lock
 
 clean: ## Remove what the other targets made.
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
