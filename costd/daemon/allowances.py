@@ -5,18 +5,21 @@ from typing import NamedTuple
 
 import msgspec
 
-from costd.daemon.entry import ALLOWANCE_PREFIX, Entry
+from costd.daemon.entry import Entry
 from costd.daemon.ledger import Ledger
 from costd.engine.allot import Allotment, Scarce, allot
 from costd.engine.changes import Changes, Family
 from costd.engine.draws import Ended
 from costd.model.allowance import Allowance, AllowanceState, Session, Sums
 from costd.model.ask import Ask
-from costd.model.reservation import Reservation
+from costd.model.reservation import ALLOWANCE_PREFIX, Reservation
 from costd.model.time import NS_PER_S
 
 DRAIN_MARGIN_NS = 2 * NS_PER_S
 """How long after the end of its lifetime a client may still say how far it drew."""
+
+
+_SERIAL_KEY = b"allowance_serial"
 
 
 class Granted(NamedTuple):
@@ -45,8 +48,12 @@ class AllowanceBooks:
         self.sessions: dict[str, Session] = {
             session.session_id: session for _, session in store.scan(Family.SESSIONS)
         }
-        self.next_serial = max((a.serial for a in self.out.values()), default=0) + 1
-        """What the next allowance's slot must begin with; set before it is granted."""
+        raw = store.get(Family.META, _SERIAL_KEY)
+        self.next_serial = 1 if raw is None else int.from_bytes(raw, "big")
+        """What the next allowance's slot must begin with; never used twice, so that a report that
+        comes late cannot be taken for another allowance's."""
+        self.closed: list[bytes] = []
+        """Allowances that went out of `out` since somebody last took them away."""
         self.booked_count = 0
         """Reports booked since the start."""
 
@@ -75,7 +82,7 @@ class AllowanceBooks:
             ttl_ns=policy.allowance.lifetime_ns + DRAIN_MARGIN_NS,
             grant_digest="",
         )
-        question = ledger.question(ask, session.caller)
+        question = ledger.question(ask, session.caller, is_allowance=True)
         allotment = allot(question, calls_count)
         if isinstance(allotment, Scarce):
             return allotment
@@ -95,6 +102,7 @@ class AllowanceBooks:
         )
         changes = answer.changes
         changes.put(Family.ALLOWANCES, allowance.allowance_id, allowance)
+        changes.put(Family.META, _SERIAL_KEY, (serial + 1).to_bytes(8, "big"))
         ledger.totals.opened(held)
         ledger.costs.save(changes, answer.price)
         ledger.commit(changes)
@@ -134,7 +142,7 @@ class AllowanceBooks:
             session, report_sequence=sequence, seen_wall_ns=entry.now.wall_ns
         )
         entry.changes.put(Family.SESSIONS, session.session_id.encode(), booked)
-        entry.commit()
+        self.closed += entry.commit()
         self.sessions[session.session_id] = booked
         self.booked_count += 1
         return booked, entry.problems
@@ -145,13 +153,13 @@ class AllowanceBooks:
         """Stop an allowance that was drawn so far; None: nobody knows, presume all of it."""
         entry = Entry(self._ledger, self.out)
         entry.drain(allowance, drawn)
-        entry.commit()
+        self.closed += entry.commit()
 
     def expire(self, allowance: Allowance, held: Reservation) -> None:
         """Charge what is still in flight at its hold."""
         entry = Entry(self._ledger, self.out)
         entry.expire(allowance, held)
-        entry.commit()
+        self.closed += entry.commit()
 
     def forget_session(self, session: Session) -> None:
         """Forget a session that holds nothing."""

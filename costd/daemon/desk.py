@@ -10,7 +10,6 @@ from typing import Final
 import msgspec
 
 from costd.daemon.allowances import AllowanceBooks
-from costd.daemon.entry import is_allowance
 from costd.daemon.ledger import Ledger
 from costd.daemon.pages import SLOTS_COUNT, Pages
 from costd.engine import keys
@@ -226,7 +225,7 @@ class Desk:
 
         Shape:   False if the reservation is no allowance's; the caller expires it then.
         """
-        allowance = self.books.out.get(held.reservation_id) if is_allowance(held) else None
+        allowance = self.books.out.get(held.reservation_id) if held.is_allowance else None
         if allowance is None:
             return False
         if allowance.state is AllowanceState.OPEN:

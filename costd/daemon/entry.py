@@ -13,12 +13,11 @@ from costd.engine.draws import Draw, Ended, bound_of, charge_unadmitted, release
 from costd.engine.resolve import Ledgered, Report, usage_event
 from costd.errors import InvalidAsk
 from costd.model.allowance import NOTHING, Allowance, AllowanceState, Session, Sums
+from costd.model.ask import ask_problem
 from costd.model.counter import Counter
 from costd.model.events import Alert, UsageEvent
 from costd.model.grant import GrantUse
 from costd.model.reservation import Reservation, ReservationState
-
-ALLOWANCE_PREFIX = "allowance "
 
 
 class _Pending:
@@ -43,11 +42,6 @@ class _Pending:
     def grant(self, grant_id: str) -> GrantUse | None:
         found: GrantUse | None = self._stored.grant(grant_id)
         return found
-
-
-def is_allowance(held: Reservation) -> bool:
-    """Tell whether a reservation is an allowance's."""
-    return held.ask.ask_id.startswith(ALLOWANCE_PREFIX)
 
 
 class Entry:
@@ -124,7 +118,7 @@ class Entry:
             elif used != NOTHING:
                 self._complain(
                     held,
-                    f"call {call.ask_id} was drawn beyond allowance {allowance_id.hex()}; it is "
+                    f"call {call.ask_id[:80]!r} was drawn beyond allowance {allowance_id.hex()}; it is "
                     "charged as spend that nobody admitted",
                 )
                 self._absorb(charge_unadmitted(held, used, self._books_of))
@@ -176,8 +170,8 @@ class Entry:
         expired = msgspec.structs.replace(allowance, state=AllowanceState.EXPIRED)
         self._allowances[allowance.allowance_id] = expired
 
-    def commit(self) -> None:
-        """Write it all as one batch."""
+    def commit(self) -> list[bytes]:
+        """Write it all as one batch; returns the allowances that are out no longer."""
         changes, ledger = self.changes, self._ledger
         for identity, (before, after) in self._held.items():
             changes.puts.append((Family.RESERVATIONS, identity, after))
@@ -198,13 +192,14 @@ class Entry:
                 self._out[allowance_id] = allowance
         for key, count in self._decided.items():
             ledger.tally[key] = ledger.tally.get(key, 0) + count
+        return [allowance_id for allowance_id in self._allowances if allowance_id not in self._out]
 
     def _closed(self, session: Session, identity: bytes) -> Reservation | None:
         """Find the reservation of an allowance that is closed, if it was this session's."""
         found = self._ledger.find_reservation(identity)
         if found is None or not found.ask.ask_id.endswith(f" of {session.session_id}"):
             return None
-        return found if is_allowance(found) else None
+        return found if found.is_allowance else None
 
     def _reservation(self, identity: bytes) -> Reservation:
         if identity in self._held:
@@ -252,13 +247,16 @@ class Entry:
         if call.voided:
             return NOTHING, call.report
         report = call.report
+        if call.problem:
+            self.problems.append(f"call {call.ask_id[:80]!r}: {call.problem}; charged at its hold")
+            return call.held, msgspec.structs.replace(report, cost_nusd=call.held.amount_nusd)
         price = self._ledger.costs.settling_price(held, report, self._ledger.rules.prices)
         try:
             cost = stated_cost(report.cost_nusd if call.cost_known else None, report.usage)
             if cost is None:
                 cost = cost_of(price, report.usage)
         except InvalidAsk as error:
-            self.problems.append(f"call {call.ask_id}: {error}; it is charged at its hold")
+            self.problems.append(f"call {call.ask_id[:80]!r}: {error}; charged at its hold")
             cost = call.held.amount_nusd
         usage = report.usage
         tokens = call.held.tokens_count
@@ -268,16 +266,23 @@ class Entry:
         return Sums(1, cost, tokens), report
 
     def _event(self, held: Reservation, call: Ended, report: Report) -> UsageEvent:
+        # A label that rules read belongs to the scope: what rides along may not add one.
+        read = self._ledger.rules.scope_labels
+        labels = {key: value for key, value in call.labels.items() if key not in read}
         ask = msgspec.structs.replace(
             held.ask,
             ask_id=call.ask_id,
-            labels={**call.labels, **held.ask.labels},
+            labels={**labels, **held.ask.labels},
             cost_kind=call.cost_kind or held.ask.cost_kind,
             prompt_tokens=call.prompt_tokens,
             max_output_tokens=call.max_output_tokens,
             estimated_cost_nusd=call.held.amount_nusd if call.prompt_tokens is None else None,
             ttl_ns=0,
         )
+        problem = ask_problem(ask)
+        if problem:
+            self.problems.append(f"call {ask.ask_id[:80]!r}: {problem}; its event goes without")
+            ask = msgspec.structs.replace(held.ask, ttl_ns=0)
         event = usage_event(held, report, self.now, closed_as="settled")
         return msgspec.structs.replace(event, ask=ask, hold_nusd=call.held.amount_nusd)
 

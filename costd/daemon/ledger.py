@@ -38,7 +38,7 @@ from costd.model.events import AuditRecord
 from costd.model.grant import Grant, GrantRefusal
 from costd.model.kill import KillSwitch
 from costd.model.policy import PolicySet
-from costd.model.reservation import Reservation, ReservationState
+from costd.model.reservation import ALLOWANCE_PREFIX, Reservation, ReservationState
 from costd.model.time import NS_PER_S, Now
 from costd.model.usage import Usage
 from costd.pricing import PriceBook, usage_problem
@@ -396,9 +396,16 @@ class Ledger:
         found: Reservation | None = self.store.get(Family.RESERVATIONS, reservation_id)
         return found
 
-    def question(self, ask: Ask, caller: str, *, id_field: str = "ask_id") -> Question:
-        """Check an ask and gather what stays the same while it is decided."""
+    def question(
+        self, ask: Ask, caller: str, *, id_field: str = "ask_id", is_allowance: bool = False
+    ) -> Question:
+        """Check an ask and gather what stays the same while it is decided.
+
+        Errors:  InvalidAsk, NotPermitted.
+        """
         problem = ask_problem(ask, id_field=id_field)
+        if not problem and not is_allowance and ask.ask_id.startswith(ALLOWANCE_PREFIX):
+            problem = f"{id_field} begins like an allowance's ({ALLOWANCE_PREFIX!r}); make a UUIDv7"
         if ask.units and not problem:
             problem = usage_problem({"input_tokens": 0, "output_tokens": 0, **ask.units})
         if problem:
@@ -463,6 +470,11 @@ class Ledger:
             raise ReservationNotFound(
                 f"no reservation {reservation_id.hex() or '(empty)'}; it was never made, or was "
                 "forgotten after its retention"
+            )
+        if found.is_allowance:
+            raise InvalidAsk(
+                f"reservation {reservation_id.hex()} is an allowance: its calls are settled by "
+                "the reports of the client that holds it"
             )
         return found
 

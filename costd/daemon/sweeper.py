@@ -6,7 +6,6 @@ from itertools import islice
 import msgspec
 
 from costd.daemon.desk import Desk
-from costd.daemon.entry import is_allowance
 from costd.daemon.ledger import Ledger
 from costd.engine import keys
 from costd.engine.changes import Family
@@ -91,7 +90,7 @@ class Sweeper:
                         ledger.expire(held)
                     continue
                 forgotten.append((Family.RESERVATIONS, identity, None))
-                if is_allowance(held):
+                if held.is_allowance:
                     forgotten.append((Family.ALLOWANCES, identity, None))
             forgotten.append((Family.DUE, key, None))
         if forgotten:

@@ -31,6 +31,8 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     report: Report
     cost_known: bool
     voided: bool = False
+    problem: str = ""
+    """What could not be read of it; it is charged at its hold then."""
     labels: dict[str, str] = {}
     cost_kind: str = ""
     prompt_tokens: int | None = None

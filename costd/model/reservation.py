@@ -8,6 +8,9 @@ from costd.model.ask import Ask
 from costd.model.decision import Decision
 from costd.model.usage import Usage
 
+ALLOWANCE_PREFIX = "allowance "
+"""Begins the ask ids of allowances, which the daemon makes; callers may not use it."""
+
 
 class ReservationState(IntEnum):
     """Numbers are those of `costd.v1.ReservationState`."""
@@ -99,6 +102,11 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     def admitted_as_ask(self) -> bool:
         """Whether an ask made it; a record, which cannot expire, did otherwise."""
         return self.decision.expires_ns > 0
+
+    @property
+    def is_allowance(self) -> bool:
+        """Whether it is an allowance's, and so settled by reports, draw by draw."""
+        return self.ask.ask_id.startswith(ALLOWANCE_PREFIX)
 
     @property
     def expires_ns(self) -> int:
