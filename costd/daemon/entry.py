@@ -118,8 +118,8 @@ class Entry:
             elif used != NOTHING:
                 self._complain(
                     held,
-                    f"call {call.ask_id[:80]!r} was drawn beyond allowance {allowance_id.hex()}; it is "
-                    "charged as spend that nobody admitted",
+                    f"call {call.ask_id[:80]!r} was drawn beyond allowance {allowance_id.hex()}; "
+                    "it is charged as spend that nobody admitted",
                 )
                 self._absorb(charge_unadmitted(held, used, self._books_of))
             if not call.voided:
