@@ -40,12 +40,23 @@ def budgets(
 
 
 def budgets_view(
-    budgets: Iterable[pb.BudgetStatus], *, utc: bool, truncated: bool = False
+    budgets: Iterable[pb.BudgetStatus],
+    *,
+    utc: bool,
+    truncated: bool = False,
+    with_notes: bool = True,
 ) -> RenderableType:
-    """Make a table of budgets with bars: solid is settled, shaded is reserved."""
+    """Make a table of budgets with bars: solid is settled, shaded is reserved.
+
+    Shape:   notes stand everywhere, or only where there is room for them.
+    """
     rows = [_row(budget, utc=utc) for budget in budgets]
     return render.listing(
-        COLUMNS, rows, nothing="no budget has counted anything yet", truncated=truncated
+        COLUMNS,
+        rows,
+        nothing="no budget has counted anything yet",
+        truncated=truncated,
+        spare=() if with_notes else ("note",),
     )
 
 

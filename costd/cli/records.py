@@ -72,7 +72,8 @@ def audit(
             record.action,
             record.subject,
             f"{record.count:,}" if record.count > 1 else "",
-            record.detail,
+            # The faults of a refused policy, a line each.
+            render.lines(record.detail) if record.action == "policy_refused" else record.detail,
         )
         for record in answer.records
     ]

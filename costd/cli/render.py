@@ -4,11 +4,11 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 
-from rich import box
-from rich.console import Console, Group, JustifyMethod, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from costd.cli.tables import Column, FittedTable
 from costd.model.money import format_nusd
 
 PIPE_WIDTH = 160
@@ -45,31 +45,33 @@ def plain(value: Cell, style: str = "") -> Text:
     return value if isinstance(value, Text) else Text(visible(str(value)), style=style)
 
 
-def lines(text: str) -> Text:
+def lines(text: str, style: str = "") -> Text:
     """Show a text of several lines: line breaks and tabs stay, all else as `plain`."""
-    return Text("\n".join(visible(line.expandtabs(4)) for line in text.splitlines()))
+    shown = "\n".join(visible(line.expandtabs(4)) for line in text.splitlines())
+    return Text(shown, style=style)
 
 
 WHOLE_COLUMNS = frozenset({"", "allowance", "budget", "state"})
 """Columns that would be harder to read broken than to scroll to."""
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
-    """Make a table; `>name` is aligned to the right; figures, bars and times stay on one line."""
-    made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
-    for column in columns:
-        justify: JustifyMethod = "right" if column.startswith(">") else "left"
-        name = column.removeprefix(">")
-        whole = justify == "right" or name in WHOLE_COLUMNS
-        made.add_column(
-            plain(name),
-            justify=justify,
-            overflow="fold",
-            no_wrap=whole,
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[Cell]], spare: Iterable[str] = ()
+) -> FittedTable:
+    """Make a table; `>name` is aligned to the right; figures, bars and ids stay on one line.
+
+    Shape:   columns named in `spare` are left out where room is short.
+    """
+    named = [
+        Column(
+            name=visible(name.removeprefix(">")),
+            right=name.startswith(">"),
+            whole=name in WHOLE_COLUMNS,
         )
-    for row in rows:
-        made.add_row(*(plain(cell) for cell in row))
-    return made
+        for name in columns
+    ]
+    cells = [[plain(cell) for cell in row] for row in rows]
+    return FittedTable(named, cells, frozenset(spare))
 
 
 def fields(pairs: Iterable[tuple[str, Cell]]) -> Table:
@@ -85,12 +87,17 @@ def fields(pairs: Iterable[tuple[str, Cell]]) -> Table:
 
 
 def listing(
-    columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, nothing: str, truncated: bool = False
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    *,
+    nothing: str,
+    truncated: bool = False,
+    spare: Iterable[str] = (),
 ) -> RenderableType:
     """Make a table, or say that there is nothing, or that there is more."""
     if not rows:
         return Text(nothing, style="dim")
-    made = table(columns, rows)
+    made = table(columns, rows, spare)
     if not truncated:
         return made
     return Group(made, Text("there is more; raise --limit to see it", style="yellow"))

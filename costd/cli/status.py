@@ -40,7 +40,7 @@ def _fields(answer: pb.Status, *, utc: bool) -> Iterator[tuple[str, render.Cell]
     yield "started", f"{moment(answer.started_ns, utc=utc)} ({running} ago)"
     yield "policy", f"{answer.policy_path} {answer.policy_revision}".strip()
     if answer.policy_error:
-        yield "policy refused", render.plain(answer.policy_error, "bold red")
+        yield "policy refused", render.lines(answer.policy_error, "bold red")
     yield "catalogue", answer.catalogue_version
     yield "data", f"{answer.data_dir} {answer.durability}".strip()
     reserved = format_nusd(answer.reserved_nusd)

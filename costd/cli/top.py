@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import typer
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
@@ -16,7 +16,6 @@ from costd.cli import connection, options, render
 from costd.cli.budgets import budgets_view, by_utilisation
 from costd.cli.exits import ExitCode, Failure
 from costd.cli.kill import kills_view
-from costd.cli.records import alerts_view
 from costd.cli.status import VERDICT_STYLES, allowances_text, kills_text, split_decisions
 from costd.cli.times import moment, span
 from costd.model.money import format_nusd
@@ -26,6 +25,8 @@ from costd.wire.pb import control_pb2 as pb
 BUDGETS_SHOWN = 12
 ALERTS_SHOWN = 5
 KILLS_SHOWN = 5
+SIZES = ((BUDGETS_SHOWN, ALERTS_SHOWN), (8, 5), (6, 4), (5, 3), (4, 2), (3, 1))
+"""How many budgets and alerts a frame shows: the first pair that fits the screen."""
 QUIT_KEYS = frozenset({"q", "Q", "\x03", "\x04", ""})
 """Also Ctrl-C, Ctrl-D and the end of input."""
 
@@ -63,7 +64,7 @@ def _watch(control: str, interval_s: float, *, utc: bool) -> None:
     """Redraw until somebody quits; a daemon that goes away may come back."""
     before, console = read(control), render.console()
     live = Live(
-        frame(None, before, utc=utc),
+        fitted(console, None, before, utc=utc),
         console=console,
         screen=console.is_terminal,
         auto_refresh=False,
@@ -78,7 +79,7 @@ def _watch(control: str, interval_s: float, *, utc: bool) -> None:
             except Failure as failure:
                 live.update(render.plain(str(failure), "red"), refresh=True)
                 continue
-            live.update(frame(before, now, utc=utc), refresh=True)
+            live.update(fitted(console, before, now, utc=utc), refresh=True)
             before = now
 
 
@@ -96,21 +97,50 @@ def read(control: str) -> Snapshot:
         )
 
 
-def frame(before: Snapshot | None, now: Snapshot, *, utc: bool) -> RenderableType:
+def fitted(
+    console: Console, before: Snapshot | None, now: Snapshot, *, utc: bool
+) -> RenderableType:
+    """Lay out a frame that is no longer than the screen, if one can be had."""
+    for budgets_count, alerts_count in SIZES:
+        made = frame(before, now, utc=utc, budgets_count=budgets_count, alerts_count=alerts_count)
+        if len(console.render_lines(made, pad=False)) <= console.height:
+            break
+    return made
+
+
+def frame(
+    before: Snapshot | None,
+    now: Snapshot,
+    *,
+    utc: bool,
+    budgets_count: int = BUDGETS_SHOWN,
+    alerts_count: int = ALERTS_SHOWN,
+) -> RenderableType:
     """Lay out one frame; rates need an earlier one of the same run of the daemon."""
     fullest = sorted(now.budgets, key=by_utilisation)
     parts: list[RenderableType] = [_head(now.status, utc=utc)]
     if now.status.policy_error:
-        parts.append(render.plain(f"policy refused: {now.status.policy_error}", "bold red"))
+        parts.append(render.lines(f"policy refused: {now.status.policy_error}", "bold red"))
     parts += [Text(), _decisions(before, now)]
-    parts += [Text(), Text("budgets", style="bold"), budgets_view(fullest[:BUDGETS_SHOWN], utc=utc)]
-    if len(fullest) > BUDGETS_SHOWN:
-        parts.append(Text(f"and {len(fullest) - BUDGETS_SHOWN:,} less full", style="dim"))
+    shown_budgets = budgets_view(fullest[:budgets_count], utc=utc, with_notes=False)
+    parts += [Text(), Text("budgets", style="bold"), shown_budgets]
+    if len(fullest) > budgets_count:
+        parts.append(Text(f"and {len(fullest) - budgets_count:,} less full", style="dim"))
     if now.kills:
         shown = now.kills[:KILLS_SHOWN]
         parts += [Text(), Text("kill switches", style="bold"), kills_view(shown, utc=utc)]
-    parts += [Text(), Text("alerts", style="bold"), alerts_view(now.alerts, utc=utc)]
+    parts += [Text(), Text("alerts", style="bold")]
+    parts += [_alert(alert, utc=utc) for alert in now.alerts[:alerts_count]]
+    if not now.alerts:
+        parts.append(Text("no alerts", style="dim"))
     return Group(*parts)
+
+
+def _alert(alert: pb.Alert, *, utc: bool) -> Text:
+    """Write an alert on one line; its message names the rule."""
+    line = render.plain(f"{moment(alert.raised_ns, utc=utc)}  {alert.message}")
+    line.no_wrap, line.overflow = True, "ellipsis"
+    return line
 
 
 def _head(status: pb.Status, *, utc: bool) -> Text:

@@ -68,6 +68,21 @@ def test_status_says_how_the_daemon_is(daemon, costctl, pb):
     }
 
 
+def test_the_faults_of_a_refused_policy_have_a_line_each(daemon, costctl, pb):
+    faults = "p.yaml:3: limit: is negative\np.yaml:9: per: \x1b[2J"
+    daemon.answers["GetStatus"] = pb.Status(policy_error=faults)
+    assert re.search(
+        r"policy refused +p\.yaml:3: limit: is negative *\n +p\.yaml:9: per: \\x1b\[2J",
+        costctl("status").out,
+    )
+    record = pb.AuditRecord(action="policy_refused", detail=faults)
+    other = pb.AuditRecord(action="kill_engaged", detail="one\ntwo")
+    daemon.answers["ListAudit"] = pb.ListAuditResponse(records=[record, other])
+    out = costctl("audit").out
+    assert re.search(r"p\.yaml:3: limit: is negative *\n +p\.yaml:9: per: \\x1b\[2J", out)
+    assert r"one\ntwo" in out
+
+
 def test_budgets_have_bars_of_settled_and_reserved(daemon, costctl, budget, pb):
     daemon.answers["ListBudgets"] = pb.ListBudgetsResponse(budgets=[budget])
     out = costctl("budgets", "--utc").out

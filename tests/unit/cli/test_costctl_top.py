@@ -14,7 +14,7 @@ import grpc
 import pytest
 from rich.console import Console
 
-from costd.cli.top import Snapshot, frame
+from costd.cli.top import Snapshot, fitted, frame
 
 SECOND_NS = 1_000_000_000
 MARCH_NS = 1_772_323_200 * SECOND_NS
@@ -96,6 +96,30 @@ def test_a_restarted_daemon_has_no_rates_yet(status):
 
 def test_a_refused_policy_is_on_screen(status):
     assert "policy refused: line 3 [x]" in draw(None, snapshot(status(policy_error="line 3 [x]")))
+
+
+@pytest.mark.parametrize(("height", "budgets_count"), [(24, 4), (30, 6), (60, 12)])
+def test_a_frame_is_no_longer_than_the_screen(status, pb, height, budgets_count):
+    kill = pb.KillSwitch(kill_id="kill-1", mode="deny_all", engaged=True, reason="a loop")
+    now = Snapshot(
+        status=status(),
+        budgets=tuple(
+            pb.BudgetStatus(
+                budget=f"user-day-{number:02}", unit="nusd", limit=10**9, settled=number,
+                window="day", window_end_ns=MARCH_NS, overrun=5, active=True, in_policy=True,
+            )
+            for number in range(20)
+        ),
+        kills=(kill,),
+        alerts=tuple(pb.Alert(raised_ns=MARCH_NS, message="dear call " * 20) for _ in range(5)),
+    )  # fmt: skip
+    screen = Console(file=io.StringIO(), width=80, height=height, color_system=None)
+    screen.print(fitted(screen, None, now, utc=True))
+    drawn = screen.file.getvalue().splitlines()
+    assert len(drawn) <= height
+    assert sum("user-day-" in line for line in drawn) == budgets_count
+    assert any("kill-1" in line for line in drawn)
+    assert sum("dear call" in line for line in drawn) >= 1
 
 
 def test_once_prints_one_frame_fullest_budgets_first(answering, costctl):
