@@ -1,6 +1,7 @@
 """What changes between two policies, and which counters start anew."""
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -8,11 +9,16 @@ import msgspec
 
 from costd.model.labels import Selector
 from costd.model.money import format_nusd
-from costd.model.policy import Budget, PolicySet, Step, Unit, Window, WindowKind
+from costd.model.policy import Budget, PolicySet, Rate, RateUnit, Step, Unit, Window, WindowKind
 from costd.model.price import UnitPrice
+from costd.model.time import NEVER_NS, NS_PER_S
 
 IDENTITY_FIELDS = ("window", "unit", "per")
 """Together with the budget's id (or `was`) they name a counter; a change starts a new one."""
+AMOUNTS: dict[type, tuple[str, ...]] = {Budget: ("limit", "reserve"), Rate: ("amount", "burst")}
+"""Fields that are amounts in the rule's unit."""
+NS_PER_MS = 1_000_000
+DURATIONS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
 
 
 class CounterFate(StrEnum):
@@ -129,7 +135,7 @@ def _settings(old: PolicySet, new: PolicySet) -> Iterator[Change]:
     ):
         before, after = getattr(old, name), getattr(new, name)
         if before != after:
-            detail = f"{_show(before)} → {_show(after)}"
+            detail = f"{_field(name, before)} → {_field(name, after)}"
             yield Change(kind="changed", section="settings", rule_id=name, details=(detail,))
     yield from _section("settings", {"allowance": old.allowance}, {"allowance": new.allowance})
 
@@ -141,11 +147,18 @@ def _details(old: Any, new: Any, skip: tuple[str, ...] = ()) -> tuple[str, ...]:
         before, after = getattr(old, name), getattr(new, name)
         if name in skip or before == after:
             continue
-        if isinstance(old, Budget) and name in {"limit", "reserve"} and old.unit is new.unit:
+        if name in AMOUNTS.get(type(old), ()) and old.unit is new.unit:
             details.append(f"{name}: {_amount(before, old.unit)} → {_amount(after, new.unit)}")
-        else:
-            details.append(f"{name}: {_show(before)} → {_show(after)}")
+            continue
+        if name in {"steps", "units"}:
+            # Only what differs: a ladder of eight rungs need not be read twice to find one.
+            before, after = _without(before, after), _without(after, before)
+        details.append(f"{name}: {_field(name, before)} → {_field(name, after)}")
     return tuple(details)
+
+
+def _without(these: tuple[Any, ...], those: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(each for each in these if each not in those)
 
 
 def _by(rules: tuple[Any, ...], field: str) -> dict[str, Any]:
@@ -170,10 +183,16 @@ def _change(
     return Change(kind=kind, section=section, rule_id=rule_id, counters=counters)
 
 
-def _amount(amount: int | None, unit: Unit) -> str:
+def _amount(amount: int | None, unit: Unit | RateUnit) -> str:
     if amount is None:
         return "unlimited"
-    return format_nusd(amount) if unit is Unit.NUSD else f"{amount:,} {unit}"
+    return format_nusd(amount) if unit == Unit.NUSD else f"{amount:,} {unit}"
+
+
+def _field(name: str, value: Any) -> str:
+    if name in {"from_ns", "until_ns"}:
+        return _show_moment(value)
+    return _show_duration(value) if "_ns" in name else _show(value)
 
 
 def _show(value: Any) -> str:
@@ -183,8 +202,13 @@ def _show(value: Any) -> str:
         return str(value).lower() if isinstance(value, bool) else str(value)
     if isinstance(value, tuple):
         if any(isinstance(each, (Step, UnitPrice)) for each in value):
-            return f"{len(value)} of them"
+            return ", ".join(map(_show, value))
         return ", ".join(map(str, value)) or "none"
+    if isinstance(value, Step):
+        return _show_step(value)
+    if isinstance(value, UnitPrice):
+        tiers = f" and {len(value.tiers)} tiers" if value.tiers else ""
+        return f"{value.unit} {format_nusd(value.nusd_per)} per {value.per:,}{tiers}"
     return "none" if value is None or value == "" else str(value)
 
 
@@ -195,3 +219,36 @@ def _show_window(window: Window) -> str:
     if window.kind is WindowKind.WEEK:
         shown += f" from weekday {window.week_starts}"
     return shown
+
+
+def _show_step(step: Step) -> str:
+    """Write a step by what it does: `80% [tiers_down 1, cache]`."""
+    reached = step.at_bp if step.burn_bp is None else step.burn_bp
+    assert reached is not None
+    whole, rest = divmod(reached, 100)
+    at = f"{whole}.{rest:02d}".rstrip("0").rstrip(".")
+    does = []
+    for name in Step.__struct_fields__[2:]:
+        value = getattr(step, name)
+        if name == "alert":
+            does += [] if value else ["quiet"]
+        elif value is True:
+            does.append(name)
+        elif value is not None and value is not False and (value or name != "tiers_down"):
+            does.append(f"{name} {value}")
+    return f"{'burn ' * (step.burn_bp is not None)}{at}% [{', '.join(does) or 'alert'}]"
+
+
+def _show_duration(length_ns: int) -> str:
+    """Write a length of time exactly, as a policy would: `1h30m`, `1s500ms`."""
+    written, rest_ms = "", length_ns // NS_PER_MS
+    for unit, size_ms in DURATIONS:
+        count, rest_ms = divmod(rest_ms, size_ms)
+        written += f"{count}{unit}" * bool(count)
+    return written or "0s"
+
+
+def _show_moment(at_ns: int) -> str:
+    if at_ns <= 0 or at_ns >= NEVER_NS:
+        return "always"
+    return datetime.fromtimestamp(at_ns // NS_PER_S, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -166,7 +166,7 @@ def test_a_change_is_told_field_by_field():
     assert str(change) == (
         "changed settings.allowance (active: true → false; "
         "selector: everything → team=research; share: 1/20 → 1/10; "
-        "lifetime_ns: 5000000000 → 1000000000)"
+        "lifetime_ns: 5s → 1s)"
     )
 
 

@@ -37,7 +37,7 @@ def test_the_same_policy_in_other_words_is_no_change():
         (BASE.replace("id: b", "id: b, active: false"), "active: true → false"),
         (
             BASE.replace("id: b", "id: b, steps: [{at: 5%, do: [deny]}]"),
-            "steps: none → 1 of them",
+            "steps: none → 5% [deny]",
         ),
     ],
 )
@@ -117,14 +117,17 @@ def test_every_section_is_compared():
     )
     shown = {str(change) for change in diff(old, new)}
     assert shown == {
-        "changed rates.r (amount: 5 → 6; burst: 5 → 6)",
+        "changed rates.r (amount: 5 requests → 6 requests; burst: 5 requests → 6 requests)",
         "added rates.s",
         "removed model_rules.m",
         "changed tiers.a (models: x/y → x/z)",
         "changed tiers.order (a, b → b, a)",
         "changed task_classes.c (critical: false → true)",
         "removed task_classes.d",
-        "changed prices.x/*#2 (units: 1 of them → 1 of them)",
+        (
+            "changed prices.x/*#2 (units: input_tokens $2.00 per 1,000,000 → "
+            "input_tokens $3.00 per 1,000,000)"
+        ),
         "removed discounts.x/*",
         "changed grant_keys.k (admin: false → true)",
         "changed settings.unmatched_allow (false → true)",
@@ -137,3 +140,37 @@ def test_a_budgets_change_is_written_with_the_fate_of_its_counters():
     assert str(change) == (
         "changed budgets.b (limit: $500.00 → $501.00; reserve: $50.00 → $50.10): counters kept"
     )
+
+
+def test_only_the_steps_that_differ_are_shown():
+    ladder = "{at: 50%, do: [alert]}, {at: 80%, do: [tier_down, {max_retries: 0}]}"
+    old = f"{{id: b, window: day, limit: $5, steps: [{ladder}]}}"
+    new = old.replace("at: 80%", "at: 85.5%").replace("tier_down", "quiet, tier_down, cache")
+    (change,) = changes(old, new)
+    (detail,) = change.details
+    assert detail == (
+        "steps: 80% [max_retries 0, tiers_down 1] → "
+        "85.5% [max_retries 0, cache, tiers_down 1, quiet]"
+    )
+    burning = old.replace("[{at: 50%", "[{burn_rate: 1.5, do: [economy]}, {at: 50%")
+    (change,) = changes(old, burning)
+    assert change.details == ("steps: none → burn 150% [economy]",)
+
+
+def test_times_and_money_are_written_as_in_a_policy():
+    old = policy(
+        "rates: [{id: r, limit: $20 / minute}]\n"
+        "discounts: [{models: x/*, off: 5%}]\n"
+        "expiry: {ttl: 2m, ttl_max: 1h, late_settle: 7d}\n"
+    )
+    new = policy(
+        "rates: [{id: r, limit: $1.50 / hour}]\n"
+        "discounts: [{models: x/*, off: 5%, until: 2026-03-01}]\n"
+        "expiry: {ttl: 1500ms, ttl_max: 1h30m, late_settle: 7d}\n"
+    )
+    assert {str(change) for change in diff(old, new)} == {
+        "changed rates.r (amount: $20.00 → $1.50; interval_ns: 1m → 1h; burst: $20.00 → $1.50)",
+        "changed discounts.x/* (until_ns: always → 2026-03-01T00:00:00Z)",
+        "changed settings.ttl_ns (2m → 1s500ms)",
+        "changed settings.ttl_ns_max (1h → 1h30m)",
+    }
