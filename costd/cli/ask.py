@@ -32,7 +32,8 @@ def _asking(method: str, about: str) -> Callable[..., None]:
         max_output_tokens: Annotated[int | None, options.count(about="At most so many out")] = None,
         label: options.Labels = None,
         accept: Annotated[
-            list[str] | None, typer.Option(help="A model that would do instead. Repeatable.")
+            list[str] | None,
+            typer.Option(metavar="MODEL", help="This would do instead. Repeatable."),
         ] = None,
         grant: Annotated[str, typer.Option(help="Override grant: the token, or @FILE.")] = "",
         ttl: Annotated[int | None, options.duration(about="How long to hold the money")] = None,

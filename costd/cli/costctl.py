@@ -3,7 +3,6 @@
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
 
 from costd.cli import (
     allowances,
@@ -22,12 +21,13 @@ from costd.cli import (
     usage,
 )
 from costd.cli.exits import ExitCode, Failure
+from costd.cli.program import Command, Group
 from costd.errors import CostdError, InvalidPolicy
 
 CALLS, BOOKS, STOP, RULES = "Calls", "Books", "Emergency", "Policy and prices"
 
 
-class _Group(TyperGroup):
+class _Group(Group):
     """Ends a command that cannot go on with its message and exit code, never with a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -81,7 +81,7 @@ def _make_app() -> typer.Typer:
         ("prices", prices.prices, RULES),
         ("price", prices.price, RULES),
     ):
-        app.command(name, rich_help_panel=panel)(command)
+        app.command(name, cls=Command, rich_help_panel=panel)(command)
     app.add_typer(_allowance(), rich_help_panel=STOP)
     app.add_typer(_overrides(), rich_help_panel=STOP)
     app.add_typer(_policies(), rich_help_panel=RULES)
@@ -89,27 +89,35 @@ def _make_app() -> typer.Typer:
 
 
 def _allowance() -> typer.Typer:
-    group = typer.Typer(name="allowance", help="Revoke allowances.", no_args_is_help=True)
-    group.command("revoke")(allowances.revoke)
+    group = typer.Typer(
+        name="allowance", cls=Group, help="Revoke allowances.", no_args_is_help=True
+    )
+    group.command("revoke", cls=Command)(allowances.revoke)
     return group
 
 
 def _overrides() -> typer.Typer:
     group = typer.Typer(
-        name="override", help="Sign override grants, and look into them.", no_args_is_help=True
+        name="override",
+        cls=Group,
+        help="Sign override grants, and look into them.",
+        no_args_is_help=True,
     )
     for name, command in (
         ("keygen", override.keygen),
         ("issue", override.issue),
         ("inspect", override.inspect),
     ):
-        group.command(name)(command)
+        group.command(name, cls=Command)(command)
     return group
 
 
 def _policies() -> typer.Typer:
     group = typer.Typer(
-        name="policy", help="Check, show, compare and try policies.", no_args_is_help=True
+        name="policy",
+        cls=Group,
+        help="Check, show, compare and try policies.",
+        no_args_is_help=True,
     )
     for name, command in (
         ("check", policy.check),
@@ -118,7 +126,7 @@ def _policies() -> typer.Typer:
         ("test", policy.try_out),
         ("reload", policy.reload),
     ):
-        group.command(name)(command)
+        group.command(name, cls=Command)(command)
     return group
 
 

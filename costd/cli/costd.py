@@ -7,6 +7,7 @@ import typer
 from ruamel.yaml import YAML
 
 from costd import __version__
+from costd.cli.program import Command, Group
 from costd.daemon.serve import run
 from costd.daemon.settings import Settings, SettingsError, load_settings
 from costd.daemon.sockets import CannotListen
@@ -17,6 +18,7 @@ COULD_NOT_RUN: Final = 1
 BAD_SETTINGS: Final = 2
 
 app = typer.Typer(
+    cls=Group,
     name="costd",
     help="Decide, before an AI agent calls a language model, whether that call may happen.",
     no_args_is_help=True,
@@ -30,7 +32,7 @@ def _setting(name: str) -> Any:
     return typer.Option(f"--{name.replace('_', '-')}", help=description, show_default=False)
 
 
-@app.command()
+@app.command(cls=Command)
 def serve(
     *,
     config: Annotated[str | None, _setting("config")] = None,
@@ -63,8 +65,8 @@ def serve(
 ) -> None:
     """Run the daemon until SIGTERM or SIGINT; SIGHUP reads the policy file again.
 
-    Every setting can also stand in the environment (COSTD_POLICY, …) or, by its name with
-    underscores, in the --config file; flags beat the environment, which beats the file.
+    Flags beat the environment (COSTD_DRAIN_S=3), which beats the --config
+    file (drain_s: 3).
     """
     given = locals()
     flags = {name: given[name] for name in Settings.model_fields if given[name] is not None}
@@ -82,7 +84,7 @@ def serve(
         _end(error, COULD_NOT_RUN)
 
 
-@app.command()
+@app.command(cls=Command)
 def version() -> None:
     """Print the version."""
     typer.echo(f"costd {__version__}")

@@ -31,7 +31,12 @@ KeyId = Annotated[
 ]
 Audience = Annotated[
     list[str] | None,
-    typer.Option("--audience", "-a", help="A daemon that may redeem it; this host's if not given."),
+    typer.Option(
+        "--audience",
+        "-a",
+        metavar="DAEMON",
+        help="A daemon that may redeem it; this host's if not given.",
+    ),
 ]
 
 
@@ -65,7 +70,9 @@ def issue(
     *,
     key: KeyFile,
     amount: Annotated[int, options.money("--amount", about="All its uses together cost at most")],
-    task_class: Annotated[list[str], typer.Option("--class", "-c", help="For these; repeatable.")],
+    task_class: Annotated[
+        list[str], typer.Option("--class", "-c", metavar="CLASS", help="For these. Repeatable.")
+    ],
     reason: Annotated[str, typer.Option("--reason", "-r", help="Why; goes into the audit.")],
     subject: Annotated[str, typer.Option(help="For whom: a person, an agent, a ticket.")],
     valid_for: Annotated[int, options.duration(about="How long it holds")],
@@ -123,7 +130,9 @@ def inspect(
     policy: Annotated[
         Path | None, typer.Option(help="Verify it with the keys that this policy lists.")
     ] = None,
-    audience: Annotated[str, typer.Option("--audience", "-a", help="As this daemon.")] = "",
+    audience: Annotated[
+        str, typer.Option("--audience", "-a", metavar="DAEMON", help="As this daemon.")
+    ] = "",
     as_json: options.Json = False,
     utc: options.Utc = False,
 ) -> None:

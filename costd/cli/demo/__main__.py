@@ -18,6 +18,7 @@ from costd.cli.demo.rerun import Plan, rerun
 from costd.cli.demo.screen import DarkScreen, LiveScreen, PlainScreen, Screen
 from costd.cli.demo.stage import DemoFailed, work_folder
 from costd.cli.demo.trace import read_trace
+from costd.cli.program import Command
 
 ROOT = Path(__file__).resolve().parents[3]
 QUICKSTART = ROOT / "policies" / "quickstart.yaml"
@@ -100,7 +101,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(demo)
+    app.command(cls=Command)(demo)
     app(prog_name="demo")
 
 

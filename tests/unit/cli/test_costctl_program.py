@@ -1,6 +1,7 @@
 """costctl as a program: exit codes, unreachable daemons, help and completion."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -127,6 +128,14 @@ def test_help_lists_every_command_and_exit_code(run):
         assert f" {command} " in shown
     for code in ExitCode:
         assert f"{code.value} " in shown.split("Exit codes:")[1]
+
+
+def test_help_says_what_to_write_and_shows_no_value_beside_a_flag(run):
+    for arguments in ((), ("admit",), ("policy", "check"), ("override", "issue")):
+        shown = run(*arguments, "--help").stdout
+        assert "<bool>" not in shown
+        assert "list[str]" not in shown
+    assert re.search(r"--accept +MODEL +This would do", run("admit", "--help").stdout)
 
 
 def test_unknown_commands_are_wrong_usage(run):
