@@ -26,15 +26,19 @@ def usd_to_nusd(text: str | int | Decimal) -> int:
     if not amount.is_finite():
         raise ValueError(f"{text!r} is not a finite amount in dollars")
     if amount.adjusted() > _DIGITS_MAX:
-        raise ValueError(f"{str(text)[:40]!r} is outside 0 … {AMOUNT_MAX} nano-dollars")
+        raise ValueError(_outside(str(text)[:40]))
     # Exact however many digits were written: the default context would round at 28.
     scaled = Context(prec=len(amount.as_tuple().digits) + _DIGITS_MAX).scaleb(amount, 9)
     if scaled != scaled.to_integral_value():
         raise ValueError(f"{text!r} has more than nine decimals; the smallest amount is 1e-9 $")
     nusd = int(scaled)
     if not 0 <= nusd <= AMOUNT_MAX:
-        raise ValueError(f"{text!r} is outside 0 … {AMOUNT_MAX} nano-dollars")
+        raise ValueError(_outside(text))
     return nusd
+
+
+def _outside(text: object) -> str:
+    return f"{text!r} is outside {format_nusd(0)} … {format_nusd(AMOUNT_MAX)}"
 
 
 def format_nusd(nusd: int) -> str:

@@ -285,7 +285,7 @@ def test_record_sends_what_happened_and_when(daemon, costctl, settled):
     ("options", "said"),
     [
         (("--cost", "cheap"), "'cheap' is not an amount in dollars"),
-        (("--cost", "-1"), "outside 0"),
+        (("--cost", "-1"), "outside $0.00"),
         (("--cost", "NaN"), "not a finite amount"),
         (("--cost", "0.0000000001"), "more than nine decimals"),
         (("--prompt-tokens", "many"), "write a whole number like 512"),
