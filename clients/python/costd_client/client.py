@@ -9,6 +9,7 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
+from costd_client.address import default_address
 from costd_client.attached import Attached, surroundings
 from costd_client.call import AsyncCall, Call
 from costd_client.decision import Decision, Outcome, Settlement
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from costd_client.spool import Entry
     from costd_client.steps import Rpc
 
-DEFAULT_ADDRESS = "unix:/run/costd/costd.sock"
 CLOSE_TIMEOUT_S = 2.0
 
 
@@ -87,7 +87,7 @@ class BaseClient:
         channel: grpc.Channel | None = None,
         allowances: bool = False,  # until the spool keeps what waits in a session
     ) -> None:
-        self.address = address or os.environ.get("COSTD_ADDRESS") or DEFAULT_ADDRESS
+        self.address = address or os.environ.get("COSTD_ADDRESS") or default_address()
         self.caller = caller or os.environ.get("COSTD_CALLER") or _program_name()
         settings = Settings(
             defaults=Defaults(labels=dict(labels or {}), task_class=task_class),
