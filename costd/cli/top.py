@@ -25,7 +25,7 @@ from costd.wire.pb import control_pb2 as pb
 BUDGETS_SHOWN = 12
 ALERTS_SHOWN = 5
 KILLS_SHOWN = 5
-SIZES = ((BUDGETS_SHOWN, ALERTS_SHOWN), (8, 5), (6, 4), (5, 3), (4, 2), (3, 1))
+SIZES = ((BUDGETS_SHOWN, ALERTS_SHOWN), (8, 5), (6, 4), (5, 3), (4, 2), (3, 1), (2, 1), (1, 1))
 """How many budgets and alerts a frame shows: the first pair that fits the screen."""
 QUIT_KEYS = frozenset({"q", "Q", "\x03", "\x04", ""})
 """Also Ctrl-C, Ctrl-D and the end of input."""
