@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from costd.engine import candidates as offers
 from costd.engine.changes import Changes, Family
-from costd.engine.evaluate import Evaluation, Question, evaluate
+from costd.engine.degrade import drawable, utilisation_bp
+from costd.engine.evaluate import Evaluation, Question, evaluate, note_tightest
 from costd.engine.rules import NO_KILLS, BudgetRule, RateRule, budget_amount
 from costd.model.counter import EMPTY_COUNTER
 from costd.model.decision import Reason
@@ -102,7 +103,7 @@ def _out_of_scope(
 
 
 def _excused_lines(question: Question, result: Evaluation) -> None:
-    """Count the hold under `granted` in every matching budget."""
+    """Count the hold under `granted` in every matching budget, and note the tightest."""
     estimate = result.estimate
     tokens = (estimate.prompt_tokens or 0) + (estimate.output_tokens or 0)
     facts = result.candidate.facts
@@ -112,6 +113,12 @@ def _excused_lines(question: Question, result: Evaluation) -> None:
         counter = question.state.counter(key) or EMPTY_COUNTER
         line = CounterLine(key, rule.budget.unit, hold, 0, Excuse.GRANTED)
         result.lines.append((rule, line, counter))
+        if rule.budget.limit is None:
+            continue
+        limit, drawn = drawable(rule, counter, critical=question.task_class.critical)
+        share = utilisation_bp(drawn + hold, limit)
+        if share >= result.tightest_bp:
+            note_tightest(result, rule, key, share)
 
 
 def write(changes: Changes, question: Question, redeemed: Redeemed) -> None:

@@ -199,8 +199,9 @@ def _redeemed(tally: Tally, _: View) -> bool:
     return reviews == tally.redeemed_count == GRANT_USES
 
 
-def _used_up(tally: Tally, _: View) -> bool:
-    return tally.grant_refusals[GrantRefusal.USED_UP] > 0
+def _used_up(tally: Tally, view: View) -> bool:
+    """Look for refusals once all uses are seen: calls that redeem one end later than refusals."""
+    return _redeemed(tally, view) and tally.grant_refusals[GrantRefusal.USED_UP] > 0
 
 
 def _released(_: Tally, view: View) -> bool:

@@ -27,6 +27,19 @@ def test_a_grant_lets_a_critical_ask_past_an_empty_budget_and_is_told_of():
     )
 
 
+def test_a_granted_answer_tells_of_the_tightest_budget_too():
+    play(
+        """
+        admit r1 8 -> allow tightest=b at=100
+        admit c1 class=review 5 grant=g -> allow:GRANT tightest=b at=130
+        """,
+        policy(
+            budget("a", "100"), budget("b", "10", reserve="2"), budget("c"), grant_keys=GRANT_KEYS
+        ),
+        grants={"g": token("g")},
+    )
+
+
 def test_a_grant_is_not_burnt_by_an_ask_that_would_have_passed():
     play(
         """
