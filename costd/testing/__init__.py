@@ -3,5 +3,13 @@
 from costd.store.memory import MemoryStore
 from costd.testing.clock import FakeClock
 from costd.testing.daemon import DaemonFailed, DaemonProcess
+from costd.testing.fake_provider import Behaviour, FakeProvider
 
-__all__ = ["DaemonFailed", "DaemonProcess", "FakeClock", "MemoryStore"]
+__all__ = [
+    "Behaviour",
+    "DaemonFailed",
+    "DaemonProcess",
+    "FakeClock",
+    "FakeProvider",
+    "MemoryStore",
+]

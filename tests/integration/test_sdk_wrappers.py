@@ -13,7 +13,7 @@ from costd_client.pb import admission_pb2 as pb
 from costd_client.pb import control_pb2 as cpb
 from costd_client.pb.control_pb2_grpc import ControlStub
 
-from costd.testing.fake_provider import Behaviour, FakeProvider
+from costd.testing import Behaviour, FakeProvider
 from costd.testing.provider_replies import Usage
 
 POLICY = """\

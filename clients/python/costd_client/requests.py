@@ -122,8 +122,9 @@ def read_closing(
     Errors:  InvalidAsk if neither usage nor cost is given, or both are.
     """
     if cost_nusd is not None:
-        if usage is not None or any(value is not None for value in fields.values()):
-            raise InvalidAsk("give either usage or cost_nusd, not both")
+        also = [name for name, value in {"usage": usage, **fields}.items() if value is not None]
+        if also:
+            raise InvalidAsk(f"give either usage or cost_nusd, not both; drop {', '.join(also)}")
         if isinstance(cost_nusd, bool) or not isinstance(cost_nusd, int) or cost_nusd < 0:
             raise InvalidAsk(f"cost_nusd is {cost_nusd!r}; it must be a whole number from 0")
         return None, cost_nusd
