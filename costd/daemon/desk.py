@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from costd.daemon.allowances import AllowanceBooks
+from costd.daemon.holdings import Holdings
 from costd.daemon.ledger import Ledger
 from costd.daemon.pages import SLOTS_COUNT, Pages
 from costd.engine import keys
@@ -80,7 +81,7 @@ class Desk:
         """What was out when this daemon started was granted under rules that may have changed."""
         self._damaged: set[str] = set()
         """Sessions whose pages made no sense."""
-        self._on_counter: dict[bytes, set[bytes]] = {}
+        self._holdings = Holdings()
         for allowance_id in books.out:
             self._index(allowance_id)
         ledger.watcher = self
@@ -168,6 +169,7 @@ class Desk:
                 ended=ended_from_pb(report),
                 returned=map(convert.reservation_id_from_text, report.returned_allowance_ids),
             )
+            self._forget_closed()
         connection.push(
             pb.DaemonMessage(
                 acknowledgement=pb.Acknowledgement(
@@ -202,7 +204,7 @@ class Desk:
 
     def pressed(self, counter_keys: Sequence[bytes]) -> None:
         """Revoke what is drawn on counters that have little left, or have reached a step."""
-        ids = {found for key in counter_keys for found in self._on_counter.get(key, ())}
+        ids = {found for key in counter_keys for found in self._holdings.on(key)}
         if ids - self.revoked:
             self._revoke(sorted(ids), pb.REVOCATION_REASON_LIMIT)
 
@@ -238,7 +240,7 @@ class Desk:
     def tidy(self, keep_ns: int) -> None:
         """Forget sessions that hold nothing and have been silent for so long, and their pages."""
         before_ns = self._ledger.clock.now().wall_ns - keep_ns
-        busy = {allowance.session_id for allowance in self.books.out.values()} | {*self.attached}
+        busy = self._holdings.sessions() | {*self.attached}
         for session in list(self.books.sessions.values()):
             if session.session_id not in busy and session.seen_wall_ns < before_ns:
                 self.books.forget_session(session)
@@ -355,7 +357,10 @@ class Desk:
                 yield allowance
 
     def _open_of(self, session_id: str) -> Iterator[Allowance]:
-        return (allowance for allowance in self._open() if allowance.session_id == session_id)
+        for allowance_id in self._holdings.of(session_id):
+            allowance = self.books.out[allowance_id]
+            if allowance.state is AllowanceState.OPEN:
+                yield allowance
 
     def _held(self, allowance_id: bytes) -> Reservation:
         held = self._ledger.find_reservation(allowance_id)
@@ -363,18 +368,16 @@ class Desk:
         return held
 
     def _index(self, allowance_id: bytes) -> None:
-        held = self._ledger.find_reservation(allowance_id)
-        for line in held.counters if held is not None else ():
-            self._on_counter.setdefault(line.key, set()).add(allowance_id)
+        lines = self._held(allowance_id).counters
+        session_id = self.books.out[allowance_id].session_id
+        self._holdings.add(allowance_id, session_id, (line.key for line in lines))
 
     def _forget_closed(self) -> None:
         """Drop from memory what is no longer out."""
-        out = self.books.out
-        self.revoked.intersection_update(out)
-        for key in list(self._on_counter):
-            self._on_counter[key].intersection_update(out)
-            if not self._on_counter[key]:
-                del self._on_counter[key]
+        closed, self.books.closed = self.books.closed, []
+        for allowance_id in closed:
+            self._holdings.remove(allowance_id)
+            self.revoked.discard(allowance_id)
 
 
 def _facts(held: Reservation) -> dict[str, str]:

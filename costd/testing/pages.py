@@ -10,6 +10,8 @@ class MemoryPages:
         self.generation = 1
         self.daemon_page = "memory"
         self.slots: dict[tuple[str, int], tuple[int, Sums]] = {}
+        self.opened: set[str] = set()
+        """The names of the pages there are."""
 
     def bump(self) -> int:
         """Change the generation."""
@@ -17,7 +19,8 @@ class MemoryPages:
         return self.generation
 
     def open_client(self, name: str) -> str:
-        """Make nothing; every name is a page."""
+        """Make a page."""
+        self.opened.add(name)
         return f"memory/{name}"
 
     def arm(self, name: str, slot: int, serial: int) -> None:
@@ -39,4 +42,5 @@ class MemoryPages:
 
     def close_client(self, name: str) -> None:
         """Forget a session's page."""
+        self.opened.discard(name)
         self.slots = {key: slot for key, slot in self.slots.items() if key[0] != name}
