@@ -136,7 +136,10 @@ class AllowanceBooks:
             entry.settle(session, allowance_id, calls)
         for allowance_id in returned:
             allowance = entry.find(session, allowance_id)
-            if allowance is not None and allowance.state is AllowanceState.OPEN:
+            # What was presumed spent is given back where its client says how far it drew.
+            if allowance is not None and (
+                allowance.state is AllowanceState.OPEN or allowance.presumed
+            ):
                 entry.drain(allowance, allowance.drawn)
         booked = msgspec.structs.replace(
             session, report_sequence=sequence, seen_wall_ns=entry.now.wall_ns

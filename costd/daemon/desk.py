@@ -24,7 +24,7 @@ from costd.model.kill import KillSwitch
 from costd.model.labels import RESERVED_KEYS
 from costd.model.reservation import Reservation
 from costd.wire import convert
-from costd.wire.allowances import allowance_to_pb, drawn_from_pb, ended_from_pb
+from costd.wire.allowances import allowance_to_pb, read_report
 from costd.wire.pb import admission_pb2 as pb
 
 Push = Callable[[pb.DaemonMessage], None]
@@ -162,13 +162,15 @@ class Desk:
                 f"report {report.sequence} came after {session.report_sequence}; send those between"
             )
         if report.sequence == session.report_sequence + 1:
+            read = read_report(report)
             session, problems = self.books.book(
                 session,
                 report.sequence,
-                drawn=drawn_from_pb(report),
-                ended=ended_from_pb(report),
-                returned=map(convert.reservation_id_from_text, report.returned_allowance_ids),
+                drawn=read.drawn,
+                ended=read.ended,
+                returned=read.returned,
             )
+            problems = read.problems + problems
             self._forget_closed()
         connection.push(
             pb.DaemonMessage(

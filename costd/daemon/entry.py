@@ -1,7 +1,7 @@
 """What one report or one tick changes in the books of allowances, gathered into one batch."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -17,7 +17,9 @@ from costd.model.ask import ask_problem
 from costd.model.counter import Counter
 from costd.model.events import Alert, UsageEvent
 from costd.model.grant import GrantUse
-from costd.model.reservation import Reservation, ReservationState
+from costd.model.money import AMOUNT_MAX
+from costd.model.price import Price
+from costd.model.reservation import ALLOWANCE_PREFIX, Reservation, ReservationState
 
 
 class _Pending:
@@ -65,7 +67,10 @@ class Entry:
         """Reservations as stored, and as they will be."""
         self._done: set[bytes] = set()
         """Allowances of which nothing is left, not even in flight."""
+        self._prices: list[Price] = []
+        """Written with this batch."""
         self._decided: dict[tuple[int, str, int], int] = {}
+        self._happened: dict[str, int] = {}
 
     def find(self, session: Session, allowance_id: bytes) -> Allowance | None:
         """Find an allowance of this session, as it will be; None for one that is closed."""
@@ -77,23 +82,24 @@ class Entry:
     def draw(self, session: Session, allowance_id: bytes, sums: Sums) -> None:
         """Note how far an allowance is drawn."""
         allowance = self.find(session, allowance_id)
-        if allowance is None or allowance.state is not AllowanceState.OPEN:
+        if allowance is None or (
+            allowance.state is not AllowanceState.OPEN and not allowance.presumed
+        ):
             return  # how far it was drawn is settled already
         if not allowance.drawn.within(sums):
             self.problems.append(f"draws of allowance {allowance_id.hex()} fell; the larger stand")
             return
-        if not sums.within(allowance.granted):
-            self._complain(
-                self._reservation(allowance_id),
+        beyond = sums.less(allowance.granted)
+        sums = sums.less(beyond)
+        if beyond != NOTHING:
+            problem = (
                 f"allowance {allowance_id.hex()} was drawn beyond what was granted; "
-                "the rest is charged as spend that nobody admitted",
+                "the rest is charged as spend that nobody admitted"
             )
-            sums = sums.less(sums.less(allowance.granted))
-        more = sums.calls_count - allowance.drawn.calls_count
-        decision = self._reservation(allowance_id).decision
-        key = (decision.verdict, self._reservation(allowance_id).ask.task_class, decision.reason)
-        self._decided[key] = self._decided.get(key, 0) + more
-        self._allowances[allowance_id] = msgspec.structs.replace(allowance, drawn=sums)
+            self.problems.append(problem)
+            if sums != allowance.drawn:  # else it was told of before
+                self._alert(self._reservation(allowance_id), problem)
+        self._allowances[allowance_id] = self._drawn_to(allowance, sums)
 
     def settle(self, session: Session, allowance_id: bytes, calls: list[Ended]) -> None:
         """Close calls drawn from one allowance at what they cost."""
@@ -106,34 +112,25 @@ class Entry:
             )
             return
         bound = bound_of(allowance) if allowance else NOTHING
-        settled, spent = allowance.settled if allowance else NOTHING, 0
-        draws: list[Draw] = []
+        settled = allowance.settled if allowance else NOTHING
+        within: list[_Closing] = []
+        beyond: list[_Closing] = []
         for call in calls:
-            used, report = self._used(held, call)
-            spent += used.amount_nusd
+            closing = self._closing(held, call)
             with_it = settled.plus(call.held)
             if with_it.within(bound):
                 settled = with_it
-                draws.append(Draw(call.held, used))
-            elif used != NOTHING:
-                self._complain(
-                    held,
-                    f"call {call.ask_id[:80]!r} was drawn beyond allowance {allowance_id.hex()}; "
-                    "it is charged as spend that nobody admitted",
-                )
-                self._absorb(charge_unadmitted(held, used, self._books_of))
-            if not call.voided:
-                self.changes.usage.append(self._event(held, call, report))
-        if draws:
-            after, changes = settle_draws(held, draws, self._books_of)
-            self._absorb(changes)
-            if held.state is ReservationState.EXPIRED:
-                more = sum(draw.used.amount_nusd - draw.held.amount_nusd for draw in draws)
-                after = msgspec.structs.replace(after, cost_nusd=held.cost_nusd + more)
-            self._keep(held, after)
+                within.append(closing)
+            elif closing.used != NOTHING:
+                beyond.append(closing)
+        spent = self._settle_within(held, within) if within else 0
+        if beyond:
+            self._settle_beyond(held, beyond)
         if allowance is not None:
             allowance = msgspec.structs.replace(
-                allowance, settled=settled, spent_nusd=allowance.spent_nusd + spent
+                allowance,
+                settled=settled,
+                spent_nusd=min(allowance.spent_nusd + spent, AMOUNT_MAX),
             )
             self._allowances[allowance_id] = allowance
             self._close_if_done(allowance)
@@ -152,11 +149,10 @@ class Entry:
         )
         self._absorb(changes)
         self._keep(held, after)
+        if drawn is not None:
+            allowance = self._drawn_to(allowance, drawn)
         allowance = msgspec.structs.replace(
-            allowance,
-            state=AllowanceState.DRAINING,
-            drawn=allowance.drawn if drawn is None else drawn,
-            presumed=drawn is None,
+            allowance, state=AllowanceState.DRAINING, presumed=drawn is None
         )
         self._allowances[allowance.allowance_id] = allowance
         self._close_if_done(allowance)
@@ -164,7 +160,8 @@ class Entry:
     def expire(self, allowance: Allowance, held: Reservation) -> None:
         """Charge what is in flight at its hold; the truth may still replace it."""
         closed, changes = resolve.expire(held, self._books_of)
-        total = allowance.spent_nusd + closed.cost_nusd
+        total = min(allowance.spent_nusd + closed.cost_nusd, AMOUNT_MAX)
+        self._count("expired", bound_of(allowance).less(allowance.settled).calls_count)
         self._absorb(changes)
         self._keep(held, msgspec.structs.replace(closed, cost_nusd=total))
         expired = msgspec.structs.replace(allowance, state=AllowanceState.EXPIRED)
@@ -190,16 +187,80 @@ class Entry:
                 self._out.pop(allowance_id, None)
             else:
                 self._out[allowance_id] = allowance
+        for price in self._prices:
+            ledger.costs.saved(price)
         for key, count in self._decided.items():
             ledger.tally[key] = ledger.tally.get(key, 0) + count
+        for name, count in self._happened.items():
+            ledger.events[name] = ledger.events.get(name, 0) + count
         return [allowance_id for allowance_id in self._allowances if allowance_id not in self._out]
+
+    def _drawn_to(self, allowance: Allowance, sums: Sums) -> Allowance:
+        """Note how far an allowance is drawn, and count its draws as decisions."""
+        held = self._reservation(allowance.allowance_id)
+        decision = held.decision
+        key = (decision.verdict, held.ask.task_class, decision.reason)
+        more = sums.calls_count - allowance.drawn.calls_count
+        self._decided[key] = self._decided.get(key, 0) + more
+        return msgspec.structs.replace(allowance, drawn=sums)
+
+    def _settle_within(self, held: Reservation, calls: Sequence["_Closing"]) -> int:
+        """Close calls that were drawn as granted; returns what they cost."""
+        try:
+            after, changes = settle_draws(held, [each.draw for each in calls], self._books_of)
+        except InvalidAsk as error:
+            if len(calls) > 1:
+                # One by one, so that only what cannot be counted is charged at its hold.
+                return sum(
+                    self._settle_within(self._reservation(held.reservation_id), [each])
+                    for each in calls
+                )
+            return self._settle_within(held, [self._at_hold(calls[0].call, str(error))])
+        self._absorb(changes)
+        late = held.state is ReservationState.EXPIRED
+        cost = sum(each.used.amount_nusd for each in calls)
+        if late:
+            more = cost - sum(each.call.held.amount_nusd for each in calls)
+            total = min(held.cost_nusd + more, AMOUNT_MAX)
+            after = msgspec.structs.replace(after, cost_nusd=total)
+        self._keep(held, after)
+        for each in calls:
+            if each.call.voided:
+                self._count("voided")
+                continue
+            self._count("settled_late" if late else "settled")
+            if each.used.amount_nusd > each.call.held.amount_nusd:
+                self._count("overrun")
+            self.changes.usage.append(self._event(held, each, "late" if late else "settled"))
+        return cost
+
+    def _settle_beyond(self, held: Reservation, calls: Sequence["_Closing"]) -> None:
+        """Charge calls that were drawn beyond what was granted."""
+        charged: list[str] = []
+        for each in calls:
+            try:
+                self._absorb(charge_unadmitted(held, each.used, self._books_of))
+            except InvalidAsk as error:
+                self.problems.append(f"{_name(each.call)}: {error}; it was not booked")
+                continue
+            charged.append(
+                f"{_name(each.call)} was drawn beyond allowance {held.reservation_id.hex()}; "
+                "it is charged as spend that nobody admitted"
+            )
+            self._count("recorded")
+            self.changes.usage.append(self._event(held, each, "recorded"))
+        self.problems += charged
+        if charged:  # one alert tells of all
+            more = f" ({len(charged) - 1} more calls like it)" if len(charged) > 1 else ""
+            self._alert(held, charged[0] + more)
 
     def _closed(self, session: Session, identity: bytes) -> Reservation | None:
         """Find the reservation of an allowance that is closed, if it was this session's."""
         found = self._ledger.find_reservation(identity)
-        if found is None or not found.ask.ask_id.endswith(f" of {session.session_id}"):
+        if found is None or not found.is_allowance or found.caller != session.caller:
             return None
-        return found if found.is_allowance else None
+        _, _, session_id = found.ask.ask_id.removeprefix(ALLOWANCE_PREFIX).partition(" of ")
+        return found if session_id == session.session_id else None
 
     def _reservation(self, identity: bytes) -> Reservation:
         if identity in self._held:
@@ -242,30 +303,40 @@ class Entry:
         self._keep(held, closed)
         self._done.add(identity)
 
-    def _used(self, held: Reservation, call: Ended) -> tuple[Sums, Report]:
-        """What a call really used; at its hold where what was sent makes no sense."""
-        if call.voided:
-            return NOTHING, call.report
+    def _closing(self, held: Reservation, call: Ended) -> "_Closing":
+        """Reckon what a call really used; its hold where what was sent makes no sense."""
         report = call.report
+        if call.voided:
+            return _Closing(call, NOTHING, report)
         if call.problem:
-            self.problems.append(f"call {call.ask_id[:80]!r}: {call.problem}; charged at its hold")
-            return call.held, msgspec.structs.replace(report, cost_nusd=call.held.amount_nusd)
-        price = self._ledger.costs.settling_price(held, report, self._ledger.rules.prices)
+            return self._at_hold(call, call.problem)
+        ledger, usage = self._ledger, report.usage
+        price = ledger.costs.settling_price(held, report, ledger.rules.prices)
         try:
-            cost = stated_cost(report.cost_nusd if call.cost_known else None, report.usage)
+            cost = stated_cost(report.cost_nusd if call.cost_known else None, usage)
             if cost is None:
-                cost = cost_of(price, report.usage)
+                cost = cost_of(price, usage)
         except InvalidAsk as error:
-            self.problems.append(f"call {call.ask_id[:80]!r}: {error}; charged at its hold")
-            cost = call.held.amount_nusd
-        usage = report.usage
+            return self._at_hold(call, str(error))
+        if price is not None:
+            ledger.costs.save(self.changes, price)
+            self._prices.append(price)
         tokens = call.held.tokens_count
         if usage is not None and (usage.prompt_tokens, usage.output_tokens) != (None, None):
             tokens = usage.total_tokens
         report = msgspec.structs.replace(report, cost_nusd=cost, price=price)
-        return Sums(1, cost, tokens), report
+        return _Closing(call, Sums(1, cost, tokens), report)
 
-    def _event(self, held: Reservation, call: Ended, report: Report) -> UsageEvent:
+    def _at_hold(self, call: Ended, problem: str) -> "_Closing":
+        self.problems.append(f"{_name(call)}: {problem}; charged at its hold")
+        # Usage that makes no sense is nobody's to add up.
+        report = msgspec.structs.replace(
+            call.report, cost_nusd=call.held.amount_nusd, usage=None, price=None
+        )
+        return _Closing(call, call.held, report)
+
+    def _event(self, held: Reservation, closing: "_Closing", closed_as: str) -> UsageEvent:
+        call = closing.call
         # A label that rules read belongs to the scope: what rides along may not add one.
         read = self._ledger.rules.scope_labels
         labels = {key: value for key, value in call.labels.items() if key not in read}
@@ -281,13 +352,15 @@ class Entry:
         )
         problem = ask_problem(ask)
         if problem:
-            self.problems.append(f"call {ask.ask_id[:80]!r}: {problem}; its event goes without")
+            self.problems.append(f"{_name(call)}: {problem}; its event goes without")
             ask = msgspec.structs.replace(held.ask, ttl_ns=0)
-        event = usage_event(held, report, self.now, closed_as="settled")
+        event = usage_event(held, closing.report, self.now, closed_as=closed_as)
         return msgspec.structs.replace(event, ask=ask, hold_nusd=call.held.amount_nusd)
 
-    def _complain(self, held: Reservation, problem: str) -> None:
-        self.problems.append(problem)
+    def _count(self, name: str, count: int = 1) -> None:
+        self._happened[name] = self._happened.get(name, 0) + count
+
+    def _alert(self, held: Reservation, problem: str) -> None:
         self.changes.alerts.append(
             Alert(
                 raised_ns=self.now.wall_ns,
@@ -297,3 +370,19 @@ class Entry:
                 message=problem,
             )
         )
+
+
+class _Closing(NamedTuple):
+    """One call that ended, what it is charged, and what its event says."""
+
+    call: Ended
+    used: Sums
+    report: Report
+
+    @property
+    def draw(self) -> Draw:
+        return Draw(self.call.held, self.used)
+
+
+def _name(call: Ended) -> str:
+    return f"call {call.ask_id[:80]!r}"
