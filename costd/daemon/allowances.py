@@ -13,11 +13,6 @@ from costd.engine.draws import Ended
 from costd.model.allowance import Allowance, AllowanceState, Session, Sums
 from costd.model.ask import Ask
 from costd.model.reservation import ALLOWANCE_PREFIX, Reservation
-from costd.model.time import NS_PER_S
-
-DRAIN_MARGIN_NS = 2 * NS_PER_S
-"""How long after the end of its lifetime a client may still say how far it drew."""
-
 
 _SERIAL_KEY = b"allowance_serial"
 
@@ -79,7 +74,6 @@ class AllowanceBooks:
         ask = msgspec.structs.replace(
             typical,
             ask_id=f"{ALLOWANCE_PREFIX}{serial:016x} of {session.session_id}",
-            ttl_ns=policy.allowance.lifetime_ns + DRAIN_MARGIN_NS,
             grant_digest="",
         )
         question = ledger.question(ask, session.caller, is_allowance=True)

@@ -329,9 +329,11 @@ class Entry:
 
     def _at_hold(self, call: Ended, problem: str) -> "_Closing":
         self.problems.append(f"{_name(call)}: {problem}; charged at its hold")
-        # Usage that makes no sense is nobody's to add up.
+        report, usage = call.report, call.report.usage
+        if usage is not None and usage.problem():
+            usage = None  # nobody could add it up
         report = msgspec.structs.replace(
-            call.report, cost_nusd=call.held.amount_nusd, usage=None, price=None
+            report, cost_nusd=call.held.amount_nusd, usage=usage, price=None
         )
         return _Closing(call, call.held, report)
 

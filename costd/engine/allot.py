@@ -6,7 +6,7 @@ import msgspec
 
 from costd.engine import candidates as offers
 from costd.engine.admit import Answer, hold, plain, search
-from costd.engine.degrade import BURN_USED_BP, drawable
+from costd.engine.degrade import BURN_USED_BP, drawable, room_left
 from costd.engine.draws import RATE_UNITS
 from costd.engine.evaluate import Evaluation, Question, rate_units
 from costd.engine.rate import available, take
@@ -20,6 +20,12 @@ from costd.model.time import NS_PER_S
 
 CALLS_COUNT_MIN = 4
 """A smaller allowance saves nobody a round trip worth having."""
+
+LIFETIME_NS_MIN = NS_PER_S // 10
+"""One that ends sooner is over before its client has drawn anything worth having."""
+
+DRAIN_MARGIN_NS = 2 * NS_PER_S
+"""How long after the end of its lifetime a client may still say how far it drew."""
 
 RATE_LIFETIME_NS = NS_PER_S
 _RATE_BURST_SHARE = 4
@@ -47,8 +53,9 @@ def allot(question: Question, calls_count: int) -> Allotment | Scarce:
     Shape:   pure, as `admit`; `question.ask` is one typical call.
     Ensures: what is set aside passes every rule at once, keeps under the next step of every
              budget, leaves protected reserves alone, and is at most the policy's share of what
-             is left. Near a limit, near a step and in shadow there is none: calls are then
-             decided one by one.
+             is left. It ends before any window that it counts in, and before the money that
+             stands behind it expires. Near a limit, near a step and in shadow there is none:
+             calls are then decided one by one.
     Errors:  InvalidAsk, as `admit`.
     """
     terms = question.rules.policy.allowance
@@ -70,10 +77,14 @@ def allot(question: Question, calls_count: int) -> Allotment | Scarce:
     granted = Sums(count, count * one.amount_nusd, count * one.tokens_count)
     larger = _enlarged(question, chosen, granted)
     lines = larger.lines
+    lifetime_ns = _lifetime_ns(question, larger, terms)
+    if lifetime_ns < LIFETIME_NS_MIN:
+        return Scarce()
+    question.ask = msgspec.structs.replace(question.ask, ttl_ns=lifetime_ns + DRAIN_MARGIN_NS)
     return Allotment(
         answer=hold(question, larger, first=larger if chosen is first else first),
         granted=granted,
-        lifetime_ns=min(terms.lifetime_ns, RATE_LIFETIME_NS if larger.rates else terms.lifetime_ns),
+        lifetime_ns=lifetime_ns,
         counts_tokens=any(line.unit == "tokens" for _, line, _ in lines)
         or any(line.unit == "tokens" for line, _ in larger.rates),
     )
@@ -94,11 +105,12 @@ def _most_calls(
         if rule.limit is None or (chosen.estimate.is_free and line.unit == "nusd"):
             room = AMOUNT_MAX - counter.used
         else:
-            room = _wise_room(rule, counter, terms, question.now.wall_ns)
+            left = _room_left(rule, counter, terms, question.now.wall_ns)
+            if left < each * CALLS_COUNT_MIN:
+                scarce.append(line.key)
+            room = left * terms.share.numerator // terms.share.denominator
         if each:
             count = min(count, room // each)
-            if room < each * CALLS_COUNT_MIN:
-                scarce.append(line.key)
     for rate, key, units in _rates_of(question, chosen):
         free = available(rate, question.state.rate(key), question.now.steady_ns)
         a_second = NS_PER_S * rate.amount // rate.interval_ns
@@ -106,11 +118,20 @@ def _most_calls(
     return count, tuple(scarce)
 
 
-def _wise_room(rule: BudgetRule, counter: Counter, terms: AllowanceTerms, wall_ns: int) -> int:
-    """The share of what is left below the limit and the next step; rounds down."""
+def _lifetime_ns(question: Question, larger: Evaluation, terms: AllowanceTerms) -> int:
+    """How long it may be drawn, at most to the end of the first window to end."""
+    wall_ns = question.now.wall_ns
+    ends_ns = [rule.window(wall_ns)[1] - wall_ns for rule, _, _ in larger.lines]
+    held_ns = question.rules.policy.ttl_ns_max - DRAIN_MARGIN_NS
+    rated_ns = RATE_LIFETIME_NS if larger.rates else terms.lifetime_ns
+    return min(terms.lifetime_ns, rated_ns, held_ns, *ends_ns)
+
+
+def _room_left(rule: BudgetRule, counter: Counter, terms: AllowanceTerms, wall_ns: int) -> int:
+    """What is left below the limit and the next step; nothing where calls are drawn singly."""
     # The general part only: the reserve is drawn call by call.
     limit, used = drawable(rule, counter, critical=False)
-    left = limit - used
+    left = room_left(rule, counter, critical=False) or 0
     if left * terms.single_below.denominator < limit * terms.single_below.numerator:
         return 0
     for step in rule.budget.steps:
@@ -118,7 +139,7 @@ def _wise_room(rule: BudgetRule, counter: Counter, terms: AllowanceTerms, wall_n
             left = min(left, ceil_div(step.at_bp * limit, FULL_BP) - 1 - used)
         elif step.burn_bp is not None:
             left = min(left, _room_at_pace(rule, step.burn_bp, used, limit, wall_ns))
-    return max(0, left) * terms.share.numerator // terms.share.denominator
+    return max(0, left)
 
 
 def _room_at_pace(rule: BudgetRule, burn_bp: int, used: int, limit: int, wall_ns: int) -> int:

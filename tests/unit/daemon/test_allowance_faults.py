@@ -231,23 +231,17 @@ def test_a_reserve_that_was_larger_once_does_not_let_allowances_pass_the_limit()
     block = "allowance: {share: 50%, single_below: 0%}\n"
     world = World(HEAD + reserving % 100 + block)
     world.ledger.trust = world.ledger.trust._replace(claims=frozenset({"*"}))
-    for number in range(10):
+    general = [ask(world, number, 9_900_000_000).reservation_id for number in range(5)]
+    for number in range(5, 10):
         assert ask(world, number, 9_900_000_000, task_class="review").reservation_id
-    for number in range(10, 20):
-        reservation = held_of(world, number)
-        if number < 15:
-            world.ledger.void(reservation)
+    for reservation_id in general:
+        world.ledger.void(reservation_id)
     world.swap(HEAD + reserving % 60 + block)
     client = world.client().hello()
     while client.ask(10**6).HasField("allowance"):
         client.heard.clear()
-    assert world.counter.used <= 60 * 10**9
+    assert 59 * 10**9 < world.counter.used <= 60 * 10**9
     world.check()
-
-
-def held_of(world, number):
-    rows = list(world.store.scan(Family.RESERVATIONS))
-    return rows[(number - 10) % len(rows)][0]
 
 
 def test_large_calls_do_not_revoke_what_others_hold_of_a_budget_that_has_enough(world):
@@ -257,22 +251,6 @@ def test_large_calls_do_not_revoke_what_others_hold_of_a_budget_that_has_enough(
     answer = large.ask(10, estimated_cost_nusd=2_000_000_000, **fields)
     assert not answer.HasField("allowance")
     assert small.revocations() == []
-
-
-def test_a_step_seen_by_critical_classes_only_is_kept_under_too():
-    policy = HEAD + (
-        "budgets:\n  - {id: all, window: total, limit: $100, reserve: 50%, "
-        "steps: [{at: 50%, do: [alert]}]}\nallowance: {share: 50%, single_below: 0%}\n"
-    )
-    world = World(policy)
-    world.ledger.trust = world.ledger.trust._replace(claims=frozenset({"*"}))
-    ask(world, 1, 24_000_000_000)
-    ask(world, 2, 40_000_000_000, task_class="review")
-    before = world.alerts()
-    client = world.client().hello()
-    while client.ask(10**6, task_class="review").HasField("allowance"):
-        client.heard.clear()
-    assert world.alerts() == before
 
 
 # ---- the truth, late -----------------------------------------------------------------------------
