@@ -12,6 +12,7 @@ from costd.engine.changes import Changes, Family
 from costd.engine.draws import Ended
 from costd.model.allowance import Allowance, AllowanceState, Session, Sums
 from costd.model.ask import Ask
+from costd.model.events import Alert
 from costd.model.reservation import ALLOWANCE_PREFIX, Reservation
 
 _SERIAL_KEY = b"allowance_serial"
@@ -157,6 +158,23 @@ class AllowanceBooks:
         entry = Entry(self._ledger, self.out)
         entry.expire(allowance, held)
         self.closed += entry.commit()
+
+    def tell_damage(self, session: Session) -> None:
+        """Raise an alert over a page that makes no sense."""
+        changes = Changes()
+        changes.alerts.append(
+            Alert(
+                raised_ns=self._ledger.clock.now().wall_ns,
+                kind="page_damaged",
+                rule=session.session_id,
+                key=session.caller,
+                message=(
+                    f"the page of {session.caller or 'a client'} (session {session.session_id}) "
+                    "makes no sense; its allowance is presumed spent"
+                ),
+            )
+        )
+        self._ledger.commit(changes)
 
     def forget_session(self, session: Session) -> None:
         """Forget a session that holds nothing."""

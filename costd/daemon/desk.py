@@ -15,11 +15,9 @@ from costd.daemon.ledger import Ledger
 from costd.daemon.pages import SLOTS_COUNT, Pages
 from costd.engine import keys
 from costd.engine.allot import Scarce
-from costd.engine.changes import Changes
-from costd.errors import CostdError, InvalidAsk, StoreUnavailable
+from costd.errors import InvalidAsk, NotPermitted, StoreUnavailable
 from costd.model.allowance import Allowance, AllowanceState, Session, Sums
 from costd.model.ask import name_problem
-from costd.model.events import Alert
 from costd.model.kill import KillSwitch
 from costd.model.labels import RESERVED_KEYS
 from costd.model.reservation import Reservation
@@ -52,6 +50,8 @@ class Connection:
                  be written down. After either the stream ends, and the client attaches anew.
         """
         kind = message.WhichOneof("message")
+        if self.session_id and self._desk.attached.get(self.session_id) is not self:
+            raise InvalidAsk("this session has attached on another stream; this one is over")
         if (kind == "hello") == bool(self.session_id):
             raise InvalidAsk("Hello comes first on every stream, and only once")
         if kind == "hello":
@@ -111,6 +111,8 @@ class Desk:
         if session is not None and session.caller != connection.caller:
             raise InvalidAsk(f"session {session_id!r} is another caller's; make a new id")
         page, path = self._page_of(session_id) if hello.maps_pages else ("", "")
+        if session is not None and session.page not in {"", page}:
+            self.pages.close_client(session.page)
         wall_ns = self._ledger.clock.now().wall_ns
         session = msgspec.structs.replace(
             session or Session(session_id=session_id, caller=connection.caller),
@@ -147,7 +149,7 @@ class Desk:
                 retry_s = self._grant(session, request, slot, answer)
             except StoreUnavailable:
                 retry_s = RETRY_SOON_S
-            except CostdError:  # the ask itself will be told what is wrong with it
+            except (InvalidAsk, NotPermitted):  # the ask itself will be told what is wrong with it
                 retry_s = RETRY_LATER_S
         if not answer.HasField("allowance"):
             answer.retry_after.seconds = retry_s
@@ -240,15 +242,21 @@ class Desk:
         return True
 
     def tidy(self, keep_ns: int) -> None:
-        """Forget sessions that hold nothing and have been silent for so long, and their pages."""
+        """Forget sessions that hold nothing: their pages now, themselves once long silent.
+
+        A session that comes back is made another page; its number of reports it must find again.
+        """
         before_ns = self._ledger.clock.now().wall_ns - keep_ns
         busy = self._holdings.sessions() | {*self.attached}
         for session in list(self.books.sessions.values()):
-            if session.session_id not in busy and session.seen_wall_ns < before_ns:
+            if session.session_id in busy:
+                continue
+            if session.page:
+                self.pages.close_client(session.page)
+                self.books.remember(msgspec.structs.replace(session, page=""))
+            if session.seen_wall_ns < before_ns:
                 self.books.forget_session(session)
                 self._damaged.discard(session.session_id)
-                if session.page:
-                    self.pages.close_client(session.page)
 
     # ---- inside -----------------------------------------------------------------------------
 
@@ -259,8 +267,8 @@ class Desk:
         typical = convert.ask_from_pb(request.typical)
         if typical.grant_digest or typical.units:
             return RETRY_LATER_S
-        if slot >= 0:
-            self.pages.arm(session.page, slot, self.books.next_serial)
+        if slot >= 0 and not self.pages.arm(session.page, slot, self.books.next_serial):
+            return RETRY_SOON_S
         granted = self.books.grant(session, typical, request.calls_count, slot=slot)
         if isinstance(granted, Scarce):
             self.pressed(granted.counter_keys)
@@ -318,25 +326,9 @@ class Desk:
         sane = drawn is not None and allowance.drawn.within(drawn)
         if drawn is None or not sane or not drawn.within(allowance.granted):
             self._damaged.add(session.session_id)
-            self._alert_damage(session)
+            self.books.tell_damage(session)
             return None
         return drawn
-
-    def _alert_damage(self, session: Session) -> None:
-        changes = Changes()
-        changes.alerts.append(
-            Alert(
-                raised_ns=self._ledger.clock.now().wall_ns,
-                kind="page_damaged",
-                rule=session.session_id,
-                key=session.caller,
-                message=(
-                    f"the page of {session.caller or 'a client'} (session {session.session_id}) "
-                    "makes no sense; its allowance is presumed spent"
-                ),
-            )
-        )
-        self._ledger.commit(changes)
 
     def _page_of(self, session_id: str) -> tuple[str, str]:
         """Make a session's page: its file's name and its path; empty where there can be none."""
@@ -348,10 +340,12 @@ class Desk:
 
     def _free_slot(self, session: Session) -> int | None:
         """Find a slot of the page; -1 without a page, None if all are taken."""
-        taken = {allowance.slot for allowance in self._open_of(session.session_id)}
+        taken = [allowance.slot for allowance in self._open_of(session.session_id)]
+        if len(taken) >= SLOTS_COUNT:
+            return None
         if not session.page or session.session_id in self._damaged:
-            return -1 if len(taken) < SLOTS_COUNT else None
-        return next((slot for slot in range(SLOTS_COUNT) if slot not in taken), None)
+            return -1
+        return next(slot for slot in range(SLOTS_COUNT) if slot not in taken)
 
     def _open(self) -> Iterator[Allowance]:
         for allowance in self.books.out.values():

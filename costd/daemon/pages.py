@@ -1,7 +1,11 @@
 """Small mapped files that daemon and client share on one host; docs/reference/allowances.md."""
 
+import contextlib
+import errno
 import os
+import stat
 import struct
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -14,6 +18,10 @@ SLOT_WORDS: Final = 8
 SLOTS_COUNT: Final = 256
 DAEMON_PAGE_BYTES: Final = HEADER_WORDS * WORD_BYTES
 CLIENT_PAGE_BYTES: Final = (HEADER_WORDS + SLOTS_COUNT * SLOT_WORDS) * WORD_BYTES
+
+FOLDER_MODE: Final = 0o750
+
+_FLAGS: Final = os.O_CLOEXEC | os.O_NOFOLLOW
 
 _HEADER: Final = struct.Struct("<qq")
 _SLOT: Final = struct.Struct("<qqqq")
@@ -41,16 +49,15 @@ class Pages(Protocol):
         """Make a session's page if there is none, and return its path; empty where none can be."""
         ...
 
-    def arm(self, name: str, slot: int, serial: int) -> None:
-        """Prepare a slot for an allowance: its serial, and nothing drawn."""
+    def arm(self, name: str, slot: int, serial: int) -> bool:
+        """Prepare a slot for an allowance: its serial, and nothing drawn; false if it fails."""
         ...
 
     def drawn(self, name: str, slot: int, serial: int) -> Sums | None:
-        """Read how far an allowance was drawn; None where the page makes no sense."""
-        ...
+        """Read how far an allowance was drawn; None where the page makes no sense.
 
-    def peek(self, name: str, slot: int, serial: int) -> Sums | None:
-        """Read the same for a listing: from any thread, and nothing is made or kept open."""
+        Shape:   from any thread; makes nothing.
+        """
         ...
 
     def close_client(self, name: str) -> None:
@@ -75,14 +82,13 @@ class NoPages:
         """Make none."""
         return ""
 
-    def arm(self, name: str, slot: int, serial: int) -> None:
+    def arm(self, name: str, slot: int, serial: int) -> bool:  # noqa: ARG002
         """Prepare nothing."""
+        return False
 
     def drawn(self, name: str, slot: int, serial: int) -> Sums | None:  # noqa: ARG002
         """Know nothing."""
         return None
-
-    peek = drawn
 
     def close_client(self, name: str) -> None:
         """Forget nothing."""
@@ -92,17 +98,17 @@ class FilePages:
     """Implements `Pages` by files beside the daemon's socket, for whoever may use the socket.
 
     Clients map the files; the daemon reads and writes them, because a file that a client cuts
-    short would kill a process that maps it.
+    short would kill a process that maps it. It keeps none of the clients' open: they may be many
+    more than a process may hold.
     Errors:  OSError from the constructor where the files cannot be made.
     """
 
     def __init__(self, socket: Path, *, mode: int) -> None:
         self._folder = socket.parent / f"{socket.name}.pages"
-        self._folder.mkdir(mode=0o750, exist_ok=True)
+        _claim(self._folder)
         self._mode = mode
         self._path = self._folder / "daemon"
         self._page = _opened(self._path, DAEMON_PAGE_BYTES, mode & 0o644)
-        self._clients: dict[str, int] = {}
         magic, generation = _HEADER.unpack(os.pread(self._page, _HEADER.size, 0))
         # A daemon before this one may have died with a change half told.
         self.generation = generation + 1 if magic == MAGIC else 1
@@ -122,51 +128,76 @@ class FilePages:
     def open_client(self, name: str) -> str:
         """Make a session's page if there is none; empty where the disk refuses."""
         path = self._folder / name
-        if name not in self._clients:
-            try:
-                page = _opened(path, CLIENT_PAGE_BYTES, self._mode)
-                os.pwrite(page, _HEADER.pack(MAGIC, SLOTS_COUNT), 0)
-            except OSError:
-                return ""
-            self._clients[name] = page
+        try:
+            page = _opened(path, CLIENT_PAGE_BYTES, self._mode)
+        except OSError:
+            return ""
+        try:
+            os.pwrite(page, _HEADER.pack(MAGIC, SLOTS_COUNT), 0)
+        except OSError:
+            return ""
+        finally:
+            os.close(page)
         return str(path.absolute())
 
-    def arm(self, name: str, slot: int, serial: int) -> None:
-        """Prepare a slot for an allowance."""
-        os.pwrite(self._clients[name], _SLOT.pack(serial, 0, 0, 0), _offset(slot))
+    def arm(self, name: str, slot: int, serial: int) -> bool:
+        """Prepare a slot for an allowance; false where the page is gone or the disk refuses."""
+        try:
+            page = os.open(self._folder / name, os.O_WRONLY | _FLAGS)
+        except OSError:
+            return False
+        try:
+            os.pwrite(page, _SLOT.pack(serial, 0, 0, 0), _offset(slot))
+        except OSError:
+            return False
+        finally:
+            os.close(page)
+        return True
 
     def drawn(self, name: str, slot: int, serial: int) -> Sums | None:
-        """Read how far an allowance was drawn; None where the page makes no sense."""
-        if not self.open_client(name):
-            return None
-        return _drawn(self._clients[name], slot, serial)
-
-    def peek(self, name: str, slot: int, serial: int) -> Sums | None:
-        """Read the same for a listing, by a descriptor of its own: the others may close meanwhile.
-
-        None also where there is no such page.
-        """
+        """Read how far an allowance was drawn; None where the page is gone or makes no sense."""
         try:
-            page = os.open(self._folder / name, os.O_RDONLY | os.O_CLOEXEC)
+            page = os.open(self._folder / name, os.O_RDONLY | _FLAGS)
         except OSError:
             return None
         try:
             return _drawn(page, slot, serial)
+        except OSError:
+            return None
         finally:
             os.close(page)
 
     def close_client(self, name: str) -> None:
-        """Forget a session's page and delete its file."""
-        page = self._clients.pop(name, None)
-        if page is not None:
-            os.close(page)
+        """Delete the file of a session's page."""
         (self._folder / name).unlink(missing_ok=True)
 
+    def keep_only(self, names: Collection[str]) -> None:
+        """Delete the pages of sessions that nobody remembers; for a daemon that starts."""
+        for path in self._folder.iterdir():
+            if path != self._path and path.name not in names:
+                path.unlink(missing_ok=True)
+
     def close(self) -> None:
-        """Close every file; they stay, for a daemon that is started again."""
-        for page in (self._page, *self._clients.values()):
-            os.close(page)
-        self._clients = {}
+        """Close the daemon's page; the files stay, for a daemon that is started again."""
+        os.close(self._page)
+
+
+def _claim(folder: Path) -> None:
+    """Make the pages' folder.
+
+    Errors:  OSError where it is somebody else's, who could have put links into it.
+    """
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir()
+        folder.chmod(FOLDER_MODE)
+    status = folder.lstat()
+    others_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or others_write:
+        raise PermissionError(
+            errno.EPERM,
+            "must be a directory that only the daemon writes to; remove it",
+            str(folder),
+        )
 
 
 def _offset(slot: int) -> int:
@@ -184,13 +215,17 @@ def _drawn(page: int, slot: int, serial: int) -> Sums | None:
 
 
 def _opened(path: Path, size_bytes: int, mode: int) -> int:
-    """Open a file of this size, made of zeros where there is none yet."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+    """Open a file of this size, made of zeros where there is none yet.
+
+    Ensures: its blocks are there: writing into a hole of a mapped file kills a process whose
+             disk is full.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, mode)
     try:
         os.fchmod(descriptor, mode)
         if os.fstat(descriptor).st_size != size_bytes:
             os.ftruncate(descriptor, 0)
-            os.ftruncate(descriptor, size_bytes)
+        os.posix_fallocate(descriptor, 0, size_bytes)
     except BaseException:
         os.close(descriptor)
         raise

@@ -87,7 +87,8 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
         file = PolicyFile(settings.policy.absolute(), timekeeper.clock, log)
         ledger = _ledger(settings, store, file, timekeeper)
         hangup = asyncio.Event()
-        desk = Desk(ledger, AllowanceBooks(ledger), _pages(settings, log))
+        books = AllowanceBooks(ledger)
+        desk = Desk(ledger, books, _pages(settings, log, books))
         sweeper = Sweeper(ledger, _retention(settings), desk)
         upkeep = Upkeep(sweeper, timekeeper, log)
         durable = GroupSync(store.sync) if settings.durability == "disk" else None
@@ -111,7 +112,7 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
                 admission=calls.handlers(
                     ADMISSION,
                     AdmissionService(ledger),
-                    streams={"Attach": Attach(desk, durable)},
+                    streams={"Attach": _attach(settings, desk, durable)},
                 ),
                 control=calls.handlers(CONTROL, control),
             )
@@ -197,15 +198,22 @@ def _meter(metrics: Metrics, upkeep: Upkeep, sweeper: Sweeper, file: PolicyFile)
     meters.meter_policy(metrics, file)
 
 
-def _pages(settings: Settings, log: Log) -> Pages:
+def _attach(settings: Settings, desk: Desk, durable: GroupSync | None) -> Attach:
+    """Streams stay: a quarter of what may be open is left to calls."""
+    return Attach(desk, durable, streams_count_max=max(1, settings.rpcs_count_max * 3 // 4))
+
+
+def _pages(settings: Settings, log: Log, books: AllowanceBooks) -> Pages:
     """Make the pages beside the socket; without them, clients hear of changes by the stream."""
     socket = settings.socket.absolute()
     sockets.claim(socket)  # before anything of another daemon's is touched
     try:
-        return FilePages(socket, mode=settings.socket_mode_bits)
+        pages = FilePages(socket, mode=settings.socket_mode_bits)
+        pages.keep_only({session.page for session in books.sessions.values()})
     except OSError as error:
         log.warning("pages_unavailable", problem=str(error))
         return NoPages()
+    return pages
 
 
 def _retention(settings: Settings) -> Retention:

@@ -206,7 +206,7 @@ def _seen_drawn(desk: Desk, out: Allowance, page: str) -> Sums:
     """How far an allowance is drawn; a page that makes no sense is for the desk to deal with."""
     seen = None
     if page and out.state is AllowanceState.OPEN:
-        seen = desk.pages.peek(page, out.slot, out.serial)
+        seen = desk.pages.drawn(page, out.slot, out.serial)
     sane = seen is not None and out.drawn.within(seen) and seen.within(out.granted)
     return seen if seen is not None and sane else out.drawn
 

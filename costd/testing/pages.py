@@ -23,9 +23,10 @@ class MemoryPages:
         self.opened.add(name)
         return f"memory/{name}"
 
-    def arm(self, name: str, slot: int, serial: int) -> None:
+    def arm(self, name: str, slot: int, serial: int) -> bool:
         """Prepare a slot for an allowance."""
         self.slots[name, slot] = (serial, Sums())
+        return True
 
     def draw(self, name: str, slot: int, sums: Sums) -> None:
         """Write how far a client drew, as the client does."""
@@ -37,8 +38,6 @@ class MemoryPages:
         if found != serial or min(sums.calls_count, sums.amount_nusd, sums.tokens_count) < 0:
             return None
         return sums
-
-    peek = drawn
 
     def close_client(self, name: str) -> None:
         """Forget a session's page."""

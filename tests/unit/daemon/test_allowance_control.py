@@ -338,20 +338,20 @@ def test_what_was_out_when_the_daemon_started_is_shown_as_revoked(world):
 def test_a_file_is_peeked_at_without_being_made(tmp_path):
     pages = FilePages(tmp_path / "costd.sock", mode=0o660)
     folder = tmp_path / "costd.sock.pages"
-    assert pages.peek("session", 3, 41) is None
+    assert pages.drawn("session", 3, 41) is None
     assert [path.name for path in folder.iterdir()] == ["daemon"]
     pages.open_client("session")
     pages.arm("session", 3, 41)
-    assert pages.peek("session", 3, 41) == Sums() == pages.drawn("session", 3, 41)
-    assert pages.peek("session", 3, 42) is None
+    assert pages.drawn("session", 3, 41) == Sums() == pages.drawn("session", 3, 41)
+    assert pages.drawn("session", 3, 42) is None
     (folder / "session").write_bytes(b"cut short")
-    assert pages.peek("session", 3, 41) is None
+    assert pages.drawn("session", 3, 41) is None
     assert (folder / "session").read_bytes() == b"cut short"
     pages.close()
 
 
 def test_where_there_are_no_pages_nothing_is_seen():
-    assert NoPages().peek("session", 0, 1) is None
+    assert NoPages().drawn("session", 0, 1) is None
 
 
 # ---- metrics -------------------------------------------------------------------------------------

@@ -11,8 +11,7 @@ from allowance_world import (
     World,
 )
 
-from costd.daemon.pages import NoPages
-from costd.engine.changes import Family
+from costd.daemon.pages import FilePages, NoPages
 from costd.errors import InvalidAsk, StoreUnavailable
 from costd.model.allowance import Sums
 from costd.model.ask import Ask
@@ -329,3 +328,22 @@ def test_the_pages_of_sessions_that_hold_nothing_are_forgotten_before_the_sessio
     assert back.welcome.client_page
     assert len(opened) == 2
     assert back.granted().slot == 0
+
+
+def test_a_page_that_is_no_longer_there_is_asked_for_again_soon(tmp_path):
+    world = World(pages=FilePages(tmp_path / "costd.sock", mode=0o660))
+    client = world.client().hello()
+    world.pages.close_client(world.desk.books.sessions[client.session].page)
+    answer = client.ask()
+    assert not answer.HasField("allowance")
+    assert answer.retry_after.seconds == 1
+    client.connection.close()
+    assert world.client().hello().granted().slot == 0
+    world.pages.close()
+
+
+def test_a_client_that_can_map_pages_no_more_leaves_none_behind(world):
+    world.client().hello()
+    back = world.client(maps_pages=False).hello()
+    assert back.welcome.client_page == ""
+    assert world.pages.opened == set()
