@@ -369,8 +369,8 @@ class Ledger:
             totals.number(puts, Family.AUDIT, changes.audit)
         if not puts:
             return
-        puts.append(totals.put())
         try:
+            puts.append(totals.put())
             self.store.commit(puts)
         except BaseException:
             self.totals = Totals.load(self.store)

@@ -58,7 +58,7 @@ class Totals(msgspec.Struct, array_like=True):
 
         Errors:  InvalidAsk where all holds together would pass what can be counted.
         """
-        self._check(held.hold_nusd)
+        self._check(held.hold_nusd, _exposure(held))
         self.open_count += 1
         self._add(held, 1)
 
@@ -72,23 +72,30 @@ class Totals(msgspec.Struct, array_like=True):
 
         Errors:  InvalidAsk, as `opened`.
         """
-        self._check(after.hold_nusd - before.hold_nusd)
+        self._check(after.hold_nusd - before.hold_nusd, _exposure(after) - _exposure(before))
         self._add(before, -1)
         self._add(after, 1)
 
-    def _check(self, more_nusd: int) -> None:
-        if self.reserved_nusd + more_nusd > AMOUNT_MAX:
-            raise InvalidAsk(
-                f"{self.reserved_nusd} nano-USD are held already; with {more_nusd} more they would "
-                f"pass {AMOUNT_MAX}, the most that can be counted"
-            )
+    def _check(self, more_nusd: int, exposed_nusd: int) -> None:
+        for sum_nusd, added_nusd, what in (
+            (self.reserved_nusd, more_nusd, "held"),
+            (self.exposure_nusd, exposed_nusd, "exposed to beyond what is held"),
+        ):
+            if added_nusd > 0 and sum_nusd + added_nusd > AMOUNT_MAX:
+                raise InvalidAsk(
+                    f"{sum_nusd} nano-USD are {what} already; with {added_nusd} more they would "
+                    f"pass {AMOUNT_MAX}, the most that can be counted; settle or void what is open"
+                )
 
     def _add(self, held: Reservation, sign: int) -> None:
         self.reserved_nusd += sign * held.hold_nusd
+        self.exposure_nusd += sign * _exposure(held)
         if held.ceiling_nusd is None:
             self.unknown_ceiling_count += sign
-        else:
-            self.exposure_nusd += sign * (held.ceiling_nusd - held.hold_nusd)
+
+
+def _exposure(held: Reservation) -> int:
+    return 0 if held.ceiling_nusd is None else held.ceiling_nusd - held.hold_nusd
 
 
 _encode = msgspec.msgpack.Encoder().encode

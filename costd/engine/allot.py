@@ -13,7 +13,7 @@ from costd.engine.rate import available, take
 from costd.engine.rules import FULL_BP, BudgetRule
 from costd.model.allowance import Sums
 from costd.model.counter import Counter
-from costd.model.money import AMOUNT_MAX, ceil_div
+from costd.model.money import AMOUNT_MAX, HOLD_MAX_NUSD, ceil_div
 from costd.model.policy import AllowanceTerms, Rate
 from costd.model.reservation import CounterLine, RateLine
 from costd.model.time import NS_PER_S
@@ -165,7 +165,11 @@ def _enlarged(question: Question, chosen: Evaluation, granted: Sums) -> Evaluati
     larger.estimate = msgspec.structs.replace(
         estimate,
         hold_nusd=granted.amount_nusd,
-        ceiling_nusd=None if ceiling is None else min(ceiling * count, AMOUNT_MAX),
+        ceiling_nusd=(
+            None
+            if ceiling is None
+            else max(granted.amount_nusd, min(ceiling * count, HOLD_MAX_NUSD))
+        ),
     )
     larger.lines = [
         (rule, CounterLine(line.key, line.unit, granted.of(line.unit)), counter)

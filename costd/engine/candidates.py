@@ -7,7 +7,7 @@ import msgspec
 from costd.engine.rules import Rules, model_matches
 from costd.errors import InvalidAsk
 from costd.model.ask import Ask, hold_problem
-from costd.model.money import AMOUNT_MAX, HOLD_MAX_NUSD, ceil_div
+from costd.model.money import HOLD_MAX_NUSD, ceil_div
 from costd.model.policy import ModelRef, TaskClass
 from costd.model.price import Price
 from costd.model.time import Now
@@ -211,7 +211,8 @@ def estimate(
             and ask.max_output_tokens is not None
         ):
             counts = {"input_tokens": ask.prompt_tokens or 0, "output_tokens": output or 0}
-            ceiling = max(scaled, min(price.cost_nusd(counts), AMOUNT_MAX))
+            # Absurd counts must not fill what all calls together may be said to be exposed to.
+            ceiling = max(scaled, min(price.cost_nusd(counts), HOLD_MAX_NUSD))
         return Estimate(scaled, ceiling, ask.prompt_tokens, output, is_free)
     if ask.prompt_tokens is None and ask.max_output_tokens is None and not ask.units:
         raise InvalidAsk("state estimated_cost_nusd, or prompt_tokens and max_output_tokens")

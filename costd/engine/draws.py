@@ -140,11 +140,8 @@ def _less(
     """The reservation without what is settled or given back."""
     if expired:
         return held
-    hold = max(0, held.hold_nusd - gone.amount_nusd)
-    ceiling = held.ceiling_nusd
-    return msgspec.structs.replace(
-        held,
-        counters=lines,
-        hold_nusd=hold,
-        ceiling_nusd=None if ceiling is None else max(hold, ceiling - gone.amount_nusd),
-    )
+    before, ceiling = held.hold_nusd, held.ceiling_nusd
+    hold = max(0, before - gone.amount_nusd)
+    if ceiling is not None:  # what calls may cost beyond their holds goes with them
+        ceiling = hold + (ceiling - before) * hold // max(1, before)
+    return msgspec.structs.replace(held, counters=lines, hold_nusd=hold, ceiling_nusd=ceiling)

@@ -347,3 +347,15 @@ def test_a_client_that_can_map_pages_no_more_leaves_none_behind(world):
     back = world.client(maps_pages=False).hello()
     assert back.welcome.client_page == ""
     assert world.pages.opened == set()
+
+
+def test_what_calls_may_cost_beyond_their_holds_goes_with_them(world):
+    client = world.client().hello()
+    allowance = client.granted(10, estimated_cost_nusd=1_000_000)
+    exposed = CALL_NUSD - 1_000_000
+    assert world.ledger.totals.exposure_nusd == 10 * exposed
+    drawn = [(allowance, client.sums(3, amount=3_000_000))]
+    client.report(client.settled(allowance, hold_nusd=1_000_000), drawn=drawn)
+    assert world.ledger.totals.exposure_nusd == 9 * exposed
+    client.report(returned=[allowance])
+    assert world.ledger.totals.exposure_nusd == 2 * exposed

@@ -281,3 +281,24 @@ def test_post_keeps_what_it_is_not_told_to_change():
 
 def test_a_budget_of_nothing_never_resets_into_room():
     play("admit r1 0 -> deny:BUDGET_EXHAUSTED resets=never", policy(budget("b", 0)))
+
+
+def test_absurd_token_counts_beside_a_small_amount_do_not_fill_what_can_be_counted():
+    world = World(policy(budget("b"), prices=(price("acme/big", 10**6),)))
+    ledger, tokens = world.ledger, {"prompt_tokens": 10**12, "max_output_tokens": 10**12}
+    fields = {"provider": "acme", "model": "big", "estimated_cost_nusd": 1} | tokens
+    for number in range(40):
+        decision = ledger.admit(Ask(ask_id=f"{number:016}", **fields)).decision
+        assert decision.ceiling_nusd == HOLD_MAX_NUSD
+    assert ledger.totals.exposure_nusd == 40 * (HOLD_MAX_NUSD - 1)
+
+
+def test_what_all_are_exposed_to_stays_countable_too():
+    world = World(policy(budget("b"), prices=(price("acme/big", 10**6),)))
+    ledger, tokens = world.ledger, {"prompt_tokens": 10**12, "max_output_tokens": 10**12}
+    fields = {"provider": "acme", "model": "big", "estimated_cost_nusd": 1} | tokens
+    ledger.totals.exposure_nusd = AMOUNT_MAX - HOLD_MAX_NUSD
+    assert ledger.admit(Ask(ask_id="a" * 16, **fields)).decision.reservation_id
+    with pytest.raises(InvalidAsk, match="settle or void what is open"):
+        ledger.admit(Ask(ask_id="b" * 16, **fields))
+    assert ledger.admit(Ask(ask_id="c" * 16, estimated_cost_nusd=1)).decision.reservation_id
