@@ -67,7 +67,7 @@ class Entry:
         """Reservations as stored, and as they will be."""
         self._done: set[bytes] = set()
         """Allowances of which nothing is left, not even in flight."""
-        self._prices: list[Price] = []
+        self._prices: dict[str, Price] = {}
         """Written with this batch."""
         self._decided: dict[tuple[int, str, int], int] = {}
         self._happened: dict[str, int] = {}
@@ -187,7 +187,7 @@ class Entry:
                 self._out.pop(allowance_id, None)
             else:
                 self._out[allowance_id] = allowance
-        for price in self._prices:
+        for price in self._prices.values():
             ledger.costs.saved(price)
         for key, count in self._decided.items():
             ledger.tally[key] = ledger.tally.get(key, 0) + count
@@ -318,9 +318,9 @@ class Entry:
                 cost = cost_of(price, usage)
         except InvalidAsk as error:
             return self._at_hold(call, str(error))
-        if price is not None:
+        if price is not None and price.price_id not in self._prices:
             ledger.costs.save(self.changes, price)
-            self._prices.append(price)
+            self._prices[price.price_id] = price
         tokens = call.held.tokens_count
         if usage is not None and (usage.prompt_tokens, usage.output_tokens) != (None, None):
             tokens = usage.total_tokens

@@ -11,7 +11,9 @@ from allowance_world import (
     World,
 )
 
+from costd.daemon.ledger import Trust
 from costd.daemon.pages import FilePages, NoPages
+from costd.engine.changes import Family
 from costd.errors import InvalidAsk, StoreUnavailable
 from costd.model.allowance import Sums
 from costd.model.ask import Ask
@@ -359,3 +361,92 @@ def test_what_calls_may_cost_beyond_their_holds_goes_with_them(world):
     assert world.ledger.totals.exposure_nusd == 9 * exposed
     client.report(returned=[allowance])
     assert world.ledger.totals.exposure_nusd == 2 * exposed
+
+
+def test_a_call_without_a_known_ceiling_stays_without_one(world):
+    client = world.client().hello()
+    allowance = client.granted(10, max_output_tokens=None)
+    assert world.ledger.totals.unknown_ceiling_count == 1
+    client.report(client.settled(allowance, cost=1), returned=[allowance])
+    assert world.ledger.totals.unknown_ceiling_count == 0
+    world.check()
+
+
+# ---- what callers may claim ----------------------------------------------------------------------
+
+
+def test_an_allowance_is_only_for_classes_and_labels_that_an_ask_may_claim():
+    world = World(HEAD + "budgets:\n  - {id: all, per: team, window: total, limit: $100}\n")
+    world.ledger.trust = Trust(labels_fixed={"team": "core"})
+    client = world.client().hello()
+    for typical in ({"task_class": "review"}, {"labels": {"team": "finance"}}):
+        answer = client.ask(**typical)
+        assert not answer.HasField("allowance")
+        assert answer.retry_after.seconds == 30
+        client.heard.clear()
+    allowance = client.granted(10)
+    assert held(world, allowance).ask.labels == {"team": "core"}
+    labels = [{"team": "finance", "run": "r1"}]
+    client.report(client.settled(allowance, labels_index=1), labels=labels)
+    assert world.usage()[0].ask.labels == {"team": "core", "run": "r1"}
+    world.ledger.trust = Trust(claims=frozenset({"review"}))
+    assert client.ask(task_class="review").HasField("allowance")
+
+
+def test_where_a_grant_cannot_be_written_its_client_may_ask_again_soon():
+    world = World(store=BrittleStore())
+    client = world.client().hello()
+    world.store.fails = True
+    answer = client.ask()
+    assert not answer.HasField("allowance")
+    assert answer.retry_after.seconds == 1
+    world.store.fails = False
+    assert world.ledger.totals.reserved_nusd == 0
+    client.heard.clear()
+    assert client.granted(10).calls_count == 10
+    world.check()
+
+
+# ---- policies that change ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "budgets",
+    ["[]", "[{id: every, was: all, window: total, limit: $100}]"],
+    ids=["removed", "renamed"],
+)
+def test_a_budget_may_go_or_be_renamed_while_an_allowance_is_out(budgets):
+    world = World(PLAIN + "unmatched: allow\n")
+    client = world.client().hello()
+    allowance = client.granted(10)
+    world.swap(HEAD + f"budgets: {budgets}\nunmatched: allow\n")
+    assert client.revocations() == [allowance.allowance_id]
+    client.heard.clear()
+    client.report(client.settled(allowance, cost=5), drawn=[(allowance, client.sums(2))])
+    client.report(returned=[allowance])
+    assert (world.counter.settled, world.counter.reserved) == (5, CALL_NUSD)
+    world.check()
+    world.swap(PLAIN)
+    assert not ask(world, 1, 100 * 10**9).reservation_id
+    assert ask(world, 2, 90 * 10**9).reservation_id
+
+
+def test_a_settlement_that_names_another_model_keeps_its_price(world):
+    client = world.client().hello()
+    allowance = client.granted(10)
+    usage = pb.Usage(prompt_tokens=1_000_000, output_tokens=0)
+    calls = [client.settled(allowance, n, model="gpt-4o-mini", usage=usage) for n in range(2)]
+    client.report(*calls)
+    events = world.usage()
+    assert [event.cost_nusd for event in events] == [150_000_000] * 2
+    stored = world.store.get(Family.PRICES, events[0].price_id.encode())
+    assert stored.source.model == "gpt-4o-mini"
+
+
+def test_an_event_whose_labels_are_too_many_goes_without_them(world):
+    client = world.client().hello()
+    allowance = client.granted(10)
+    labels = [{f"label-{n}": "x" for n in range(200)}]
+    answer = client.report(client.settled(allowance, labels_index=1), labels=labels)
+    assert "goes without" in answer.problems[0]
+    assert world.usage()[0].ask.labels == {}
