@@ -1,6 +1,8 @@
 """A daemon's desk over a store in memory, and client processes that talk to it in words of the
 protocol."""
 
+from functools import cache
+
 from costd.daemon.allowances import AllowanceBooks
 from costd.daemon.desk import Desk
 from costd.daemon.ledger import Ledger
@@ -33,6 +35,12 @@ default_tier: premium
 PLAIN = HEAD + "budgets:\n  - {id: all, window: total, limit: $100}\n"
 
 
+@cache
+def parsed(policy):
+    """Read a policy, once."""
+    return parse_policy(policy, "policy")
+
+
 class World:
     """One daemon; `clients` by name. Time moves only when told to."""
 
@@ -40,7 +48,7 @@ class World:
         self.clock = clock or FakeClock()
         self.store = store or MemoryStore()
         self.pages = pages if pages is not None else MemoryPages()
-        self.ledger = Ledger(self.store, parse_policy(policy, "policy"), self.clock)
+        self.ledger = Ledger(self.store, parsed(policy), self.clock)
         self.desk = Desk(self.ledger, AllowanceBooks(self.ledger), self.pages)
         self.sweeper = Sweeper(self.ledger, None, self.desk)
 
@@ -53,7 +61,7 @@ class World:
         return World(policy, pages=self.pages, store=self.store, clock=self.clock)
 
     def swap(self, policy):
-        self.ledger.swap_policy(parse_policy(policy, "policy"))
+        self.ledger.swap_policy(parsed(policy))
 
     def advance(self, seconds):
         self.clock.advance(seconds)
