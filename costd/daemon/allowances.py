@@ -139,7 +139,7 @@ class AllowanceBooks:
             if allowance is not None and allowance.state is AllowanceState.OPEN:
                 entry.drain(allowance, allowance.drawn)
         booked = msgspec.structs.replace(
-            session, report_sequence=sequence, seen_wall_ns=entry.now.wall_ns
+            session, report_sequence=sequence, seen_steady_ns=entry.now.steady_ns
         )
         entry.changes.put(Family.SESSIONS, session.session_id.encode(), booked)
         self.closed += entry.commit()

@@ -12,6 +12,7 @@ import msgspec
 from costd.daemon.allowances import AllowanceBooks
 from costd.daemon.ledger import Ledger
 from costd.daemon.pages import SLOTS_COUNT, Pages
+from costd.daemon.stakes import Stakes
 from costd.engine import keys
 from costd.engine.allot import Scarce
 from costd.engine.changes import Changes
@@ -80,9 +81,9 @@ class Desk:
         """What was out when this daemon started was granted under rules that may have changed."""
         self._damaged: set[str] = set()
         """Sessions whose pages made no sense."""
-        self._on_counter: dict[bytes, set[bytes]] = {}
+        self._stakes = Stakes()
         for allowance_id in books.out:
-            self._index(allowance_id)
+            self._stakes.add(self._held(allowance_id))
         ledger.watcher = self
 
     # ---- clients ----------------------------------------------------------------------------
@@ -110,11 +111,11 @@ class Desk:
         if session is not None and session.caller != connection.caller:
             raise InvalidAsk(f"session {session_id!r} is another caller's; make a new id")
         page, path = self._page_of(session_id) if hello.maps_pages else ("", "")
-        wall_ns = self._ledger.clock.now().wall_ns
+        steady_ns = self._ledger.clock.now().steady_ns
         session = msgspec.structs.replace(
             session or Session(session_id=session_id, caller=connection.caller),
             page=page,
-            seen_wall_ns=wall_ns,
+            seen_steady_ns=steady_ns,
         )
         self.books.remember(session)
         connection.session_id = session_id
@@ -168,6 +169,7 @@ class Desk:
                 ended=ended_from_pb(report),
                 returned=map(convert.reservation_id_from_text, report.returned_allowance_ids),
             )
+            self._forget_closed()
         connection.push(
             pb.DaemonMessage(
                 acknowledgement=pb.Acknowledgement(
@@ -202,7 +204,7 @@ class Desk:
 
     def pressed(self, counter_keys: Sequence[bytes]) -> None:
         """Revoke what is drawn on counters that have little left, or have reached a step."""
-        ids = {found for key in counter_keys for found in self._on_counter.get(key, ())}
+        ids = self._stakes.of(counter_keys)
         if ids - self.revoked:
             self._revoke(sorted(ids), pb.REVOCATION_REASON_LIMIT)
 
@@ -235,16 +237,26 @@ class Desk:
         self._forget_closed()
         return True
 
-    def tidy(self, keep_ns: int) -> None:
-        """Forget sessions that hold nothing and have been silent for so long, and their pages."""
-        before_ns = self._ledger.clock.now().wall_ns - keep_ns
+    def tidy(self) -> None:
+        """Forget the pages of sessions that hold nothing and are silent; later, the sessions.
+
+        Ensures: a session is remembered for longer than anything that its reports have booked,
+                 so that a report which is sent again counts once however late that is.
+        """
+        ledger = self._ledger
+        policy = ledger.rules.policy
+        silent_ns = ledger.clock.now().steady_ns - ledger.closed_keep_ns
+        forgotten_ns = silent_ns - policy.late_settle_ns - policy.ttl_ns_max
         busy = {allowance.session_id for allowance in self.books.out.values()} | {*self.attached}
         for session in list(self.books.sessions.values()):
-            if session.session_id not in busy and session.seen_wall_ns < before_ns:
+            if session.session_id in busy or session.seen_steady_ns >= silent_ns:
+                continue
+            if session.page:
+                self.pages.close_client(session.page)
+                self.books.remember(msgspec.structs.replace(session, page=""))
+            if session.seen_steady_ns < forgotten_ns:
                 self.books.forget_session(session)
                 self._damaged.discard(session.session_id)
-                if session.page:
-                    self.pages.close_client(session.page)
 
     # ---- inside -----------------------------------------------------------------------------
 
@@ -262,7 +274,7 @@ class Desk:
             self.pressed(granted.counter_keys)
             return RETRY_SOON_S
         allowance, allotment = granted.allowance, granted.allotment
-        self._index(allowance.allowance_id)
+        self._stakes.add(granted.held)
         policy = self._ledger.rules.policy
         task_class = policy.task_classes[granted.held.ask.task_class]
         answer.allowance.CopyFrom(
@@ -362,19 +374,12 @@ class Desk:
         assert held is not None
         return held
 
-    def _index(self, allowance_id: bytes) -> None:
-        held = self._ledger.find_reservation(allowance_id)
-        for line in held.counters if held is not None else ():
-            self._on_counter.setdefault(line.key, set()).add(allowance_id)
-
     def _forget_closed(self) -> None:
         """Drop from memory what is no longer out."""
-        out = self.books.out
-        self.revoked.intersection_update(out)
-        for key in list(self._on_counter):
-            self._on_counter[key].intersection_update(out)
-            if not self._on_counter[key]:
-                del self._on_counter[key]
+        closed, self.books.closed = self.books.closed, []
+        for allowance_id in closed:
+            self.revoked.discard(allowance_id)
+            self._stakes.drop(allowance_id)
 
 
 def _facts(held: Reservation) -> dict[str, str]:

@@ -411,7 +411,52 @@ def test_closed_allowances_are_forgotten_with_their_reservations(world):
     world.advance(8 * 86_400)
     world.advance(61)
     assert list(world.store.scan(Family.ALLOWANCES)) == []
+    world.advance(86_400)
     assert list(world.store.scan(Family.SESSIONS)) == []
+
+
+def test_a_session_outlives_its_page_and_all_that_its_reports_have_booked(world):
+    client = world.client().hello()
+    allowance = client.granted(10)
+    client.draw(allowance, 1)
+    client.connection.close()
+    world.advance(LIFETIME_S + MARGIN_S + 1)
+    world.advance(CALL_TTL_S)
+    assert world.counter.settled == CALL_NUSD
+    world.advance(86_400 + 61)
+    (session,) = world.desk.books.sessions.values()
+    assert session.page == ""
+    assert world.pages.slots == {}
+    world.advance(5 * 86_400)
+    back = world.client().hello()
+    back.report(back.settled(allowance, cost=5))
+    assert world.counter.settled == 5
+
+
+def test_a_report_sent_again_after_the_clock_was_set_a_year_ahead_counts_once(world):
+    client = world.client().hello()
+    allowance = client.granted(10)
+    settled = client.settled(allowance)
+    client.report(settled, drawn=[(allowance, client.sums(1))], returned=[allowance])
+    client.connection.close()
+    world.clock.jump_wall(365 * 86_400)
+    world.advance(61)
+    back = world.client().hello()
+    assert back.welcome.report_sequence == 1
+    back.report(settled, sequence=1)
+    assert (world.counter.settled, world.counter.unadmitted) == (CALL_NUSD, 0)
+
+
+def test_an_allowance_that_was_closed_by_a_report_is_not_revoked_later(world):
+    client = world.client("ann").hello()
+    allowance = client.granted(10)
+    client.report(drawn=[(allowance, client.sums(0))], returned=[allowance])
+    other = world.client("bob").hello()
+    theirs = other.granted(10)
+    while world.client("cat").hello().ask(10**6).HasField("allowance"):
+        pass
+    assert client.revocations() == []
+    assert other.revocations() == [theirs.allowance_id]
 
 
 # ---- what makes allowances wrong -----------------------------------------------------------------
