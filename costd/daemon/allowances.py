@@ -135,9 +135,7 @@ class AllowanceBooks:
         for allowance_id, calls in groups.items():
             entry.settle(session, allowance_id, calls)
         for allowance_id in returned:
-            allowance = entry.find(session, allowance_id)
-            if allowance is not None and allowance.state is AllowanceState.OPEN:
-                entry.drain(allowance, allowance.drawn)
+            entry.give_back(session, allowance_id)
         booked = msgspec.structs.replace(
             session, report_sequence=sequence, seen_steady_ns=entry.now.steady_ns
         )

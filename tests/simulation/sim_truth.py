@@ -18,8 +18,8 @@ class Truth:
         """Unary asks that may have been decided, but not so that their callers know: (user, id)."""
         self.booked = Counter()
         """By session, the last report that the daemon took."""
-        self.blurred = set()
-        """Users of whom the books may say more than the truth: no pages."""
+        self.unpaged = {}
+        """Allowances granted without pages: (user, the process that heard of it or None)."""
         self.tainted = set()
         """Users one of whose processes cheated."""
         self.limit_max = 0
@@ -44,6 +44,19 @@ class Truth:
         return [f"{self.let_go_nusd} nano-USD were let go under a limit of {self.limit_max}"]
 
     # ---- the end
+
+    @property
+    def blurred(self):
+        """Users of whom the books may say more than the truth, because nobody could tell.
+
+        Without pages, nobody knows how far a dead process drew, or one that never heard that it
+        was granted anything.
+        """
+        return {
+            user
+            for user, process in self.unpaged.values()
+            if process is None or not process.is_alive
+        }
 
     def heard(self, call, disk):
         """Whether the daemon took the end of a call, where somebody told it."""

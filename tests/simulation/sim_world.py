@@ -93,6 +93,7 @@ class World:
             self.daemon = None
         for _, session in self.disk.scan(Family.SESSIONS):
             self.truth.booked[session.session_id] = session.report_sequence
+        self._note_unpaged()
         for stream in self.streams:
             stream.end(lost_down=self.rng.random() < 0.5)
             stream.connection = None
@@ -128,8 +129,6 @@ class World:
             labels={"user": user, "team": f"team-{USERS.index(user) % 2}"},
             maps=maps,
         )
-        if maps is not map_pages or not self.has_pages:
-            self.truth.blurred.add(user)
         process.models = rng.choice((["gpt-4o"], ["gpt-4o-mini"], ["gpt-4o", "gpt-4o-mini"]))
         process.labelled = rng.choice((0, 0, 0.1, 0.5))
         self.processes.append(process)
@@ -158,6 +157,9 @@ class World:
             self.problems += [f"refused: {one}" for one in message.acknowledgement.problems]
         if message.HasField("grant") and message.grant.HasField("allowance"):
             self.seen["allowances granted"] += 1
+            identity = bytes.fromhex(message.grant.allowance.allowance_id)
+            if identity in self.truth.unpaged:
+                self.truth.unpaged[identity] = (process.user, process)
             if process.sees_pages and message.grant.allowance.slot < 0 and process.is_honest:
                 self.problems.append("an honest client is granted nothing through its page")
         session_id = process.session.session_id
@@ -175,8 +177,7 @@ class World:
 
     def carry(self, stream):
         """Have the daemon receive the next message of a stream."""
-        message = stream.up.popleft()
-        connection = stream.connection
+        process, message, connection = stream.process, stream.up.popleft(), stream.connection
         if connection is None:
             return
         if message is END:
@@ -195,6 +196,8 @@ class World:
             connection.close()
             stream.connection = None
             stream.end(lost_down=False)
+        elif message.HasField("request"):
+            self._note_unpaged()
         elif message.HasField("report"):
             session_id = connection.session_id
             booked = self.truth.booked
@@ -202,6 +205,12 @@ class World:
             self.seen["reports booked"] += not again
             self.seen["reports that came again"] += again
             booked[session_id] = max(booked[session_id], message.report.sequence)
+
+    def _note_unpaged(self):
+        """Remember what was granted without pages, whether or not its client will hear of it."""
+        for identity, allowance in self.disk.scan(Family.ALLOWANCES):
+            if allowance.slot < 0:
+                self.truth.unpaged.setdefault(identity, (allowance.caller, None))
 
     def let_go(self, process, call, drawn_while=""):
         """Note a call that was admitted, and check that it could be."""

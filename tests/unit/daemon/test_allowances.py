@@ -370,6 +370,43 @@ def test_without_pages_the_rest_is_presumed_spent_until_the_truth_arrives():
     world.check()
 
 
+def test_what_was_presumed_spent_is_given_back_once_the_client_says_how_far_it_drew():
+    world = World(pages=NoPages())
+    client = world.client().hello()
+    allowance = client.granted(10)
+    client.connection.close()
+    world.advance(LIFETIME_S + MARGIN_S + 1)
+    assert world.counter.reserved == 10 * CALL_NUSD
+    back = world.client().hello(allowance.allowance_id)
+    back.report(drawn=[(allowance, client.sums(3))], returned=[allowance])
+    assert world.counter.reserved == 3 * CALL_NUSD
+    assert held(world, allowance).hold_nusd == 3 * CALL_NUSD
+    world.check()
+    back.report(*[back.settled(allowance, number, cost=1) for number in (1, 2, 3)])
+    assert (world.counter.settled, world.counter.reserved) == (3, 0)
+    assert world.desk.books.out == {}
+
+
+def test_what_was_presumed_spent_and_charged_is_given_back_too():
+    world = World(pages=NoPages())
+    client = world.client().hello()
+    allowance = client.granted(10)
+    client.report(client.settled(allowance, 1, cost=1), drawn=[(allowance, client.sums(1))])
+    client.connection.close()
+    world.advance(LIFETIME_S + MARGIN_S + 1)
+    world.advance(CALL_TTL_S)
+    assert world.counter.settled == 9 * CALL_NUSD + 1
+    back = world.client().hello(allowance.allowance_id)
+    back.report(drawn=[(allowance, client.sums(3))], returned=[allowance])
+    assert world.counter.settled == 2 * CALL_NUSD + 1
+    assert held(world, allowance).cost_nusd == 2 * CALL_NUSD + 1
+    back.report(back.settled(allowance, 2, cost=2), returned=[allowance])
+    assert world.counter.settled == CALL_NUSD + 3
+    back.report(back.settled(allowance, 3, cost=3), back.settled(allowance, 4, cost=4))
+    assert (world.counter.settled, world.counter.unadmitted) == (10, 4)
+    world.check()
+
+
 @pytest.mark.parametrize(
     "scribble",
     [Sums(-1, 0, 0), Sums(11, 0, 0), Sums(1, 11 * CALL_NUSD, 0)],
