@@ -188,8 +188,7 @@ class Desk:
         known = self._ledger.rules.scope_labels | RESERVED_KEYS
         covered = []
         for allowance in self._open():
-            held = self._held(allowance.allowance_id)
-            facts = _facts(held)
+            facts = self._held(allowance.allowance_id).facts
             if all(
                 match.holds(facts) or (match.key not in known and match.key not in facts)
                 for match in switch.scope.matches
@@ -207,6 +206,15 @@ class Desk:
         ids = self._stakes.of(counter_keys)
         if ids - self.revoked:
             self._revoke(sorted(ids), pb.REVOCATION_REASON_LIMIT)
+
+    def admitted(self, held: Reservation) -> None:
+        """Revoke what is drawn on counters that an ask has left little of.
+
+        What others hold comes back then before anybody has to be denied.
+        """
+        scarce = self._stakes.on_little_left(held, self._ledger)
+        if scarce:
+            self.pressed(scarce)
 
     def revoke(self, allowance_id: bytes) -> bool:
         """Revoke one by hand; False if it is not out."""
@@ -380,14 +388,3 @@ class Desk:
         for allowance_id in closed:
             self.revoked.discard(allowance_id)
             self._stakes.drop(allowance_id)
-
-
-def _facts(held: Reservation) -> dict[str, str]:
-    decision = held.decision
-    return {
-        **held.ask.labels,
-        "task_class": held.ask.task_class,
-        "provider": decision.provider,
-        "model": decision.model,
-        "tier": decision.tier,
-    }

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
+from costd.daemon.ledger import Ledger
+from costd.engine import keys
+from costd.engine.allot import has_little_left
 from costd.model.reservation import Reservation
 
 
@@ -25,6 +28,20 @@ class Stakes:
             self._on_counter[key].discard(allowance_id)
             if not self._on_counter[key]:
                 del self._on_counter[key]
+
+    def on_little_left(self, held: Reservation, ledger: Ledger) -> list[bytes]:
+        """Find which counters of a reservation have little left that allowances hold part of."""
+        rules = ledger.rules
+        found = []
+        for line in held.counters if self._on_counter else ():
+            if line.key in self._on_counter:
+                rule, counter = (
+                    rules.budgets.get(keys.tag_of(line.key)),
+                    ledger.state.counter(line.key),
+                )
+                if rule and counter and has_little_left(rule, counter, rules.policy.allowance):
+                    found.append(line.key)
+        return found
 
     def of(self, counter_keys: Sequence[bytes]) -> set[bytes]:
         """Find the allowances that hold money of any of these counters."""

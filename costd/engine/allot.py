@@ -106,12 +106,20 @@ def _most_calls(
     return count, tuple(scarce)
 
 
+def has_little_left(rule: BudgetRule, counter: Counter, terms: AllowanceTerms) -> bool:
+    """Tell whether a budget is so far used that its calls are decided one by one."""
+    if rule.limit is None:
+        return False
+    limit, used = drawable(rule, counter, critical=False)
+    return (limit - used) * terms.single_below.denominator < limit * terms.single_below.numerator
+
+
 def _wise_room(rule: BudgetRule, counter: Counter, terms: AllowanceTerms, wall_ns: int) -> int:
     """The share of what is left below the limit and the next step; rounds down."""
     # The general part only: the reserve is drawn call by call.
     limit, used = drawable(rule, counter, critical=False)
     left = limit - used
-    if left * terms.single_below.denominator < limit * terms.single_below.numerator:
+    if has_little_left(rule, counter, terms):
         return 0
     for step in rule.budget.steps:
         if step.at_bp is not None and used * FULL_BP < step.at_bp * limit:

@@ -177,7 +177,7 @@ class World:
 
     def carry(self, stream):
         """Have the daemon receive the next message of a stream."""
-        process, message, connection = stream.process, stream.up.popleft(), stream.connection
+        message, connection = stream.up.popleft(), stream.connection
         if connection is None:
             return
         if message is END:
