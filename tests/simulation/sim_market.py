@@ -104,6 +104,11 @@ class Market:
             self._step()
         return self
 
+    def _pass(self, seconds):
+        until_s = self.now_s + seconds
+        while self._events[0][0] < until_s:
+            self._step()
+
     def _step(self):
         when_s, _, act, arguments = heapq.heappop(self._events)
         self.host.advance(max(0.0, when_s - self.now_s))
@@ -114,11 +119,11 @@ class Market:
         """Let everybody leave and every call end; returns what the books say (settled, reserved)."""
         for buyer in self.buyers:
             buyer.was_denied = True
+        self._pass(2 * CALL_S)
+        for buyer in self.buyers:
             buyer.process.session.close()
             self.poll(buyer)
-        until_s = self.now_s + 10
-        while self._events[0][0] < until_s:
-            self._step()
+        self._pass(10)
         self.daemon.close()
         ((settled, reserved),) = booked(self.daemon.disk, "all").values()
         return settled, reserved

@@ -21,6 +21,7 @@ from costd.model.kill import KillMode, KillSwitch
 from costd.model.labels import Match, Selector
 from costd.model.price import Price, PriceSource, UnitPrice
 from costd.model.reservation import ReservationState
+from costd.testing.pages import MemoryPages
 from costd.wire.pb import admission_pb2 as pb
 
 
@@ -90,6 +91,25 @@ def test_what_nears_its_limit_is_revoked_so_that_the_last_cents_are_spent_exactl
     while client.ask(10**6).HasField("allowance"):
         client.heard.clear()
     assert other.revocations() == [theirs.allowance_id]
+
+
+def test_asks_that_leave_little_of_a_budget_recall_what_others_hold_of_it_before_any_deny(world):
+    client = world.client().hello()
+    mine = client.granted(10)
+    world.asked(97 * 10**9)
+    assert client.revocations() == []
+    world.asked(1.5 * 10**9)
+    assert client.revocations() == [mine.allowance_id]
+    world.asked(10**6)
+    assert len(client.revocations()) == 1
+
+
+def test_asks_of_another_budget_recall_nothing():
+    world = World(HEAD + "budgets:\n  - {id: b, per: user, window: total, limit: $100}\n")
+    client = world.client().hello()
+    client.granted(10, labels={"user": "ann"})
+    world.asked(99 * 10**9, labels={"user": "bob"})
+    assert client.revocations() == []
 
 
 def test_an_allowance_stays_below_the_next_step():
@@ -494,6 +514,80 @@ def test_an_allowance_that_was_closed_by_a_report_is_not_revoked_later(world):
         pass
     assert client.revocations() == []
     assert other.revocations() == [theirs.allowance_id]
+
+
+# ---- a daemon that stands still, clocks that step, policies that tighten -------------------------
+
+
+@pytest.mark.parametrize("pages", [MemoryPages, NoPages])
+@pytest.mark.parametrize("sweeps_first", [True, False])
+def test_what_was_drawn_while_the_daemon_stood_still_for_a_minute_is_booked(pages, sweeps_first):
+    world = World(pages=pages())
+    client = world.client().hello()
+    allowance = client.granted(10)
+    sums = client.sums(3)
+    if pages is MemoryPages:
+        client.draw(allowance, 3)
+    world.clock.advance(60)
+    if sweeps_first:
+        world.advance(0)
+    client.report(
+        client.settled(allowance, 1, cost=1), drawn=[(allowance, sums)], returned=[allowance]
+    )
+    world.check()
+    assert (world.counter.settled, world.counter.reserved) == (1, 2 * CALL_NUSD)
+    client.report(client.settled(allowance, 2, cost=2), client.settled(allowance, 3, cost=3))
+    assert (world.counter.settled, world.counter.reserved) == (6, 0)
+    assert world.counter.unadmitted == 0
+
+
+@pytest.mark.parametrize("seconds", [-86_400, 3_600, 365 * 86_400])
+def test_clock_steps_neither_end_an_allowance_nor_lose_it(world, seconds):
+    client = world.client().hello()
+    allowance = client.granted(10)
+    client.draw(allowance, 2)
+    world.clock.jump_wall(seconds)
+    world.advance(LIFETIME_S + MARGIN_S - 1)
+    assert world.counter.reserved == 10 * CALL_NUSD
+    world.advance(2)
+    assert world.counter.reserved == 2 * CALL_NUSD
+    client.report(client.settled(allowance, 1), client.settled(allowance, 2))
+    assert (world.counter.settled, world.counter.reserved) == (2 * CALL_NUSD, 0)
+    world.check()
+
+
+def test_a_limit_lowered_while_allowances_are_out_lets_nothing_more_through_than_was_out(world):
+    client = world.client().hello()
+    allowance = client.granted(1_000)
+    world.swap(PLAIN.replace("$100", "$1"))
+    assert client.revocations() == [allowance.allowance_id]
+    client.report(
+        client.settled(allowance),
+        drawn=[(allowance, client.sums(400))],
+        returned=[allowance],
+    )
+    counter = world.counter
+    assert (counter.settled, counter.reserved) == (CALL_NUSD, 399 * CALL_NUSD)
+    assert counter.lowered == counter.used - 10**9
+    assert not client.ask(10).HasField("allowance")
+    assert not world.asked(1)
+    world.check()
+
+
+def test_draws_that_are_told_after_everything_was_charged_replace_the_charge(world):
+    client = world.client().hello()
+    allowance = client.granted(10)
+    client.draw(allowance, 2)
+    world.advance(LIFETIME_S + MARGIN_S + 1)
+    world.advance(CALL_TTL_S)
+    assert world.counter.settled == 2 * CALL_NUSD
+    late = client.settled(allowance, 1, cost=5)
+    client.report(late, drawn=[(allowance, client.sums(2))], returned=[allowance])
+    client.report(late, sequence=1)
+    assert world.counter.settled == CALL_NUSD + 5
+    client.report(client.settled(allowance, 2, cost=CALL_NUSD + 7), sequence=2)
+    assert (world.counter.settled, world.counter.late) == (CALL_NUSD + 12, 7)
+    world.check()
 
 
 # ---- what makes allowances wrong -----------------------------------------------------------------
