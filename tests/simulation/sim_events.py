@@ -204,7 +204,7 @@ class Order(World):
 
     def change_policy(self):
         """Tighten, loosen, or change what rules read."""
-        before = self.limit_calls
+        before, variant = self.limit_calls, self.variant
         if self.rng.random() < 0.6:
             self.limit_calls = self.rng.choice(LIMITS_CALLS)
         else:
@@ -216,6 +216,8 @@ class Order(World):
             if self.limit_calls > before
             else ""
         )
+        # A budget that comes into a policy counts what was held before it as past its limit.
+        self.truth.was_lowered |= way == "lowered" or self.variant != variant
         self.seen[f"limit {way}" if way else "policy reloaded"] += 1
         if self.answers:
             self.swap_policy()

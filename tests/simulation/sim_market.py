@@ -125,8 +125,8 @@ class Market:
             self.poll(buyer)
         self._pass(10)
         self.daemon.close()
-        ((settled, reserved),) = booked(self.daemon.disk, "all").values()
-        return settled, reserved
+        (sums,) = booked(self.daemon.disk, "all").values()
+        return sums["settled"], sums["reserved"]
 
     # ---- the daemon
 

@@ -1,5 +1,7 @@
 """The policies of the simulation: one shape, many limits, and rules that come and go."""
 
+from collections import Counter, defaultdict
+
 import msgspec
 
 from costd.engine import keys
@@ -64,17 +66,19 @@ def price(model, prompt, output):
     return prompt * of_prompt + output * of_output
 
 
+COLUMNS = ("settled", "reserved", "overrun", "late", "unadmitted", "lowered")
+
+
 def booked(disk, budget_id):
-    """What the books say was settled and is reserved on a budget, over all windows, by per key."""
+    """What the books say of a budget by per key, summed over its windows, column by column."""
     tags = {
         key.removeprefix(b"budget/")
         for key, raw in disk.scan(Family.META, b"budget/", b"budget0")
         if msgspec.json.decode(raw)["id"] == budget_id
     }
-    sums = {}
+    sums = defaultdict(Counter)
     for key, counter in disk.scan(Family.COUNTERS):
         _, tag, per = keys.split_counter_key(key)
         if tag in tags:
-            settled, reserved = sums.get(per, (0, 0))
-            sums[per] = settled + counter.settled, reserved + counter.reserved
+            sums[per].update({name: getattr(counter, name) for name in COLUMNS})
     return sums

@@ -23,6 +23,7 @@ class Truth:
         self.tainted = set()
         """Users one of whose processes cheated."""
         self.limit_max = 0
+        self.was_lowered = False
         self.let_go_nusd = 0
         """What may have been spent by everybody honest, without what passed its own hold."""
 
@@ -37,11 +38,17 @@ class Truth:
         """Count what it did not use as free again."""
         self.let_go_nusd -= call.hold - min(call.hold, call.cost)
 
-    def problems(self):
+    def problems(self, disk):
         """The limit is passed by nothing but what calls cost beyond their holds."""
-        if self.tainted or self.let_go_nusd <= self.limit_max:
-            return []
-        return [f"{self.let_go_nusd} nano-USD were let go under a limit of {self.limit_max}"]
+        found = []
+        if self.let_go_nusd > self.limit_max and not self.tainted:
+            found.append(f"{self.let_go_nusd} nano-USD were let go under limit {self.limit_max}")
+        for _, counter in disk.scan(Family.COUNTERS):
+            if counter.unadmitted and not self.tainted:
+                found.append(f"{counter.unadmitted} was spent unadmitted, and nobody cheated")
+            if counter.lowered and not self.was_lowered:
+                found.append(f"{counter.lowered} is past a limit that nobody lowered")
+        return found
 
     # ---- the end
 
@@ -77,8 +84,11 @@ class Truth:
     def differences(self, disk):
         """Compare the books with this, budget by budget, once nothing is out any more."""
         sums = nusd, calls, tokens = Counter(), Counter(), Counter()
+        over = Counter()
         for call in self.calls:
             _add(sums, call.user, self.charge(call, disk))
+            if self.heard(call, disk):
+                over[call.user] += max(0, call.cost - call.hold)
         for user, ask_id in self.unheard_asks:
             # Whether it was decided before its caller died, only the reservation can tell.
             held = disk.get(Family.RESERVATIONS, keys.reservation_id(user, ask_id))
@@ -88,12 +98,15 @@ class Truth:
         for name, truth in (("user", nusd), ("calls", calls)):
             books = booked(disk, name)
             for user in {*truth, *(per.removeprefix("user=") for per in books)}:
-                settled, reserved = books.get(f"user={user}", (0, 0))
-                found += self._compare(f"{name} of {user}", settled, truth[user], {user})
-                if reserved:
-                    found.append(f"{name} of {user}: {reserved} is still reserved")
+                sums_of = books[f"user={user}"]
+                found += self._compare(f"{name} of {user}", sums_of["settled"], truth[user], {user})
+                if sums_of["reserved"]:
+                    found.append(f"{name} of {user}: {sums_of['reserved']} is still reserved")
+                passed = sums_of["overrun"] + sums_of["late"]
+                if name == "user" and user not in self.tainted and passed != over[user]:
+                    found.append(f"{user} passed holds by {over[user]}; the books say {sums_of}")
         for name, truth in (("all", nusd), ("day", tokens)):
-            settled = sum(settled for settled, _ in booked(disk, name).values())
+            settled = sum(columns["settled"] for columns in booked(disk, name).values())
             found += self._compare(name, settled, truth.total(), self.blurred | self.tainted)
         return found + self._events(disk)
 

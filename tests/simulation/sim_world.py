@@ -412,4 +412,4 @@ class World:
         """What must hold after every step."""
         if self.daemon is not None:
             self.problems += self.daemon.problems()
-        self.problems += self.truth.problems()
+        self.problems += self.truth.problems(self.disk)
