@@ -364,7 +364,7 @@ class Desk:
 
     def _free_slot(self, session: Session) -> int | None:
         """Find a slot of the page; -1 without a page, None if all are taken."""
-        taken = {allowance.slot for allowance in self._open_of(session.session_id)}
+        taken = [allowance.slot for allowance in self._open_of(session.session_id)]
         if not session.page or session.session_id in self._damaged:
             return -1 if len(taken) < SLOTS_COUNT else None
         return next((slot for slot in range(SLOTS_COUNT) if slot not in taken), None)

@@ -40,7 +40,8 @@ HOLD = {HOLD_NUSD}
 ASK = {{"model": "gpt-4o", "estimated_cost_nusd": HOLD}}
 
 def client_of(user):
-    return Client(sys.argv[1], caller=user, allowances=True, labels={{"user": user}})
+    return Client(sys.argv[1], caller=user, allowances=True, timeout_s=10,
+                  labels={{"user": user}})
 
 def until(condition):
     end = time.monotonic() + {WAIT_S}

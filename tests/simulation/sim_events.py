@@ -314,8 +314,8 @@ WEIGHTS = {
     "step_clock": 1,
     "change_policy": 1.5,
     "operator_revokes": 1.5,
-    "engage": 0.6,
-    "release": 3,
+    "engage": 2,
+    "release": 6,
 }
 """How often each event is drawn, relative to the others."""
 

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 from sim_events import STEPS_COUNT
+from sim_truth import Truth
 from simulate import MUST_HAPPEN, attempt, main, never_seen, simulate
 
 SEEDS = range(40)
@@ -33,7 +34,7 @@ def test_an_order_is_the_same_again_from_its_seed():
 
 
 def test_a_failing_order_says_how_it_is_replayed(capsys, monkeypatch):
-    monkeypatch.setattr("sim_truth.Truth.problems", lambda *_: ["a rule was broken"])
+    monkeypatch.setattr(Truth, "problems", lambda *_: ["a rule was broken"])
     assert main(["--seed", "7", "--steps", "30"]) == 1
     report = " ".join(capsys.readouterr().out.split())
     assert "make sim SIM_ARGS='--seed 7 --steps 30'" in report

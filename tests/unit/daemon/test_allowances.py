@@ -12,7 +12,7 @@ from allowance_world import (
     World,
 )
 
-from costd.daemon.pages import NoPages
+from costd.daemon.pages import SLOTS_COUNT, NoPages
 from costd.engine.changes import Family
 from costd.errors import InvalidAsk
 from costd.model.allowance import Sums
@@ -102,6 +102,14 @@ def test_asks_that_leave_little_of_a_budget_recall_what_others_hold_of_it_before
     assert client.revocations() == [mine.allowance_id]
     world.asked(10**6)
     assert len(client.revocations()) == 1
+
+
+def test_a_budget_that_only_tracks_recalls_nothing():
+    world = World(HEAD + "budgets:\n  - {id: b, window: total}\n")
+    client = world.client().hello()
+    client.granted(10)
+    world.asked(10**15)
+    assert client.revocations() == []
 
 
 def test_asks_of_another_budget_recall_nothing():
@@ -716,6 +724,17 @@ def test_a_client_that_cannot_map_pages_gets_none(world):
     client = world.client(maps_pages=False).hello()
     assert client.welcome.client_page == client.welcome.daemon_page == ""
     assert client.granted().slot == -1
+
+
+def test_a_session_without_pages_holds_no_more_allowances_than_one_with_them():
+    world = World(pages=NoPages())
+    client = world.client().hello()
+    granted_count = 0
+    while client.ask(4).HasField("allowance"):
+        client.heard.clear()
+        granted_count += 1
+        assert granted_count <= SLOTS_COUNT
+    assert granted_count == SLOTS_COUNT
 
 
 def test_a_session_holds_as_many_allowances_as_its_page_has_slots(world):
