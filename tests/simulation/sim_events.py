@@ -13,10 +13,17 @@ from costd.wire.pb import control_pb2 as cpb
 STEPS_COUNT = 250
 QUIET_ROUNDS_MAX = 400
 YEAR_S = 365 * DAY_S
-DISHONEST_SHARE = 0.15
+DISHONEST_SHARE = 0.25
 """The share of orders in which somebody cheats; the others are held to equality."""
 
-KILL_SCOPES = ({}, {"user": "ann"}, {"team": "team-1"}, {"feature": "web"}, {"model": "gpt-4o"})
+KILL_SCOPES = (
+    {},
+    {"user": "ann"},
+    {"user": "bob"},
+    {"team": "team-1"},
+    {"feature": "web"},
+    {"model": "gpt-4o"},
+)
 
 
 class Order(World):
@@ -235,6 +242,8 @@ class Order(World):
             reason="a drill",
             actor="ops",
         )
+        if self.rng.random() < 0.3:
+            request.release_after.seconds = 3
         answer = self.at_daemon(self.daemon.control.EngageKill, request, "")
         self.seen["kill switches engaged"] += isinstance(answer, cpb.KillSwitch)
 
@@ -303,19 +312,19 @@ WEIGHTS = {
     "tick": 14,
     "cut": 3,
     "disturb": 2,
-    "extend": 2,
+    "extend": 4,
     "client_dies": 1.5,
     "fork": 1,
     "leave": 0.7,
-    "misbehave": 4,
+    "misbehave": 8,
     "daemon_dies": 2,
     "disk_full": 0.7,
     "daemon_stops": 0.7,
     "step_clock": 1,
     "change_policy": 1.5,
     "operator_revokes": 1.5,
-    "engage": 2,
-    "release": 6,
+    "engage": 1.2,
+    "release": 8,
 }
 """How often each event is drawn, relative to the others."""
 
