@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit lint types contracts format bench crash soak proto lock coverage clean
+.PHONY: help setup demo test test-unit lint types contracts format bench crash soak sim proto lock coverage clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,9 @@ crash: $(STAMP) ## Kill -9 the daemon 50 times under load and check that the boo
 
 soak: $(STAMP) ## Put 10 million asks through 100,000 short windows and check that the store stays bounded.
 	$(BIN)/python -m bench.soak $(SOAK_ARGS)
+
+sim: $(STAMP) ## Put a daemon and its clients through thousands of orders of events over a network that loses.
+	$(BIN)/python tests/simulation/simulate.py $(SIM_ARGS)
 
 proto: $(STAMP) ## Generate the wire code from proto/.
 	$(BIN)/python proto/generate.py

@@ -130,14 +130,9 @@ class AllowanceBooks:
         for allowance_id, calls in groups.items():
             entry.settle(session, allowance_id, calls)
         for allowance_id in returned:
-            allowance = entry.find(session, allowance_id)
-            # What was presumed spent is given back where its client says how far it drew.
-            if allowance is not None and (
-                allowance.state is AllowanceState.OPEN or allowance.presumed
-            ):
-                entry.drain(allowance, allowance.drawn)
+            entry.give_back(session, allowance_id)
         booked = msgspec.structs.replace(
-            session, report_sequence=sequence, seen_wall_ns=entry.now.wall_ns
+            session, report_sequence=sequence, seen_steady_ns=entry.now.steady_ns
         )
         entry.changes.put(Family.SESSIONS, session.session_id.encode(), booked)
         self.closed += entry.commit()

@@ -14,7 +14,7 @@ from costd.daemon.holdings import Holdings
 from costd.daemon.ledger import Ledger
 from costd.daemon.pages import SLOTS_COUNT, Pages
 from costd.engine import keys
-from costd.engine.allot import Scarce
+from costd.engine.allot import Scarce, has_little_left
 from costd.errors import InvalidAsk, NotPermitted, StoreUnavailable
 from costd.model.allowance import Allowance, AllowanceState, Session, Sums
 from costd.model.ask import name_problem
@@ -113,11 +113,11 @@ class Desk:
         page, path = self._page_of(session_id) if hello.maps_pages else ("", "")
         if session is not None and session.page not in {"", page}:
             self.pages.close_client(session.page)
-        wall_ns = self._ledger.clock.now().wall_ns
+        steady_ns = self._ledger.clock.now().steady_ns
         session = msgspec.structs.replace(
             session or Session(session_id=session_id, caller=connection.caller),
             page=page,
-            seen_wall_ns=wall_ns,
+            seen_steady_ns=steady_ns,
         )
         self.books.remember(session)
         connection.session_id = session_id
@@ -192,8 +192,7 @@ class Desk:
         known = self._ledger.rules.scope_labels | RESERVED_KEYS
         covered = []
         for allowance in self._open():
-            held = self._held(allowance.allowance_id)
-            facts = _facts(held)
+            facts = self._held(allowance.allowance_id).facts
             if all(
                 match.holds(facts) or (match.key not in known and match.key not in facts)
                 for match in switch.scope.matches
@@ -211,6 +210,20 @@ class Desk:
         ids = {found for key in counter_keys for found in self._holdings.on(key)}
         if ids - self.revoked:
             self._revoke(sorted(ids), pb.REVOCATION_REASON_LIMIT)
+
+    def admitted(self, held: Reservation) -> None:
+        """Revoke what is drawn on counters that an ask has left little of.
+
+        What others hold comes back then before anybody has to be denied.
+        """
+        rules, read = self._ledger.rules, self._ledger.state.counter
+        scarce = []
+        for line in held.counters if self._holdings else ():
+            if self._holdings.on(line.key):
+                rule, counter = rules.budgets.get(keys.tag_of(line.key)), read(line.key)
+                if rule and counter and has_little_left(rule, counter, rules.policy.allowance):
+                    scarce.append(line.key)
+        self.pressed(scarce)
 
     def revoke(self, allowance_id: bytes) -> bool:
         """Revoke one by hand; False if it is not out."""
@@ -241,12 +254,17 @@ class Desk:
         self._forget_closed()
         return True
 
-    def tidy(self, keep_ns: int) -> None:
-        """Forget sessions that hold nothing: their pages now, themselves once long silent.
+    def tidy(self) -> None:
+        """Forget the pages of sessions that hold nothing at once; much later, the sessions.
 
         A session that comes back is made another page; its number of reports it must find again.
+        Ensures: a session is remembered for longer than anything that its reports have booked,
+                 so that a report which is sent again counts once however late that is.
         """
-        before_ns = self._ledger.clock.now().wall_ns - keep_ns
+        ledger = self._ledger
+        policy = ledger.rules.policy
+        kept_ns = ledger.closed_keep_ns + policy.late_settle_ns + policy.ttl_ns_max
+        forgotten_ns = ledger.clock.now().steady_ns - kept_ns
         busy = self._holdings.sessions() | {*self.attached}
         for session in list(self.books.sessions.values()):
             if session.session_id in busy:
@@ -254,7 +272,7 @@ class Desk:
             if session.page:
                 self.pages.close_client(session.page)
                 self.books.remember(msgspec.structs.replace(session, page=""))
-            if session.seen_wall_ns < before_ns:
+            if session.seen_steady_ns < forgotten_ns:
                 self.books.forget_session(session)
                 self._damaged.discard(session.session_id)
 
@@ -374,14 +392,3 @@ class Desk:
         for allowance_id in closed:
             self._holdings.remove(allowance_id)
             self.revoked.discard(allowance_id)
-
-
-def _facts(held: Reservation) -> dict[str, str]:
-    decision = held.decision
-    return {
-        **held.ask.labels,
-        "task_class": held.ask.task_class,
-        "provider": decision.provider,
-        "model": decision.model,
-        "tier": decision.tier,
-    }

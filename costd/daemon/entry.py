@@ -9,7 +9,15 @@ from costd.daemon.costs import cost_of, stated_cost
 from costd.daemon.ledger import Ledger
 from costd.engine import keys, resolve
 from costd.engine.changes import Changes, Family
-from costd.engine.draws import Draw, Ended, bound_of, charge_unadmitted, release, settle_draws
+from costd.engine.draws import (
+    Draw,
+    Ended,
+    bound_of,
+    charge_unadmitted,
+    is_open_ended,
+    release,
+    settle_draws,
+)
 from costd.engine.resolve import Ledgered, Report, usage_event
 from costd.errors import InvalidAsk
 from costd.model.allowance import NOTHING, Allowance, AllowanceState, Session, Sums
@@ -82,9 +90,7 @@ class Entry:
     def draw(self, session: Session, allowance_id: bytes, sums: Sums) -> None:
         """Note how far an allowance is drawn."""
         allowance = self.find(session, allowance_id)
-        if allowance is None or (
-            allowance.state is not AllowanceState.OPEN and not allowance.presumed
-        ):
+        if allowance is None or not is_open_ended(allowance):
             return  # how far it was drawn is settled already
         if not allowance.drawn.within(sums):
             self.problems.append(f"draws of allowance {allowance_id.hex()} fell; the larger stand")
@@ -156,6 +162,25 @@ class Entry:
         )
         self._allowances[allowance.allowance_id] = allowance
         self._close_if_done(allowance)
+
+    def give_back(self, session: Session, allowance_id: bytes) -> None:
+        """Take an allowance back, drawn as far as is known by now; also one presumed spent."""
+        allowance = self.find(session, allowance_id)
+        if allowance is None or not is_open_ended(allowance):
+            return
+        if allowance.state is not AllowanceState.EXPIRED:
+            self.drain(allowance, allowance.drawn)
+            return
+        drawn = allowance.drawn.plus(allowance.settled.less(allowance.drawn))
+        undrawn = allowance.granted.less(drawn)
+        held = self._reservation(allowance_id)
+        after, changes = settle_draws(held, [Draw(undrawn, NOTHING)], self._books_of)
+        self._absorb(changes)
+        cost_nusd = held.cost_nusd - undrawn.amount_nusd
+        self._keep(held, msgspec.structs.replace(after, cost_nusd=cost_nusd))
+        self._allowances[allowance_id] = msgspec.structs.replace(
+            allowance, drawn=drawn, presumed=False
+        )
 
     def expire(self, allowance: Allowance, held: Reservation) -> None:
         """Charge what is in flight at its hold; the truth may still replace it."""

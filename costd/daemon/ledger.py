@@ -73,6 +73,10 @@ class Watcher(Protocol):
         """Hear of counters that reached a step, or refused an ask."""
         ...
 
+    def admitted(self, held: Reservation) -> None:
+        """Hear of an ask that took from its counters."""
+        ...
+
 
 class Admitted(NamedTuple):
     """A decision, and how the reservation behind it stands now."""
@@ -163,6 +167,8 @@ class Ledger:
         self.commit(changes)
         self.costs.saved(answer.price)
         self._count(question.task_class.name, decision)
+        if self.watcher is not None:
+            self.watcher.admitted(answer.reservation)
         return Admitted(decision, ReservationState.HELD, False)
 
     def explain(self, ask: Ask, *, caller: str = "", grant: str = "") -> Explanation:

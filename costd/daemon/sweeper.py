@@ -48,6 +48,7 @@ class Sweeper:
         raw = ledger.store.get(Family.META, _HORIZON_KEY)
         saved = None if raw is None else msgspec.msgpack.decode(raw, type=Horizon)
         self.horizon = saved.resumed(now) if saved else Horizon.at(now)
+        self.save()  # a later start may find other books, and a clock that is a year ahead
         self._trimmed_ns = now.steady_ns - _TRIM_EVERY_NS
         self._next_rate = b""
         self._next_run = _ENDLESS
@@ -57,7 +58,9 @@ class Sweeper:
     def sweep(self) -> int:
         """Do one slice of everything; return how many reservations were looked at."""
         now = self.ledger.clock.now()
-        self.horizon = self.horizon.moved(now)
+        before_ns, self.horizon = self.horizon.wall_ns, self.horizon.moved(now)
+        if self.horizon.wall_ns < before_ns:  # what is booked from now on has earlier windows
+            self.save()
         looked_at = self._walk_due()
         self._release_kills()
         if now.steady_ns - self._trimmed_ns >= _TRIM_EVERY_NS:
@@ -126,7 +129,7 @@ class Sweeper:
             store.delete_range(Family.AUDIT, start, end)
         self._forget_kills_and_grants()
         if self.desk is not None:
-            self.desk.tidy(self.ledger.closed_keep_ns)
+            self.desk.tidy()
         self.save()
 
     def _forget_kills_and_grants(self) -> None:

@@ -127,12 +127,21 @@ def _lifetime_ns(question: Question, larger: Evaluation, terms: AllowanceTerms) 
     return min(terms.lifetime_ns, rated_ns, held_ns, *ends_ns)
 
 
+def has_little_left(rule: BudgetRule, counter: Counter, terms: AllowanceTerms) -> bool:
+    """Tell whether a budget is so far used that its calls are decided one by one."""
+    if rule.limit is None:
+        return False
+    # The general part only: the reserve is drawn call by call.
+    limit, _ = drawable(rule, counter, critical=False)
+    left = room_left(rule, counter, critical=False) or 0
+    return left * terms.single_below.denominator < limit * terms.single_below.numerator
+
+
 def _room_left(rule: BudgetRule, counter: Counter, terms: AllowanceTerms, wall_ns: int) -> int:
     """What is left below the limit and the next step; nothing where calls are drawn singly."""
-    # The general part only: the reserve is drawn call by call.
     limit, used = drawable(rule, counter, critical=False)
     left = room_left(rule, counter, critical=False) or 0
-    if left * terms.single_below.denominator < limit * terms.single_below.numerator:
+    if has_little_left(rule, counter, terms):
         return 0
     for step in rule.budget.steps:
         if step.at_bp is not None and used * FULL_BP < step.at_bp * limit:

@@ -39,10 +39,14 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     max_output_tokens: int | None = None
 
 
+def is_open_ended(allowance: Allowance) -> bool:
+    """Tell whether it may have been drawn further than is known."""
+    return allowance.state is AllowanceState.OPEN or allowance.presumed
+
+
 def bound_of(allowance: Allowance) -> Sums:
     """What all draws together can have taken, as far as anybody knows."""
-    open_ended = allowance.state is AllowanceState.OPEN or allowance.presumed
-    return allowance.granted if open_ended else allowance.drawn
+    return allowance.granted if is_open_ended(allowance) else allowance.drawn
 
 
 def settle_draws(

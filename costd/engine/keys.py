@@ -68,6 +68,11 @@ def split_counter_key(key: bytes) -> tuple[int, bytes, str]:
     return int.from_bytes(key[:8], "big"), key[8:16], key[16:].decode()
 
 
+def tag_of(key: bytes) -> bytes:
+    """Read which budget a counter's key belongs to."""
+    return key[8 : 8 + TAG_BYTES]
+
+
 def due_key(due_ns: int, identity: bytes) -> bytes:
     """Order reservations by when the sweeper must look at them."""
     return min(due_ns, NEVER_NS).to_bytes(8, "big") + identity

@@ -228,7 +228,7 @@ def _replace_charge(
 
 def rule_and_limit(books_of: Ledgered, line: CounterLine) -> tuple[BudgetRule | None, int | None]:
     """Find the budget of a line, and the limit in force, which the policy may have lost."""
-    rule = books_of.rules.budgets.get(line.key[8 : 8 + keys.TAG_BYTES])
+    rule = books_of.rules.budgets.get(keys.tag_of(line.key))
     return rule, rule.limit if rule is not None else None
 
 

@@ -93,4 +93,4 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """The last report that was booked."""
     page: str = ""
     """The file name of its page; empty without pages."""
-    seen_wall_ns: int = 0
+    seen_steady_ns: int = 0

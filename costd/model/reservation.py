@@ -109,6 +109,18 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         return self.ask.ask_id.startswith(ALLOWANCE_PREFIX)
 
     @property
+    def facts(self) -> dict[str, str]:
+        """What selectors read of the call it is for."""
+        decision = self.decision
+        return {
+            **self.ask.labels,
+            "task_class": self.ask.task_class,
+            "provider": decision.provider,
+            "model": decision.model,
+            "tier": decision.tier,
+        }
+
+    @property
     def expires_ns(self) -> int:
         """When it expires by the wall clock of its admit; follows extensions."""
         return self.admitted_ns + self.due_ns - self.admitted_steady_ns

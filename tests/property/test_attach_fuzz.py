@@ -113,10 +113,13 @@ class Hostile(Process):
         if self.world.desk.attached.get(self.session) is not self.connection:
             self.connection = self.world.desk.attach("mallory", self.heard.append)
             self.connection.receive(pb.ClientMessage(hello=self._hello))
+        ended_by = ""
         try:
             self.connection.receive(pb.ClientMessage(**{kind: what}))
-        except InvalidAsk as error:  # nothing but a gap between reports ends a stream
-            assert "send those between" in str(error)
+        except InvalidAsk as error:
+            ended_by = str(error)
+        if ended_by:  # nothing but a gap between reports ends a stream
+            assert "send those between" in ended_by
             self.connection.close()
         for message in self.heard:
             if message.WhichOneof("message") == "grant" and message.grant.HasField("allowance"):

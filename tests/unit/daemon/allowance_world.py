@@ -10,6 +10,7 @@ from costd.daemon.sweeper import Sweeper
 from costd.engine.changes import Family
 from costd.engine.invariants import books_problems
 from costd.model.allowance import Sums
+from costd.model.ask import Ask
 from costd.model.time import NS_PER_S
 from costd.policy import parse_policy
 from costd.testing import FakeClock, MemoryStore
@@ -51,6 +52,7 @@ class World:
         self.ledger = Ledger(self.store, parsed(policy), self.clock)
         self.desk = Desk(self.ledger, AllowanceBooks(self.ledger), self.pages)
         self.sweeper = Sweeper(self.ledger, None, self.desk)
+        self._asked_count = 0
 
     def client(self, name="ann", **hello):
         return Process(self, name, **hello)
@@ -59,6 +61,17 @@ class World:
         """Kill the daemon and start another on the same store and pages."""
         self.pages.bump()
         return World(policy, pages=self.pages, store=self.store, clock=self.clock)
+
+    def asked(self, cost_nusd, **fields):
+        """Ask for one call beside all allowances; whether it was admitted."""
+        self._asked_count += 1
+        ask = Ask(
+            ask_id=f"asked-{self._asked_count:016}",
+            model="gpt-4o",
+            estimated_cost_nusd=round(cost_nusd),
+            **fields,
+        )
+        return bool(self.ledger.admit(ask).decision.reservation_id)
 
     def swap(self, policy):
         self.ledger.swap_policy(parsed(policy))

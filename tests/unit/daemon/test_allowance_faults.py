@@ -324,7 +324,7 @@ def test_the_pages_of_sessions_that_hold_nothing_are_forgotten_before_the_sessio
         each.connection.close()
     opened = world.pages.opened
     assert len(opened) == 2
-    world.desk.tidy(10**18)
+    world.desk.tidy()
     assert opened == {world.desk.books.sessions[client.session].page}
     back = world.client("idle").hello()
     assert back.welcome.client_page

@@ -12,7 +12,7 @@ from allowance_world import (
     World,
 )
 
-from costd.daemon.pages import NoPages
+from costd.daemon.pages import SLOTS_COUNT, NoPages
 from costd.engine.changes import Family
 from costd.errors import InvalidAsk
 from costd.model.allowance import Sums
@@ -21,6 +21,7 @@ from costd.model.kill import KillMode, KillSwitch
 from costd.model.labels import Match, Selector
 from costd.model.price import Price, PriceSource, UnitPrice
 from costd.model.reservation import ReservationState
+from costd.testing.pages import MemoryPages
 from costd.wire.pb import admission_pb2 as pb
 
 
@@ -90,6 +91,33 @@ def test_what_nears_its_limit_is_revoked_so_that_the_last_cents_are_spent_exactl
     while client.ask(10**6).HasField("allowance"):
         client.heard.clear()
     assert other.revocations() == [theirs.allowance_id]
+
+
+def test_asks_that_leave_little_of_a_budget_recall_what_others_hold_of_it_before_any_deny(world):
+    client = world.client().hello()
+    mine = client.granted(10)
+    world.asked(97 * 10**9)
+    assert client.revocations() == []
+    world.asked(1.5 * 10**9)
+    assert client.revocations() == [mine.allowance_id]
+    world.asked(10**6)
+    assert len(client.revocations()) == 1
+
+
+def test_a_budget_that_only_tracks_recalls_nothing():
+    world = World(HEAD + "budgets:\n  - {id: b, window: total}\n")
+    client = world.client().hello()
+    client.granted(10)
+    world.asked(10**15)
+    assert client.revocations() == []
+
+
+def test_asks_of_another_budget_recall_nothing():
+    world = World(HEAD + "budgets:\n  - {id: b, per: user, window: total, limit: $100}\n")
+    client = world.client().hello()
+    client.granted(10, labels={"user": "ann"})
+    world.asked(99 * 10**9, labels={"user": "bob"})
+    assert client.revocations() == []
 
 
 def test_an_allowance_stays_below_the_next_step():
@@ -370,6 +398,43 @@ def test_without_pages_the_rest_is_presumed_spent_until_the_truth_arrives():
     world.check()
 
 
+def test_what_was_presumed_spent_is_given_back_once_the_client_says_how_far_it_drew():
+    world = World(pages=NoPages())
+    client = world.client().hello()
+    allowance = client.granted(10)
+    client.connection.close()
+    world.advance(LIFETIME_S + MARGIN_S + 1)
+    assert world.counter.reserved == 10 * CALL_NUSD
+    back = world.client().hello(allowance.allowance_id)
+    back.report(drawn=[(allowance, client.sums(3))], returned=[allowance])
+    assert world.counter.reserved == 3 * CALL_NUSD
+    assert held(world, allowance).hold_nusd == 3 * CALL_NUSD
+    world.check()
+    back.report(*[back.settled(allowance, number, cost=1) for number in (1, 2, 3)])
+    assert (world.counter.settled, world.counter.reserved) == (3, 0)
+    assert world.desk.books.out == {}
+
+
+def test_what_was_presumed_spent_and_charged_is_given_back_too():
+    world = World(pages=NoPages())
+    client = world.client().hello()
+    allowance = client.granted(10)
+    client.report(client.settled(allowance, 1, cost=1), drawn=[(allowance, client.sums(1))])
+    client.connection.close()
+    world.advance(LIFETIME_S + MARGIN_S + 1)
+    world.advance(CALL_TTL_S)
+    assert world.counter.settled == 9 * CALL_NUSD + 1
+    back = world.client().hello(allowance.allowance_id)
+    back.report(drawn=[(allowance, client.sums(3))], returned=[allowance])
+    assert world.counter.settled == 2 * CALL_NUSD + 1
+    assert held(world, allowance).cost_nusd == 2 * CALL_NUSD + 1
+    back.report(back.settled(allowance, 2, cost=2), returned=[allowance])
+    assert world.counter.settled == CALL_NUSD + 3
+    back.report(back.settled(allowance, 3, cost=3), back.settled(allowance, 4, cost=4))
+    assert (world.counter.settled, world.counter.unadmitted) == (10, 4)
+    world.check()
+
+
 @pytest.mark.parametrize(
     "scribble",
     [Sums(-1, 0, 0), Sums(11, 0, 0), Sums(1, 11 * CALL_NUSD, 0)],
@@ -411,7 +476,126 @@ def test_closed_allowances_are_forgotten_with_their_reservations(world):
     world.advance(8 * 86_400)
     world.advance(61)
     assert list(world.store.scan(Family.ALLOWANCES)) == []
+    world.advance(86_400)
     assert list(world.store.scan(Family.SESSIONS)) == []
+
+
+def test_a_session_outlives_its_page_and_all_that_its_reports_have_booked(world):
+    client = world.client().hello()
+    allowance = client.granted(10)
+    client.draw(allowance, 1)
+    client.connection.close()
+    world.advance(LIFETIME_S + MARGIN_S + 1)
+    world.advance(CALL_TTL_S)
+    assert world.counter.settled == CALL_NUSD
+    world.advance(86_400 + 61)
+    (session,) = world.desk.books.sessions.values()
+    assert session.page == ""
+    assert world.pages.slots == {}
+    world.advance(5 * 86_400)
+    back = world.client().hello()
+    back.report(back.settled(allowance, cost=5))
+    assert world.counter.settled == 5
+
+
+def test_a_report_sent_again_after_the_clock_was_set_a_year_ahead_counts_once(world):
+    client = world.client().hello()
+    allowance = client.granted(10)
+    settled = client.settled(allowance)
+    client.report(settled, drawn=[(allowance, client.sums(1))], returned=[allowance])
+    client.connection.close()
+    world.clock.jump_wall(365 * 86_400)
+    world.advance(61)
+    back = world.client().hello()
+    assert back.welcome.report_sequence == 1
+    back.report(settled, sequence=1)
+    assert (world.counter.settled, world.counter.unadmitted) == (CALL_NUSD, 0)
+
+
+def test_an_allowance_that_was_closed_by_a_report_is_not_revoked_later(world):
+    client = world.client("ann").hello()
+    allowance = client.granted(10)
+    client.report(drawn=[(allowance, client.sums(0))], returned=[allowance])
+    other = world.client("bob").hello()
+    theirs = other.granted(10)
+    while world.client("cat").hello().ask(10**6).HasField("allowance"):
+        pass
+    assert client.revocations() == []
+    assert other.revocations() == [theirs.allowance_id]
+
+
+# ---- a daemon that stands still, clocks that step, policies that tighten -------------------------
+
+
+@pytest.mark.parametrize("pages", [MemoryPages, NoPages])
+@pytest.mark.parametrize("sweeps_first", [True, False])
+def test_what_was_drawn_while_the_daemon_stood_still_for_a_minute_is_booked(pages, sweeps_first):
+    world = World(pages=pages())
+    client = world.client().hello()
+    allowance = client.granted(10)
+    sums = client.sums(3)
+    if pages is MemoryPages:
+        client.draw(allowance, 3)
+    world.clock.advance(60)
+    if sweeps_first:
+        world.advance(0)
+    client.report(
+        client.settled(allowance, 1, cost=1), drawn=[(allowance, sums)], returned=[allowance]
+    )
+    world.check()
+    assert (world.counter.settled, world.counter.reserved) == (1, 2 * CALL_NUSD)
+    client.report(client.settled(allowance, 2, cost=2), client.settled(allowance, 3, cost=3))
+    assert (world.counter.settled, world.counter.reserved) == (6, 0)
+    assert world.counter.unadmitted == 0
+
+
+@pytest.mark.parametrize("seconds", [-86_400, 3_600, 365 * 86_400])
+def test_clock_steps_neither_end_an_allowance_nor_lose_it(world, seconds):
+    client = world.client().hello()
+    allowance = client.granted(10)
+    client.draw(allowance, 2)
+    world.clock.jump_wall(seconds)
+    world.advance(LIFETIME_S + MARGIN_S - 1)
+    assert world.counter.reserved == 10 * CALL_NUSD
+    world.advance(2)
+    assert world.counter.reserved == 2 * CALL_NUSD
+    client.report(client.settled(allowance, 1), client.settled(allowance, 2))
+    assert (world.counter.settled, world.counter.reserved) == (2 * CALL_NUSD, 0)
+    world.check()
+
+
+def test_a_limit_lowered_while_allowances_are_out_lets_nothing_more_through_than_was_out(world):
+    client = world.client().hello()
+    allowance = client.granted(1_000)
+    world.swap(PLAIN.replace("$100", "$1"))
+    assert client.revocations() == [allowance.allowance_id]
+    client.report(
+        client.settled(allowance),
+        drawn=[(allowance, client.sums(400))],
+        returned=[allowance],
+    )
+    counter = world.counter
+    assert (counter.settled, counter.reserved) == (CALL_NUSD, 399 * CALL_NUSD)
+    assert counter.lowered == counter.used - 10**9
+    assert not client.ask(10).HasField("allowance")
+    assert not world.asked(1)
+    world.check()
+
+
+def test_draws_that_are_told_after_everything_was_charged_replace_the_charge(world):
+    client = world.client().hello()
+    allowance = client.granted(10)
+    client.draw(allowance, 2)
+    world.advance(LIFETIME_S + MARGIN_S + 1)
+    world.advance(CALL_TTL_S)
+    assert world.counter.settled == 2 * CALL_NUSD
+    late = client.settled(allowance, 1, cost=5)
+    client.report(late, drawn=[(allowance, client.sums(2))], returned=[allowance])
+    client.report(late, sequence=1)
+    assert world.counter.settled == CALL_NUSD + 5
+    client.report(client.settled(allowance, 2, cost=CALL_NUSD + 7), sequence=2)
+    assert (world.counter.settled, world.counter.late) == (CALL_NUSD + 12, 7)
+    world.check()
 
 
 # ---- what makes allowances wrong -----------------------------------------------------------------
@@ -540,6 +724,17 @@ def test_a_client_that_cannot_map_pages_gets_none(world):
     client = world.client(maps_pages=False).hello()
     assert client.welcome.client_page == client.welcome.daemon_page == ""
     assert client.granted().slot == -1
+
+
+def test_a_session_without_pages_holds_no_more_allowances_than_one_with_them():
+    world = World(pages=NoPages())
+    client = world.client().hello()
+    granted_count = 0
+    while client.ask(4).HasField("allowance"):
+        client.heard.clear()
+        granted_count += 1
+        assert granted_count <= SLOTS_COUNT
+    assert granted_count == SLOTS_COUNT
 
 
 def test_a_session_holds_as_many_allowances_as_its_page_has_slots(world):

@@ -264,3 +264,22 @@ def test_a_busy_day_leaves_the_store_bounded():
             world.sweeper.sweep()
         sizes.append(sum(count(world, family) for family in Family))
     assert max(sizes[30:]) <= max(sizes[15:30])
+
+
+def test_a_daemon_killed_before_its_first_trim_leaves_the_time_it_started_at():
+    world = World(policy(budget("b", "100", window="day")), retention=SHORT)
+    world.play("admit r1 1 ttl=600 -> allow")
+    world.clock.jump_wall(365 * DAY_S)
+    again = Sweeper(world.ledger, SHORT)
+    again.sweep()
+    assert count(world, Family.COUNTERS) == 1
+
+
+def test_a_clock_that_was_set_back_is_followed_over_a_kill_too():
+    world = World(policy(budget("b", "100", window="day")), retention=SHORT)
+    world.play("sweep -> 0")
+    world.clock.jump_wall(-365 * DAY_S)
+    world.play("sweep -> 0 / admit r1 1 ttl=600 -> allow")
+    world.clock.jump_wall(365 * DAY_S)
+    Sweeper(world.ledger, SHORT).sweep()
+    assert count(world, Family.COUNTERS) == 1

@@ -38,3 +38,11 @@ def test_a_clock_set_far_ahead_over_a_stop_gains_a_day_once_and_not_at_every_sta
         keeper = Timekeeper(store)
         assert DOWNTIME_NS_MAX <= keeper.clock.now().steady_ns < DOWNTIME_NS_MAX + HOUR_NS
         keeper.save()
+
+
+def test_what_a_start_gained_is_kept_though_the_daemon_is_killed_and_the_clock_set_back(store):
+    store.commit([(Family.META, b"clock", msgspec.msgpack.encode(Now(0, 0)))])
+    gained = Timekeeper(store).clock.now()
+    ahead = Now(gained.wall_ns + HOUR_NS, saved(store).steady_ns)
+    store.commit([(Family.META, b"clock", msgspec.msgpack.encode(ahead))])  # as if set back since
+    assert Timekeeper(store).clock.now().steady_ns >= DOWNTIME_NS_MAX
