@@ -130,12 +130,13 @@ def test_help_lists_every_command_and_exit_code(run):
         assert f"{code.value} " in shown.split("Exit codes:")[1]
 
 
-def test_help_says_what_to_write_and_shows_no_value_beside_a_flag(run):
+def test_help_says_what_to_write_and_shows_no_value_beside_a_flag(costctl):
     for arguments in ((), ("admit",), ("policy", "check"), ("override", "issue")):
-        shown = run(*arguments, "--help").stdout
+        shown = costctl(*arguments, "--help").out
+        assert "--help" in shown
         assert "<bool>" not in shown
         assert "list[str]" not in shown
-    assert re.search(r"--accept +MODEL +This would do", run("admit", "--help").stdout)
+    assert re.search(r"--accept +MODEL +This would do", costctl("admit", "--help").out)
 
 
 def test_unknown_commands_are_wrong_usage(run):
