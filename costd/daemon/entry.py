@@ -1,12 +1,13 @@
 """What one report or one tick changes in the books of allowances, gathered into one batch."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from costd.daemon.costs import cost_of, stated_cost
 from costd.daemon.ledger import Ledger
+from costd.daemon.pending import Pending
 from costd.engine import keys, resolve
 from costd.engine.changes import Changes, Family
 from costd.engine.draws import (
@@ -22,36 +23,10 @@ from costd.engine.resolve import Ledgered, Report, usage_event
 from costd.errors import InvalidAsk
 from costd.model.allowance import NOTHING, Allowance, AllowanceState, Session, Sums
 from costd.model.ask import ask_problem
-from costd.model.counter import Counter
 from costd.model.events import Alert, UsageEvent
-from costd.model.grant import GrantUse
 from costd.model.money import AMOUNT_MAX
 from costd.model.price import Price
 from costd.model.reservation import ALLOWANCE_PREFIX, Reservation, ReservationState
-
-
-class _Pending:
-    """The books as they will be once the changes gathered so far are written."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._stored = ledger.state
-        self._written: dict[tuple[Family, bytes], Any] = {}
-
-    def absorb(self, puts: Sequence[tuple[Family, bytes, Any]]) -> None:
-        for family, key, value in puts:
-            self._written[family, key] = value
-
-    def counter(self, key: bytes) -> Counter | None:
-        found: Counter | None = self._written.get((Family.COUNTERS, key))
-        return found or self._stored.counter(key)
-
-    def rate(self, key: bytes) -> int | None:
-        found: int | None = self._written.get((Family.RATES, key))
-        return self._stored.rate(key) if found is None else found
-
-    def grant(self, grant_id: str) -> GrantUse | None:
-        found: GrantUse | None = self._stored.grant(grant_id)
-        return found
 
 
 class Entry:
@@ -60,7 +35,7 @@ class Entry:
     def __init__(self, ledger: Ledger, out: dict[bytes, Allowance]) -> None:
         self._ledger = ledger
         self._out = out
-        self._pending = _Pending(ledger)
+        self._pending = Pending(ledger)
         self.now = ledger.clock.now()
         self._books_of = Ledgered(
             state=self._pending,
