@@ -12,6 +12,8 @@ from costd.store.port import Store
 from costd.wire.pb import admission_pb2 as pb
 
 MATCHED_BUDGETS: Final = ("all-month", "project-month", "user-month", "tokens-day")
+RULE_AMOUNTS: Final = (7_000_000, 7_000_000, 7_000_000, 1_600, 1, 1_600)
+"""What one ask adds to each rule that matches it: 3 budgets in nano-USD, 1 in tokens, 2 rates."""
 USERS_COUNT: Final = 100
 """How many users ask, where nothing is said of keys."""
 
@@ -47,6 +49,10 @@ rates:
   - {id: user-tokens, per: user, limit: "1,000,000,000 tokens per minute"}
 """
 
+_UNHURRIED: Final = {
+    "10,000,000 requests per minute": "100,000,000,000 requests per minute",
+    "1,000,000,000 tokens per minute": "10,000,000,000,000 tokens per minute",
+}
 _OTHER_LABELS: Final = ("project", "team", "user", "agent_type")
 
 
@@ -61,6 +67,15 @@ def policy_text(*, unmatched_count: int = 0) -> str:
         for index in range(unmatched_count)
     )
     return _POLICY.replace("rates:\n", f"{unmatched}rates:\n")
+
+
+def unhurried_policy_text() -> str:
+    """Write the same policy with rates that a busy loop in one process cannot reach."""
+    text = policy_text()
+    for hurried, unhurried in _UNHURRIED.items():
+        assert hurried in text
+        text = text.replace(hurried, unhurried)
+    return text
 
 
 def open_ledger(store: Store, *, unmatched_count: int = 0) -> Ledger:
