@@ -9,7 +9,6 @@ What they see stands on the board, a mapped file, in times of the clock that all
 import argparse
 import mmap
 import os
-import struct
 import subprocess
 import sys
 import time
@@ -60,12 +59,12 @@ class Board:
             os.close(file)
 
     @property
-    def round(self) -> int:
+    def number(self) -> int:
         """The round that agents work in; STOPPED ends them."""
         return self.words[_ROUND]
 
-    @round.setter
-    def round(self, number: int) -> None:
+    @number.setter
+    def number(self, number: int) -> None:
         self.words[_ROUND] = number
 
     def base(self, agent: int) -> int:
@@ -147,7 +146,7 @@ def agents(board_path: Path, address: str, *, count: int, pace_ms: float) -> Ite
     try:
         yield board
     finally:
-        board.round = STOPPED
+        board.number = STOPPED
         try:
             process.wait(_END_S)
         except subprocess.TimeoutExpired:

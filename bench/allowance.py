@@ -9,6 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from costd_client import Client, Source
+
 from bench.daemon import measured_daemon
 from bench.figures import Figure, p50_us, p99_us, ratios, timed
 from bench.rivals import (
@@ -21,7 +23,6 @@ from bench.rivals import (
     redis_version,
 )
 from bench.workload import MATCHED_BUDGETS, RULE_AMOUNTS, Asks, unhurried_policy_text
-from costd_client import Client, Source
 
 PROMPT_TOKENS: Final = 1_200
 OUTPUT_TOKENS: Final = 400
@@ -101,7 +102,10 @@ class AllowanceAndRivals:
             ),
             _figure("allowance_scope_us_p99", "the same, p99", self.scope_p99, target=15),
             _figure(
-                "allowance_client_us_p50", "client.admit with labels, p50", self.client_p50, target=4
+                "allowance_client_us_p50",
+                "client.admit with labels, p50",
+                self.client_p50,
+                target=4,
             ),
             _figure(
                 "allowance_call_us_p50",

@@ -97,8 +97,8 @@ class KillToDeny:
                  do not become busy or are not denied.
         """
         board, seen = self._board, self.seen
-        number = board.round + 1
-        board.round = number
+        number = board.number + 1
+        board.number = number
         self._await(BUSY_ROUND, number, "draws from an allowance", _BUSY_S_MAX)
         drawn_before, busy_ns = self._drawn_count(), time.monotonic_ns()
         time.sleep(_MOMENT_S_MAX + self._random.uniform(0, _MOMENT_S_MAX))

@@ -18,14 +18,25 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bench.allowance import AllowanceAndRivals
 from bench.figures import ROUNDS_MIN, Figure
 from bench.inproc import AdmitAndBatch, UnmatchedBudgets
+from bench.kill import KillCameLate, KillToDeny
 from bench.rpc import AdmitAndEcho, Throughput
 from bench.scale import BigDaemon, ManyKeys, fill
+from bench.sustained import SustainedAdmits, SustainedCalls
+from bench.tally import BooksDiffer
 
 OUTPUT: Final = Path("build/bench.json")
 PACKAGES: Final = ("grpcio", "protobuf", "rocksdict", "msgspec", "uvloop")
-VERDICT_STYLES: Final = {"met": "green", "missed": "red", "inconclusive": "yellow", "told": "dim"}
+VERDICT_STYLES: Final = {
+    "met": "green",
+    "missed": "red",
+    "inconclusive": "yellow",
+    "told": "dim",
+    "skipped": "yellow",
+}
+PARTS: Final = ("engine", "rpc", "scale", "allowance")
 
 
 class Scenario(Protocol):
@@ -53,6 +64,11 @@ class Scale:
     uniform_asks_count: int = 10_000
     rss_asks_count: int = 20_000
     callers_for_s: float = 0.6
+    drawn_count: int = 10_000
+    sustained_s: float = 3.0
+    agents_count: int = 32
+    kill_rounds_count: int = 15
+    """So many that the 99th percentile over processes and rounds is not the slowest of them."""
 
 
 QUICK: Final = Scale(
@@ -64,18 +80,27 @@ QUICK: Final = Scale(
     uniform_asks_count=200,
     rss_asks_count=200,
     callers_for_s=0.05,
+    drawn_count=200,
+    sustained_s=0.1,
+    agents_count=3,
+    kill_rounds_count=2,
 )
 
+Planned = tuple[str, int, Callable[[ExitStack], Scenario]]
+"""Title, rounds, and how to set it up."""
 
-def measure(scale: Scale, progress: Progress) -> list[Figure]:
-    """Run every scenario, one after the other, each in rounds."""
+
+def measure(scale: Scale, progress: Progress, parts: Sequence[str] = PARTS) -> list[Figure]:
+    """Run every scenario of these parts, one after the other, each in rounds."""
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="costd-bench-") as name:
         base = Path(name)
         filled = base / "filled"
-        task = progress.add_task("fill the big store", total=scale.counters_count)
-        fill(filled, scale.counters_count, advance=lambda count: progress.advance(task, count))
-        for what, rounds_count, make in _scenarios(scale, base, filled):
+        if "scale" in parts:
+            task = progress.add_task("fill the big store", total=scale.counters_count)
+            fill(filled, scale.counters_count, advance=lambda count: progress.advance(task, count))
+        planned = _daemon_scenarios(scale, base, filled) | _allowance_scenarios(scale, base)
+        for what, rounds_count, make in [one for part in parts for one in planned[part]]:
             task = progress.add_task(what, total=rounds_count)
             with ExitStack() as stack:
                 scenario = make(stack)
@@ -86,13 +111,11 @@ def measure(scale: Scale, progress: Progress) -> list[Figure]:
     return figures
 
 
-def _scenarios(
-    scale: Scale, base: Path, filled: Path
-) -> list[tuple[str, int, Callable[[ExitStack], Scenario]]]:
-    """List what is measured: title, rounds, and how to set it up."""
+def _daemon_scenarios(scale: Scale, base: Path, filled: Path) -> dict[str, list[Planned]]:
+    """List, by part, what is measured of the daemon."""
     asks, slow = scale.asks_count, scale.slow_rounds_count
     big: dict[str, Any] = {"filled": filled, "users_count": scale.counters_count}
-    return [
+    engine: list[Planned] = [
         (
             "engine and commit ÷ bare batch",
             scale.rounds_count,
@@ -105,6 +128,8 @@ def _scenarios(
                 base, stack, asks_count=asks, unmatched_count=scale.unmatched_count
             ),
         ),
+    ]
+    rpc: list[Planned] = [
         (
             "Admit over the socket ÷ echo",
             scale.rounds_count,
@@ -115,6 +140,8 @@ def _scenarios(
             slow,
             lambda stack: Throughput(base, stack, for_s=scale.callers_for_s),
         ),
+    ]
+    large: list[Planned] = [
         (
             "a million keys ÷ a hundred",
             slow,
@@ -126,6 +153,43 @@ def _scenarios(
             lambda stack: BigDaemon(base, stack, **big, asks_count=scale.rss_asks_count),
         ),
     ]
+    return {"engine": engine, "rpc": rpc, "scale": large}
+
+
+def _allowance_scenarios(scale: Scale, base: Path) -> dict[str, list[Planned]]:
+    """List what is measured of allowances."""
+    slow = scale.slow_rounds_count
+
+    def kill(what: str, rounds_count: int, **how: Any) -> Planned:
+        count = scale.agents_count
+        return (
+            what,
+            rounds_count,
+            lambda stack: KillToDeny(base, stack, agents_count=count, **how),
+        )
+
+    return {
+        "allowance": [
+            (
+                "admits in the process, Redis, limits",
+                scale.rounds_count,
+                lambda stack: AllowanceAndRivals(base, stack, calls_count=scale.drawn_count),
+            ),
+            (
+                "admits for seconds on end",
+                slow,
+                lambda stack: SustainedAdmits(base, stack, for_s=scale.sustained_s),
+            ),
+            (
+                "whole calls for seconds on end",
+                slow,
+                lambda stack: SustainedCalls(base, stack, for_s=scale.sustained_s),
+            ),
+            kill("kill to deny", scale.kill_rounds_count, with_pages=True),
+            kill("kill to deny, without pages", slow, with_pages=False),
+            kill("kill to deny, all spinning", slow, with_pages=True, pace_ms=0.0),
+        ]
+    }
 
 
 def machine() -> dict[str, Any]:
@@ -151,40 +215,67 @@ def machine() -> dict[str, Any]:
 
 def table_of(figures: Sequence[Figure]) -> Table:
     """Lay the figures out for people, those with targets first."""
-    table = Table(title="median (first … third quartile) over the rounds")
+    title = "median (first … third quartile) over the rounds; alone where all rounds make one"
+    table = Table(title=title)
     table.add_column("figure")
     for name in ("key", "measured", "to reach", "verdict"):
         table.add_column(name, justify="right" if name == "measured" else "left", no_wrap=True)
     for figure in sorted(figures, key=lambda figure: figure.target is None):
-        low, middle, high = figure.quartiles
-        places = figure.decimals
         table.add_row(
             figure.what,
             figure.key,
-            f"{middle:,.{places}f} ({low:,.{places}f} … {high:,.{places}f}) {figure.unit}",
-            "" if figure.target is None else f"≤ {figure.target:g} {figure.unit}",
+            measured_text(figure),
+            target_text(figure),
             f"[{VERDICT_STYLES[figure.verdict]}]{figure.verdict}[/]",
         )
     return table
 
 
+def measured_text(figure: Figure) -> str:
+    """Write the median with its quartiles; a single sample stands alone."""
+    if figure.skipped:
+        return "–"
+    low, middle, high = (f"{value:,.{figure.decimals}f}" for value in figure.quartiles)
+    spread = f" ({low} … {high})" if len(figure.samples) > 1 else ""
+    return f"{middle}{spread} {figure.unit}"
+
+
+def target_text(figure: Figure) -> str:
+    """Write what is to be reached."""
+    if figure.target is None:
+        return ""
+    sign = "≥" if figure.more_is_better else "≤"
+    return f"{sign} {figure.target:,g} {figure.unit}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, write; the exit code says only whether it ran."""
+    """Measure, print, write; the exit code says whether it ran and the books were right."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=OUTPUT)
     parser.add_argument(
         "--quick", action="store_true", help="see that everything runs; the figures mean nothing"
     )
+    parser.add_argument(
+        "--only", choices=PARTS, nargs="+", default=PARTS, help="measure only these parts"
+    )
     chosen = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 150)
     facts, started = machine(), time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        figures = measure(QUICK if chosen.quick else Scale(), progress)
+    try:
+        with Progress(*columns, console=console) as progress:
+            figures = measure(QUICK if chosen.quick else Scale(), progress, chosen.only)
+    except (BooksDiffer, KillCameLate) as error:
+        console.print(f"the figures mean nothing: {error}", markup=False, style="red")
+        return 1
     console.print(table_of(figures))
+    for figure in figures:
+        if figure.skipped:
+            line = f"{figure.key} was skipped: {figure.skipped}"
+            console.print(line, markup=False, style="yellow", soft_wrap=True)
     took_s = round(time.monotonic() - started, 1)
     report = {figure.key: figure.as_json() for figure in figures}
-    report["machine"] = facts | {"took_s": took_s, "quick": chosen.quick}
+    report["machine"] = facts | {"took_s": took_s, "quick": chosen.quick, "parts": [*chosen.only]}
     chosen.output.parent.mkdir(parents=True, exist_ok=True)
     chosen.output.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     console.print(f"{chosen.output} written; took {took_s:.0f} s on {facts['cores']} cores")

@@ -7,6 +7,8 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Final
 
+from costd_client import Client, Source
+
 from bench.allowance import (
     HEARD_S_MAX,
     OUTPUT_TOKENS,
@@ -20,7 +22,6 @@ from bench.daemon import measured_daemon, operating
 from bench.figures import Figure
 from bench.tally import Spent, Tally, compare, held_in_books, spent_in_books
 from bench.workload import Asks, unhurried_policy_text
-from costd_client import Client, Source
 
 PROMPTS: Final = tuple(range(PROMPT_TOKENS, 0, -1))
 """Calls of many sizes, so that equal sums mean something."""
@@ -158,9 +159,7 @@ class SustainedCalls:
         with Client(self._daemon.address, caller="bench") as client:
             scope = bound_scope(client, {**self._labels, "run": "priced"})
             for usage in USAGES:
-                decision = scope.admit(
-                    prompt_tokens=PROMPT_TOKENS, max_output_tokens=OUTPUT_TOKENS
-                )
+                decision = scope.admit(prompt_tokens=PROMPT_TOKENS, max_output_tokens=OUTPUT_TOKENS)
                 cost_nusd = client.settle(decision, **usage).cost_nusd
                 assert cost_nusd is not None, "the daemon is there, so nothing is queued"
                 costs_nusd.append(cost_nusd)
