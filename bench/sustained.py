@@ -45,10 +45,10 @@ class SustainedAdmits:
 
     def __init__(self, directory: Path, stack: ExitStack, *, for_s: float) -> None:
         self._for_s = for_s
-        self._daemon = measured_daemon(directory / "sustained", unhurried_policy_text())
-        stack.callback(self._daemon.close)
-        self._daemon.start()
-        self._control = stack.enter_context(operating(self._daemon))
+        self.daemon = measured_daemon(directory / "sustained", unhurried_policy_text())
+        stack.callback(self.daemon.close)
+        self.daemon.start()
+        self._control = stack.enter_context(operating(self.daemon))
         self._labels = Asks(7).model(1)[0].labels
         self._counted = Tally()
         self.per_s: list[float] = []
@@ -58,7 +58,7 @@ class SustainedAdmits:
 
         Errors:  BooksDiffer.
         """
-        client = allowance_client(self._daemon.address)
+        client = allowance_client(self.daemon.address)
         try:
             scope = bound_scope(client, self._labels)
             self._counted = self._counted.plus(_tally_of(warm_up(scope)))
@@ -96,10 +96,10 @@ class SustainedCalls:
 
     def __init__(self, directory: Path, stack: ExitStack, *, for_s: float) -> None:
         self._for_s = for_s
-        self._daemon = measured_daemon(directory / "calls", unhurried_policy_text())
-        stack.callback(self._daemon.close)
-        self._daemon.start()
-        self._control = stack.enter_context(operating(self._daemon))
+        self.daemon = measured_daemon(directory / "calls", unhurried_policy_text())
+        stack.callback(self.daemon.close)
+        self.daemon.start()
+        self._control = stack.enter_context(operating(self.daemon))
         self._labels = Asks(8).model(1)[0].labels
         self._costs_nusd = self._price()
         self.stored_count = 0
@@ -112,7 +112,7 @@ class SustainedCalls:
         Errors:  BooksDiffer.
         """
         run = f"round-{len(self.per_s)}"
-        client = allowance_client(self._daemon.address)
+        client = allowance_client(self.daemon.address)
         try:
             scope = bound_scope(client, {**self._labels, "run": run})
             started = time.perf_counter()
@@ -156,7 +156,7 @@ class SustainedCalls:
     def _price(self) -> list[int]:
         """Have the daemon price one call of each usage, one by one."""
         costs_nusd = []
-        with Client(self._daemon.address, caller="bench") as client:
+        with Client(self.daemon.address, caller="bench") as client:
             scope = bound_scope(client, {**self._labels, "run": "priced"})
             for usage in USAGES:
                 decision = scope.admit(prompt_tokens=PROMPT_TOKENS, max_output_tokens=OUTPUT_TOKENS)

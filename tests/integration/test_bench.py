@@ -1,9 +1,15 @@
 import json
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
+from costd_client import Client
 
 from bench.figures import Figure, ratios
 from bench.run import main
+from bench.sustained import SustainedAdmits, SustainedCalls
+from bench.tally import BooksDiffer
 
 TARGETS = {
     "admit_inproc_us_p50": 100,
@@ -13,10 +19,20 @@ TARGETS = {
     "budgets_1k_over_0": 1.5,
     "rss_mib_1m": 250,
     "start_s_1m": 3,
+    "allowance_scope_us_p50": 2,
+    "allowance_scope_us_p99": 15,
+    "allowance_client_us_p50": 4,
+    "allowance_call_us_p50": 15,
+    "allowance_admits_per_s": 200_000,
+    "allowance_calls_per_s": 10_000,
+    "kill_to_deny_ms_p99": 20,
 }
+RIVALS = {"redis_lua_over_allowance": 100, "limits_memory_over_allowance": 3}
+"""May be skipped, where the rival is not installed."""
 TOLD = {
     *("admit_rpc_us_p50", "admit_rpc_us_p99", "settle_rpc_us_p50", "settle_rpc_us_p99"),
     *("admits_per_s_1", "admits_per_s_8", "admits_per_s_32"),
+    *("allowance_scope_all_us_p99", "kill_to_deny_nopages_ms_p99", "kill_to_deny_spinning_ms_p99"),
 }
 
 
@@ -36,7 +52,50 @@ def test_a_run_writes_every_figure_with_its_rounds_quartiles_target_and_verdict(
         row = report[key]
         assert row["rounds"] == len(row["samples"]) >= 1
         assert 0 < row["q1"] <= row["median"] <= row["q3"]
-    assert "keys_1m_over_100" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "keys_1m_over_100" in printed
+    for key, target in RIVALS.items():
+        assert report[key]["target"] == target
+        skipped = report[key].get("skipped", "")
+        assert (f"{key} was skipped: {skipped}" in printed) == bool(skipped)
+        assert (report[key]["verdict"] == "skipped") == bool(skipped)
+
+
+CALL = {
+    "task_class": "draft",
+    "provider": "openai",
+    "model": "gpt-4o",
+    "prompt_tokens": 100,
+    "max_output_tokens": 100,
+}
+
+
+@pytest.fixture
+def short_path():
+    """Sockets want shorter paths than pytest's."""
+    with tempfile.TemporaryDirectory(prefix="costd-bench-") as name:
+        yield Path(name)
+
+
+def test_admits_for_seconds_on_end_fail_at_a_call_that_the_client_did_not_count(short_path):
+    with ExitStack() as stack:
+        scenario = SustainedAdmits(short_path, stack, for_s=0.02)
+        scenario.round()
+        with Client(scenario.daemon.address) as stranger:
+            assert stranger.admit(**CALL, labels={"project": "api", "user": "ann"}).allowed
+        with pytest.raises(BooksDiffer, match="asked_count"):
+            scenario.round()
+
+
+def test_calls_for_seconds_on_end_fail_at_a_usage_event_that_the_client_did_not_count(short_path):
+    with ExitStack() as stack:
+        scenario = SustainedCalls(short_path, stack, for_s=0.02)
+        scenario.round()
+        with Client(scenario.daemon.address) as stranger:
+            labels = {"project": "api", "user": "ann", "run": "round-1"}
+            stranger.settle(stranger.admit(**CALL, labels=labels), cost_nusd=1)
+        with pytest.raises(BooksDiffer, match="round-1"):
+            scenario.round()
 
 
 def test_a_target_is_met_when_both_quartiles_reach_it():
