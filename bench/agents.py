@@ -11,6 +11,7 @@ import mmap
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -141,17 +142,24 @@ def agents(board_path: Path, address: str, *, count: int, pace_ms: float) -> Ite
         [
             *(sys.executable, "-m", "bench.agents", "--address", address),
             *("--board", str(board_path), "--count", str(count), "--pace-ms", str(pace_ms)),
-        ]
+        ],
+        stdin=subprocess.PIPE,
     )
     try:
         yield board
     finally:
         board.number = STOPPED
         try:
-            process.wait(_END_S)
+            process.communicate(timeout=_END_S)
         except subprocess.TimeoutExpired:
-            process.terminate()
-            process.wait()
+            process.kill()
+            process.communicate()
+
+
+def _stop_with_owner(board: Board) -> None:
+    """Stop all agents once whoever started them is gone, however it ended."""
+    sys.stdin.buffer.read()
+    board.number = STOPPED
 
 
 def _run_child(arguments: argparse.Namespace, number: int) -> None:
@@ -183,6 +191,8 @@ def main() -> int:
         if not child:
             _run_child(arguments, number)
         children.append(child)
+    board = Board(arguments.board, arguments.count)
+    threading.Thread(target=_stop_with_owner, args=(board,), daemon=True).start()
     statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     return int(any(statuses))
 
