@@ -22,7 +22,7 @@ from costd_client.session import ProtocolBroken, Session, Surroundings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from costd_client.drawn import Drawn
+    from costd_client.drawn import Drawn, End
     from costd_client.facts import Facts
     from costd_client.pb import admission_pb2 as pb
     from costd_client.stock import Stated
@@ -116,7 +116,7 @@ class Attached:
                 self._start()
         return drawn
 
-    def end(self, drawn: Drawn, end: pb.DrawSettlement) -> None:
+    def end(self, drawn: Drawn, end: End) -> None:
         """Have the daemon hear how a call ended; nothing where it was said before.
 
         Errors:  ReservationNotFound if another process drew it, ReservationClosed if it was

@@ -13,6 +13,7 @@ from costd_client.address import default_address
 from costd_client.attached import Attached, surroundings
 from costd_client.call import AsyncCall, Call
 from costd_client.decision import Decision, Outcome, Settlement
+from costd_client.drawn import Drawn
 from costd_client.errors import InvalidAsk
 from costd_client.estimate import estimate
 from costd_client.fail_mode import FailMode, SafeAllowance
@@ -142,7 +143,7 @@ class Client(BaseClient):
         Errors:  Unavailable if nobody decides and the fail mode refuses; InvalidAsk,
                  NotPermitted, IdReused, Overloaded otherwise. After an error, do not call.
         """
-        drawn = self.rules.scopes.draw(ask) if self.rules.scopes else None
+        drawn = self.rules.scopes.draw(**ask) if self.rules.scopes else None
         if drawn is not None:
             return drawn
         return drive(self.rules.ask(ask), self._transport.send)
@@ -175,6 +176,10 @@ class Client(BaseClient):
         Errors:  ReservationNotFound, ReservationClosed; InvalidAsk for unreadable usage.
         """
         closing = _closing(usage, fields, duration_s, outcome, retry_count)
+        if type(decision) is Drawn:
+            settlement = self.rules.end_drawn(decision, closing)
+            if settlement is not None:
+                return settlement
         return drive(self.rules.settle(decision, closing), self._transport.send)
 
     def void(self, decision: Decision) -> Settlement:
@@ -235,7 +240,7 @@ class AsyncClient(BaseClient):
 
     async def admit(self, **ask: Unpack[AskFields]) -> Decision:
         """Ask whether a call may happen; as `Client.admit`."""
-        drawn = self.rules.scopes.draw(ask) if self.rules.scopes else None
+        drawn = self.rules.scopes.draw(**ask) if self.rules.scopes else None
         if drawn is not None:
             return drawn
         return await adrive(self.rules.ask(ask), self._async_transport.send)
@@ -265,6 +270,10 @@ class AsyncClient(BaseClient):
     ) -> Settlement:
         """Close an admitted call at what it used; as `Client.settle`."""
         closing = _closing(usage, fields, duration_s, outcome, retry_count)
+        if type(decision) is Drawn:
+            settlement = self.rules.end_drawn(decision, closing)
+            if settlement is not None:
+                return settlement
         return await adrive(self.rules.settle(decision, closing), self._async_transport.send)
 
     async def void(self, decision: Decision) -> Settlement:

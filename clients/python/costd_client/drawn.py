@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costd_client.decision import Decision, Source
 from costd_client.facts import set_amounts
@@ -13,6 +13,18 @@ if TYPE_CHECKING:
     from costd_client.allowance import Allowance
     from costd_client.facts import Facts
     from costd_client.requests import Closing
+
+
+RETRY_COUNT_MAX = 2**31 - 1
+DURATION_NS_MAX = 2**62
+COST_NUSD_MAX = 2**63 - 1
+
+
+class End(NamedTuple):
+    """How a drawn call ended: by what is known of it, or None if it never left."""
+
+    closing: Closing | None
+    settled_ns: int
 
 
 class Drawn(Decision):
@@ -45,7 +57,7 @@ class Drawn(Decision):
     output_tokens: int | None
     cost_nusd: int | None
     drawn_ns: int
-    end: pb.DrawSettlement | None
+    end: End | None
 
     @property
     def shared(self) -> pb.Decision:
@@ -105,35 +117,50 @@ class Drawn(Decision):
         return min(self.output_tokens, directives.max_output_tokens)
 
 
-def build_end(drawn: Drawn, closing: Closing | None, settled_ns: int) -> pb.DrawSettlement:
-    """Say how a drawn call ended; without `closing` it never left.
+def check_end(closing: Closing) -> None:
+    """Refuse at once what no message can carry; messages are written when a report is.
 
-    Errors:  InvalidAsk for what no message can carry.
+    Errors:  InvalidAsk.
     """
+    usual = (
+        type(closing.retry_count) is int
+        and 0 <= closing.retry_count <= RETRY_COUNT_MAX
+        and 0 <= closing.duration_ns <= DURATION_NS_MAX
+        and (closing.cost_nusd is None or closing.cost_nusd <= COST_NUSD_MAX)
+        and not closing.provider
+        and not closing.model
+    )
+    if not usual:
+        build_draw_settlement({}, closing)
+
+
+def write_end(drawn: Drawn, end: End) -> pb.DrawSettlement:
+    """Write how a drawn call ended; without `closing` it never left."""
     fields: dict[str, Any] = {
         "allowance_id": drawn.allowance.allowance_id,
         "ask_id": drawn.ask_id,
         "hold_nusd": drawn.hold_nusd,
         "tokens_count": drawn.tokens_count,
     }
-    if closing is None:
+    if end.closing is None:
         return pb.DrawSettlement(voided=True, **fields)
     fields |= {
         "cost_kind": drawn.facts.typical.cost_kind,
         "prompt_tokens": drawn.prompt_tokens,
         "max_output_tokens": drawn.output_tokens,
-        "settled_ns": settled_ns,
+        "settled_ns": end.settled_ns,
     }
-    return build_draw_settlement(fields, closing)
+    return build_draw_settlement(fields, end.closing)
 
 
-def same_end(one: pb.DrawSettlement, other: pb.DrawSettlement) -> bool:
+def same_end(one: End, other: End) -> bool:
     """Tell whether two ends of one call say the same about what it cost."""
-    return all(
-        getattr(one, name) == getattr(other, name) and _has(one, name) == _has(other, name)
-        for name in ("voided", "usage", "cost_nusd", "provider", "model")
+    first, second = one.closing, other.closing
+    if first is None or second is None:
+        return first is second
+    return (first.usage, first.cost_nusd, first.provider, first.model) == (
+        second.usage,
+        second.cost_nusd,
+        second.provider,
+        second.model,
     )
-
-
-def _has(end: pb.DrawSettlement, name: str) -> bool:
-    return end.HasField(name) if name in {"usage", "cost_nusd"} else True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypedDict
 
 from costd_client.decision import Settlement
-from costd_client.drawn import Drawn, build_end
+from costd_client.drawn import Drawn, End, check_end
 from costd_client.errors import CostdError, OutboxFull
 from costd_client.pb import admission_pb2 as pb
 from costd_client.requests import Closing
@@ -26,30 +26,44 @@ class Desk(TypedDict):
     settings: Settings
 
 
+def end(
+    drawn: Drawn, closing: Closing | None, *, attached: Attached, settings: Settings
+) -> Settlement | None:
+    """Close a drawn call in the next report; without `closing` it never left.
+
+    Shape:   None, and nothing is closed, while too many ended calls are unheard of.
+    Errors:  InvalidAsk; as `Attached.end` otherwise.
+    """
+    if closing is not None:
+        check_end(closing)
+    if attached.is_full and drawn.end is None:
+        return None
+    attached.end(drawn, End(closing, settings.clock.wall_ns()))
+    return Settlement(pb.Settlement(hold_nusd=drawn.hold_nusd), queued=True)
+
+
 def settle(
     drawn: Drawn, closing: Closing | None, *, attached: Attached, settings: Settings
 ) -> Steps[Settlement]:
-    """Close a drawn call in the next report; without `closing` it never left.
+    """Close a drawn call as `end` does, and wait where that has to.
 
-    Shape:   waits while too many ended calls are unheard of.
-    Errors:  OutboxFull if that lasts longer than a request may take; as `Attached.end` otherwise.
+    Errors:  OutboxFull if that lasts longer than a request may take.
     """
-    end = build_end(drawn, closing, settings.clock.wall_ns())
     until_ns = settings.clock.monotonic_ns() + round(settings.timeout_s * NS_PER_S)
-    while attached.is_full and drawn.end is None:
+    while (settlement := end(drawn, closing, attached=attached, settings=settings)) is None:
         if settings.clock.monotonic_ns() >= until_ns:
             raise OutboxFull(
                 f"{drawn.ask_id} could not be settled: the daemon has yet to hear of too many "
                 "calls; settle it again later, or it is charged at its hold"
             )
         yield Sleep(FULL_WAIT_S)
-    attached.end(drawn, end)
-    return Settlement(pb.Settlement(hold_nusd=drawn.hold_nusd), queued=True)
+    return settlement
 
 
 def settle_later(drawn: Drawn, closing: Closing, *, attached: Attached, settings: Settings) -> None:
     """Close a drawn call where nothing may block."""
-    attached.end(drawn, build_end(drawn, closing, settings.clock.wall_ns()))
+    check_end(closing)
+    attached.end(drawn, End(closing, settings.clock.wall_ns()))
 
 
 def leave(drawn: Drawn, closing: Closing, *, attached: Attached, settings: Settings) -> None:

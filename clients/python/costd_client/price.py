@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import gcd
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from costd_client.requests import COUNT_MAX
@@ -44,9 +45,13 @@ class PriceLine(NamedTuple):
         )
         if not sensible:
             return cls(NEVER, 0, 0, 0, NEVER, ())
+        # Whatever divides all of it changes no price, and smaller numbers are faster.
+        common = gcd(table.scale, table.per_request, *(rate for band in bands for rate in band[1:]))
+        bands = [(above, of_in // common, of_out // common) for above, of_in, of_out in bands]
         _, rate_in, rate_out = bands[0]
         below = starts[1] if len(starts) > 1 else COUNT_MAX
-        return cls(table.scale, table.per_request, rate_in, rate_out, below, tuple(bands[::-1]))
+        scale, per_request = table.scale // common, table.per_request // common
+        return cls(scale, per_request, rate_in, rate_out, below, tuple(bands[::-1]))
 
     def cost_nusd(self, prompt_tokens: int, output_tokens: int) -> int:
         """Price one call by the highest band that starts below its prompt."""

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from costd_client.drawn import write_end
 from costd_client.pb import admission_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from costd_client.allowance import Allowance
+    from costd_client.drawn import Drawn, End
 
 REPORT_NS = 25_000_000
 """How long a report waits for more to say; the protocol allows twice as much."""
 
-SETTLEMENTS_COUNT = 500
-"""In one report, so that making one never takes long."""
+SETTLEMENTS_COUNT = 200
+"""The most in one report, by the protocol, so that booking one never takes long."""
 
 BYTES = 1_000_000
 """About the most in one report; gRPC refuses messages of four times as much."""
@@ -37,7 +39,7 @@ class Reports:
 
     def __init__(self) -> None:
         # Appended to by any thread at any moment, so nothing but one atomic append may happen.
-        self.queue: deque[tuple[pb.DrawSettlement, Rest]] = deque()
+        self.queue: deque[tuple[Drawn, End]] = deque()
         self._unacknowledged: deque[pb.Report] = deque()
         self._unacknowledged_settlements_count = 0
         self._sent_count = 0
@@ -128,14 +130,16 @@ class Reports:
         indexes: dict[Rest, int] = {(): 0}
         size_bytes = 0
         while self.queue and len(report.settlements) < SETTLEMENTS_COUNT and size_bytes < BYTES:
-            end, rest = self.queue.popleft()
+            drawn, end = self.queue.popleft()
+            rest = drawn.facts.rest
             if rest not in indexes:
                 indexes[rest] = len(indexes)
                 report.labels.add(labels=dict(rest))
                 size_bytes += report.labels[-1].ByteSize()
-            size_bytes += end.ByteSize()
-            report.settlements.append(end)
-            report.settlements[-1].labels_index = indexes[rest]
+            settlement = write_end(drawn, end)
+            settlement.labels_index = indexes[rest]
+            size_bytes += settlement.ByteSize()
+            report.settlements.append(settlement)
 
 
 def _write_drawn(report: pb.Report, allowance: Allowance) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -101,8 +101,7 @@ def _check_labels(labels: Mapping[str, str]) -> None:
             raise InvalidAsk(f"labels[{key!r}] has characters that cannot be printed")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Closing:
+class Closing(NamedTuple):
     """What is known when a call ends: usage or its cost, how long it took, how it ended."""
 
     usage: pb.Usage | None = None
@@ -128,7 +127,7 @@ def read_closing(
         if isinstance(cost_nusd, bool) or not isinstance(cost_nusd, int) or cost_nusd < 0:
             raise InvalidAsk(f"cost_nusd is {cost_nusd!r}; it must be a whole number from 0")
         return None, cost_nusd
-    if usage is None and all(value is None for value in fields.values()):
+    if usage is None and list(fields.values()).count(None) == len(fields):
         raise InvalidAsk("say what the call used: provider usage, token counts, or cost_nusd")
     return read_usage(usage, **fields), None
 

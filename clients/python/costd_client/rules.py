@@ -106,7 +106,7 @@ class Rules:
 
     def admit(self, fields: Mapping[str, Any]) -> Steps[Decision]:
         """Say whether a call may happen: from an allowance, or by asking the daemon."""
-        drawn = self.scopes.draw(fields) if self.scopes else None
+        drawn = self.scopes.draw(**fields) if self.scopes else None
         return drawn if drawn is not None else (yield from self.ask(fields))
 
     def ask(self, fields: Mapping[str, Any]) -> Steps[Decision]:
@@ -146,6 +146,10 @@ class Rules:
             return (yield from draws.settle(decision, closing, **self._drawing()))
         request = build_settle(self._held_id(decision), closing)
         return (yield from self._close("Settle", request, decision.reservation_id))
+
+    def end_drawn(self, drawn: Drawn, closing: Closing | None) -> Settlement | None:
+        """Close a drawn call without waiting; None where too many wait, and `settle` must."""
+        return draws.end(drawn, closing, **self._drawing())
 
     def void(self, decision: Decision) -> Steps[Settlement]:
         """Close a call at zero, because it never left."""

@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 
 FACTS_COUNT_MAX = 1_024
 AMOUNT_MAX = 2**63 - 1
-UNDRAWABLE = ("ask_id", "override_grant", "ttl_s", "units")
-"""Fields that only the daemon can heed."""
-
-UNCOMMON = frozenset({*UNDRAWABLE, "acceptable_models", "batch", "cost_kind"})
 SHARED = frozenset(
     {"task_class", "model", "provider", "tier", "acceptable_models", "batch", "cost_kind"}
 )
@@ -47,38 +43,49 @@ class Scopes:
         self._attached = attached
         self._facts: dict[Key, Facts] = {}
 
-    def draw(self, ask: Mapping[str, Any]) -> Drawn | None:
+    def draw(
+        self,
+        *,
+        task_class: str = "",
+        model: str = "",
+        provider: str = "",
+        tier: str = "",
+        labels: Mapping[str, Any] | None = None,
+        prompt_tokens: int | None = None,
+        max_output_tokens: int | None = None,
+        estimated_cost_nusd: int | None = None,
+        **rest: Any,
+    ) -> Drawn | None:
         """Admit a call in the process; None where the daemon has to be asked.
 
         Shape:   whatever is wrong with the ask is left to the daemon's path to say.
         """
-        get = ask.get
         try:
-            labels = get("labels")
-            key: Key | None = (
-                ambient().key,
-                get("task_class"),
-                get("model"),
-                get("provider"),
-                get("tier"),
-                tuple(labels.items()) if labels else None,
-            )
-            if not UNCOMMON.isdisjoint(ask):
-                key = _longer(key, ask)
-            facts = self._facts.get(key)  # type: ignore[arg-type]  # None is in no cache
-        except (TypeError, AttributeError):
+            key: Key
+            if labels:
+                names, values = labels, labels.values()
+                key = (ambient().key, task_class, model, provider, tier, *names, *values)
+            else:
+                key = (ambient().key, task_class, model, provider, tier)
+            if rest:
+                key = (key, _rare(rest))
+            facts = self._facts.get(key)
+        except (TypeError, AttributeError, InvalidAsk):
             return None
-        prompt, output = get("prompt_tokens"), get("max_output_tokens")
-        cost = get("estimated_cost_nusd")
         if facts is not None:
             allowance = facts.stock.current
             if allowance is not None:
-                drawn = allowance.draw(facts, prompt, output, cost)
+                drawn = allowance.draw(facts, prompt_tokens, max_output_tokens, estimated_cost_nusd)
                 if drawn is not None:
                     return drawn
-        if key is None:
-            return None
-        return self.draw_slowly(ask, Stated(prompt, output, cost), facts_of=self._facts, key=key)
+        stated = Stated(prompt_tokens, max_output_tokens, estimated_cost_nusd)
+        kind = {"task_class": task_class, "model": model, "provider": provider, "tier": tier}
+        ask = {**kind, **rest, "labels": labels}
+        texts = {name: str(value) for name, value in labels.items()} if labels else labels
+        if texts != labels:
+            # 1, 1.0 and True make the same key and other labels, so that only text is remembered.
+            return self.draw(**ask | {"labels": texts} | stated._asdict())
+        return self.draw_slowly(ask, stated, facts_of=self._facts, key=key)
 
     def draw_slowly(
         self, ask: Mapping[str, Any], stated: Stated, *, facts_of: dict[Key, Facts], key: Key
@@ -199,15 +206,16 @@ def scope_fields(labels: Mapping[str, str] | None, fields: dict[str, Any]) -> di
     return {**shared, "labels": values}
 
 
-def _longer(key: Key | None, ask: Mapping[str, Any]) -> Key | None:
-    """Add the fields that few calls have; None where only the daemon can heed them."""
-    if any(ask.get(name) not in {None, ""} for name in UNDRAWABLE if name != "units"):
-        return None
-    if ask.get("units"):
-        return None
-    models = ask.get("acceptable_models") or ()
-    models = (models,) if isinstance(models, str) else tuple(models)
-    return (key, models, ask.get("batch"), ask.get("cost_kind"))
+def _rare(rest: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return the fields that few calls have.
+
+    Errors:  InvalidAsk where only the daemon can heed them.
+    """
+    models = rest.get("acceptable_models") or ()
+    rare = ((models,) if isinstance(models, str) else tuple(models), rest.get("batch"))
+    if any(value for name, value in rest.items() if name not in SHARED):
+        raise InvalidAsk("only the daemon can heed these")
+    return (*rare, rest.get("cost_kind"))
 
 
 def _drawable(stated: Stated) -> bool:

@@ -22,7 +22,7 @@ from costd_client.stock import NS_PER_S, WANTED_NS, Request, Stated, Stock, Wish
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from costd_client.drawn import Drawn
+    from costd_client.drawn import Drawn, End
 
 log = logging.getLogger("costd_client")
 
@@ -222,7 +222,7 @@ class Session:
         """Whether `poll` has something to ask for."""
         return bool(self._wishing) or bool(self._waiting)
 
-    def end(self, drawn: Drawn, end: pb.DrawSettlement) -> bool:
+    def end(self, drawn: Drawn, end: End) -> bool:
         """Close a drawn call; False where the same was said before.
 
         Shape:   may be called by any thread at any moment.
@@ -233,7 +233,7 @@ class Session:
             raise ReservationClosed(f"the call {drawn.ask_id} was closed otherwise before")
         if not first:
             return False
-        self._reports.queue.append((end, drawn.facts.rest))
+        self._reports.queue.append((drawn, end))
         if self.is_full:
             self._gate.generation = NOTHING_MAX
         return True

@@ -8,7 +8,7 @@ import pytest
 from attach_desk import MAGIC, NS, PRICE, World, allowance, poke, write_pages
 from costd_client.allowance import Allowance, Gate, Sums
 from costd_client.decision import Outcome, Source
-from costd_client.drawn import build_end
+from costd_client.drawn import End, write_end
 from costd_client.facts import Facts
 from costd_client.pages import base_of, map_pages
 from costd_client.pb import admission_pb2 as pb
@@ -234,8 +234,7 @@ def test_a_hold_grows_only_while_draws_are_allowed(why):
     elif why == "generation":
         held.gate.words[1] += 1
     else:
-        end = build_end(drawn, Closing(cost_nusd=1), 5)
-        assert held.allowance.close_draw(drawn, end)
+        assert held.allowance.close_draw(drawn, End(Closing(cost_nusd=1), 5))
     assert not held.allowance.draw_more(drawn, 1, 0)
 
 
@@ -249,10 +248,10 @@ def test_a_call_is_closed_once_with_all_that_it_held():
         retry_count=2,
         model="other",
     )
-    end = build_end(drawn, closing, 77)
+    end = End(closing, 77)
     assert held.allowance.draw_more(drawn, 10, 1)
     assert held.allowance.close_draw(drawn, end) is True
-    assert end == pb.DrawSettlement(
+    assert write_end(drawn, end) == pb.DrawSettlement(
         allowance_id=f"{1:032x}",
         ask_id=drawn.ask_id,
         hold_nusd=710,
@@ -266,15 +265,15 @@ def test_a_call_is_closed_once_with_all_that_it_held():
         max_output_tokens=50,
         settled_ns=77,
     )
-    assert held.allowance.close_draw(drawn, build_end(drawn, closing, 99)) is None
-    assert held.allowance.close_draw(drawn, build_end(drawn, None, 99)) is False
+    assert held.allowance.close_draw(drawn, End(closing, 99)) is None
+    assert held.allowance.close_draw(drawn, End(None, 99)) is False
     other = Closing(cost_nusd=0)
-    assert held.allowance.close_draw(drawn, build_end(drawn, other, 99)) is False
+    assert held.allowance.close_draw(drawn, End(other, 99)) is False
 
 
 def test_a_voided_call_says_nothing_but_what_it_drew():
     drawn = Held().draw(100, 50)
-    assert build_end(drawn, None, 77) == pb.DrawSettlement(
+    assert write_end(drawn, End(None, 77)) == pb.DrawSettlement(
         allowance_id=f"{1:032x}",
         ask_id=drawn.ask_id,
         hold_nusd=700,
