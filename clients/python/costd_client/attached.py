@@ -81,13 +81,15 @@ class Attached:
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._call: Any = None
         # Unlike an Event it may be used by a finalizer that interrupts its own use.
         self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._is_idle = False
+        self._pauses = False
+        self._is_refused = False
         self._gave_up = False
-        self._quiet = threading.Event()
         self._wait_s = WAIT_S_FIRST
         self._rests_until_ns = 0
         self.session = Session(self._around)
@@ -123,11 +125,7 @@ class Attached:
                  closed otherwise, OutboxFull if nobody is left to tell the daemon.
         """
         session = self.session
-        if drawn.allowance.home is not session.home:
-            raise ReservationNotFound(
-                f"the call {drawn.ask_id} was admitted by the parent process, which alone can "
-                "close it; unclosed it is charged at its hold"
-            )
+        self.check_home(drawn)
         if self._is_closed and drawn.end is None:
             raise OutboxFull(
                 f"the call {drawn.ask_id} ended after close(); it is charged at its hold"
@@ -136,6 +134,34 @@ class Attached:
         if self._is_idle or self._thread is None:
             self._wake()
 
+    def check_home(self, drawn: Drawn) -> None:
+        """Refuse to touch what another process drew.
+
+        Errors:  ReservationNotFound.
+        """
+        if drawn.allowance.home is not self.session.home:
+            raise ReservationNotFound(
+                f"the call {drawn.ask_id} was admitted by the parent process, which alone can "
+                "close it; unclosed it is charged at its hold"
+            )
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until the daemon has heard of all calls ended so far; False if not in time."""
+        with self._lock:
+            session = self.session
+            told_count = session.heard_count + session.unheard_count
+            if session.unheard_count:
+                session.hurry()
+                self._pauses = False
+                self._start()
+            return self._changed.wait_for(lambda: session.heard_count >= told_count, timeout_s)
+
+    def wake(self) -> None:
+        """Try again now: the daemon has just answered something else."""
+        if self._pauses and not self._is_refused:
+            self._pauses = False
+            self._wakes.put(None)
+
     def close(self, timeout_s: float) -> None:
         """Return what is held, and wait a moment for the daemon to hear of everything."""
         with self._lock:
@@ -143,16 +169,15 @@ class Attached:
                 return
             self._is_closed = True
             self.session.close()
-            thread = self._thread
-            if self.session.is_quiet:
-                self._quiet.set()
-        if thread is not None:
-            self._wakes.put(None)
-            self._quiet.wait(timeout_s)
+            if not self.session.is_quiet:
+                self._start()
+                self._changed.wait_for(lambda: self.session.is_quiet, timeout_s)
             self._gave_up = True
+            thread = self._thread
             if self._call is not None:
                 self._call.cancel()
             self._wakes.put(None)
+        if thread is not None:
             thread.join(timeout_s)
         unheard = self.session.unheard_count
         if unheard:
@@ -168,34 +193,42 @@ class Attached:
         self._wakes.put(None)
 
     def _start(self) -> None:
-        if self._thread is None and now_ns() >= self._rests_until_ns:
+        """See to it that a thread runs; what waits to be told of is told of whenever it can be."""
+        if self._thread is None and (self.session.unheard_count or not self.is_resting):
             self._thread = threading.Thread(target=self._run, name="costd-attach", daemon=True)
             self._thread.start()
         self._wakes.put(None)
 
     def _run(self) -> None:
         while True:
-            refused = self._stream()
+            self._is_refused = self._stream()
             with self._lock:
                 self.session.poll()
-                wait_s = REFUSED_WAIT_S if refused else self._wait_s * (0.5 + _jitter() / 2)
+                wait_s = (
+                    REFUSED_WAIT_S if self._is_refused else self._wait_s * (0.5 + _jitter() / 2)
+                )
                 self._wait_s = min(self._wait_s * 2, WAIT_S_MAX)
-                if self.session.is_quiet:
-                    self._quiet.set()
-                if self._gave_up or (self.session.is_quiet and not self.session.must_reopen):
+                self._changed.notify_all()
+                done = self.session.is_quiet and not self.session.must_reopen
+                if self._gave_up or done:
                     self._rests_until_ns = now_ns() + round(wait_s * NS_PER_S)
                     self._thread = None
-                    return
+                    # Whoever ended a call before this line saw a thread; after it, he starts one.
+                    if self._gave_up or not self.session.unheard_count:
+                        return
+                    self._thread = threading.current_thread()
             self._pause(wait_s)
 
     def _pause(self, wait_s: float) -> None:
-        """Wait before the next stream; the end of the client cuts it short."""
+        """Wait before the next stream; an answer of the daemon or the client's end cut it short."""
         until_ns = now_ns() + round(wait_s * NS_PER_S)
-        while not self._is_closed and (left_ns := until_ns - now_ns()) > 0:
+        self._pauses = True
+        while self._pauses and not self._is_closed and (left_ns := until_ns - now_ns()) > 0:
             try:
                 self._wakes.get(timeout=left_ns / NS_PER_S)
             except queue.Empty:
-                return
+                break
+        self._pauses = False
         if self._is_closed and not self._gave_up:
             time.sleep(min(wait_s, WAIT_S_FIRST))
 
@@ -210,8 +243,7 @@ class Attached:
                     self.session.received(message)
                     if self.session.must_reopen:
                         break
-                    if self._is_closed and self.session.is_quiet:
-                        self._quiet.set()
+                    self._changed.notify_all()
                 self._wait_s = WAIT_S_FIRST
                 wakes.put(None)
         except ProtocolBroken as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import time
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from costd_client.steps import Rpc
 
 CLOSE_TIMEOUT_S = 2.0
+FLUSH_TIMEOUT_S = 10.0
 
 
 class AskFields(TypedDict, total=False):
@@ -86,7 +88,7 @@ class BaseClient:
         outbox_capacity_count: int = 10_000,
         spool: str | os.PathLike[str] | None = None,
         channel: grpc.Channel | None = None,
-        allowances: bool = False,  # until the spool keeps what waits in a session
+        allowances: bool = True,
     ) -> None:
         self.address = address or os.environ.get("COSTD_ADDRESS") or default_address()
         self.caller = caller or os.environ.get("COSTD_CALLER") or _program_name()
@@ -119,6 +121,18 @@ class BaseClient:
 
     def _deliver(self, entry: Entry) -> Delivery:
         return drive(self.rules.deliver(entry), self._transport.send)
+
+    def _flush(self, timeout_s: float) -> bool:
+        until_ns = time.monotonic_ns() + round(timeout_s * 1_000_000_000)
+        heard = self.attached is None or self.attached.flush(timeout_s)
+        left_s = max(until_ns - time.monotonic_ns(), 0) / 1_000_000_000
+        return self.outbox.flush(left_s) and heard
+
+    @property
+    def unheard_count(self) -> int:
+        """How many calls that ended the daemon has yet to hear of."""
+        drawn_count = self.attached.session.unheard_count if self.attached is not None else 0
+        return drawn_count + self.outbox.pending.queued_count
 
     def _finish(self, timeout_s: float) -> None:
         _OPEN.discard(self)
@@ -206,6 +220,10 @@ class Client(BaseClient):
     def explain(self, **ask: Unpack[AskFields]) -> pb.Explanation:
         """Ask what `admit` would answer and why, consuming nothing."""
         return drive(self.rules.explain(ask), self._transport.send)
+
+    def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> bool:
+        """Wait until all that was said so far is in the daemon's books; False if not in time."""
+        return self._flush(timeout_s)
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Deliver what waits, for at most so long, and disconnect."""
@@ -301,6 +319,12 @@ class AsyncClient(BaseClient):
     async def explain(self, **ask: Unpack[AskFields]) -> pb.Explanation:
         """Ask what `admit` would answer and why; as `Client.explain`."""
         return await adrive(self.rules.explain(ask), self._async_transport.send)
+
+    async def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> bool:
+        """Wait until all that was said so far is in the daemon's books; as `Client.flush`."""
+        import asyncio  # noqa: PLC0415 - blocking clients never need it
+
+        return await asyncio.to_thread(self._flush, timeout_s)
 
     async def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Deliver what waits, for at most so long, and disconnect."""

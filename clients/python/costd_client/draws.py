@@ -73,12 +73,14 @@ def leave(drawn: Drawn, closing: Closing, *, attached: Attached, settings: Setti
     settle_later(drawn, closing, attached=attached, settings=settings)
 
 
-def extend(drawn: Drawn, request: pb.ExtendRequest) -> pb.Extension:
+def extend(drawn: Drawn, request: pb.ExtendRequest, attached: Attached) -> pb.Extension:
     """Enlarge a hold from the same allowance, if it has room.
 
     Shape:   how long the money is held was fixed with the allowance; a call that outlives it is
              charged at its hold until it is settled, so a longer time is granted by not asking.
+    Errors:  ReservationNotFound if another process drew it.
     """
+    attached.check_home(drawn)
     tokens = request.additional_output_tokens
     amount = request.additional_cost_nusd
     if tokens < 0 or amount < 0:

@@ -42,6 +42,8 @@ class Reports:
         self.queue: deque[tuple[Drawn, End]] = deque()
         self._unacknowledged: deque[pb.Report] = deque()
         self._unacknowledged_settlements_count = 0
+        self.heard_count = 0
+        """How many settlements the daemon has acknowledged."""
         self._sent_count = 0
         """How many of the unacknowledged were sent on this stream."""
         self._sequence = 0
@@ -106,25 +108,23 @@ class Reports:
         while self._unacknowledged and self._unacknowledged[0].sequence <= sequence:
             report = self._unacknowledged.popleft()
             self._unacknowledged_settlements_count -= len(report.settlements)
+            self.heard_count += len(report.settlements)
             self._sent_count = max(self._sent_count - 1, 0)
 
     def resume(self, booked: int) -> bool:
         """Have everything behind the last booked report sent on a new stream.
 
-        Shape:   False where the daemon knows of other reports than were acknowledged: it has
-                 forgotten the session, and everything begins again at 1 in another one.
+        Shape:   False where the daemon knows of fewer reports than it acknowledged, or of more
+                 than were made: then what is left is numbered on from those it knows.
         """
         self._sent_count = 0
-        self.acknowledge(booked)
-        first = self._unacknowledged[0].sequence if self._unacknowledged else self._sequence + 1
-        return first == booked + 1
-
-    def renumber(self) -> None:
-        """Number what is unacknowledged from 1, for another session."""
-        for number, report in enumerate(self._unacknowledged, 1):
+        known = self._sequence - len(self._unacknowledged) <= booked <= self._sequence
+        if known:
+            self.acknowledge(booked)
+        for number, report in enumerate(self._unacknowledged, booked + 1):
             report.sequence = number
-        self._sequence = len(self._unacknowledged)
-        self._sent_count = 0
+        self._sequence = booked + len(self._unacknowledged)
+        return known
 
     def _write_settlements(self, report: pb.Report) -> None:
         indexes: dict[Rest, int] = {(): 0}

@@ -127,6 +127,8 @@ class Rules:
             raise
         self.allowance.refill()
         self.outbox.wake()
+        if self.attached is not None:
+            self.attached.wake()
         return Decision(wire, ask=ask, ask_id=ask.ask_id, source=wire.source or Source.DAEMON)
 
     def explain(self, fields: Mapping[str, Any]) -> Steps[pb.Explanation]:
@@ -185,7 +187,7 @@ class Rules:
         if not decision.decided:
             return pb.Extension(extended=True)
         if isinstance(decision, Drawn):
-            return draws.extend(decision, request)
+            return draws.extend(decision, request, self._drawing()["attached"])
         request.reservation_id = self._held_id(decision)
         extension: pb.Extension = yield from self._request_or_raise("Extend", request)
         return extension

@@ -86,6 +86,7 @@ class Session:
         self._numbered = 0
         self._reports = Reports()
         self._is_closed = False
+        self._hurries = False
         self.session_id = surroundings.new_id()
         self.home = object()
         """Whose an allowance is; a forked child has another."""
@@ -108,6 +109,15 @@ class Session:
     def unheard_count(self) -> int:
         """How many ended calls the daemon has not acknowledged."""
         return self._reports.settlements_count
+
+    @property
+    def heard_count(self) -> int:
+        """How many it has acknowledged."""
+        return self._reports.heard_count
+
+    def hurry(self) -> None:
+        """Have what waits reported with the next `poll`, without waiting for more to say."""
+        self._hurries = True
 
     # ---- the stream
 
@@ -164,13 +174,14 @@ class Session:
             return []
         messages = [pb.ClientMessage(request=request) for request in self._ask(now_ns)]
         held = [allowance for allowance, _ in self._held.values()]
-        self._reports.make(held, self._over, now_ns, at_once=self._is_closed)
+        self._reports.make(held, self._over, now_ns, at_once=self._at_once)
+        self._hurries = self._hurries and bool(self._reports.queue)
         messages += [pb.ClientMessage(report=report) for report in self._reports.unsent()]
         return messages
 
     def wait_ns(self) -> int | None:
         """Say how long `poll` can wait; None: until something happens."""
-        if self._link is Link.WELCOMED and self._reports.is_due(at_once=self._is_closed):
+        if self._link is Link.WELCOMED and self._reports.is_due(at_once=self._at_once):
             return 0
         busy = self._held or self._over or self._reports.queue
         return REPORT_NS if busy else None
@@ -252,14 +263,13 @@ class Session:
 
     # ---- inside
 
+    @property
+    def _at_once(self) -> bool:
+        return self._is_closed or self._hurries
+
     def _welcomed(self, welcome: pb.Welcome) -> None:
         if not self._reports.resume(welcome.report_sequence):
-            log.warning("costd: the daemon has forgotten this session; another one begins")
-            self._retire_all()
-            self._reports.renumber()
-            self.session_id = self._around.new_id()
-            self.must_reopen = True
-            return
+            log.warning("costd: the daemon does not know this session's reports as they were")
         if not self._map(welcome):
             self.must_reopen = True
             return

@@ -1,7 +1,9 @@
 """The hot path: the rules of a draw, its page, and threads."""
 
 import pickle
+import signal
 import struct
+import sys
 import threading
 
 import pytest
@@ -335,6 +337,16 @@ def test_what_is_no_page_is_not_mapped(tmp_path, damage):
         map_pages(str(daemon), str(client))
 
 
+@pytest.fixture
+def hasty_switching():
+    """Threads take turns after every few instructions."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hasty_switching")
 def test_sixteen_threads_never_draw_the_same_money():
     held = Held(calls_count=10**9, amount_nusd=700 * 8_000 + 699, tokens_count=10**12)
     drawn, barrier, pages = [], threading.Barrier(17), []
@@ -363,3 +375,47 @@ def test_sixteen_threads_never_draw_the_same_money():
     assert held.allowance.sums() == Sums(8_000, 5_600_000, 1_200_000)
     assert held.allowance._slots == [1_001, 8_000, 5_600_000, 1_200_000]
     assert pages == sorted(pages)
+
+
+@pytest.mark.usefixtures("hasty_switching")
+def test_the_last_call_goes_to_one_of_many_threads():
+    for _ in range(30):
+        held, got = Held(calls_count=1), []
+        barrier = threading.Barrier(8)
+
+        def race(held=held, barrier=barrier, got=got):
+            barrier.wait()
+            got.append(held.draw(1, 1))
+
+        threads = [threading.Thread(target=race) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sum(one is not None for one in got) == 1
+        assert held.allowance.sums().calls_count == 1
+
+
+class Interrupted(Exception):
+    """What a signal handler raises here, as Ctrl-C does."""
+
+
+def test_an_interrupt_in_the_middle_of_draws_blocks_nobody_and_takes_no_more_than_was_drawn():
+    def interrupt(*_):
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for _ in range(60):
+            held, drawn_count = Held(calls_count=10**9, amount_nusd=10**15), 0
+            signal.setitimer(signal.ITIMER_REAL, 0.001)
+            try:
+                while True:
+                    drawn_count += held.draw(100, 50) is not None
+            except Interrupted:
+                pass
+            sums = held.allowance.sums()
+            assert sums.calls_count - drawn_count in (0, 1), "the one that was interrupted"
+            assert sums.amount_nusd == 700 * sums.calls_count
+    finally:
+        signal.signal(signal.SIGALRM, before)

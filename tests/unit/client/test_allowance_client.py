@@ -22,9 +22,15 @@ from costd_client import (
     ReservationNotFound,
     labels,
 )
+from costd_client.attached import Attached, surroundings
+from costd_client.drawn import End
 from costd_client.errors import CostdError
+from costd_client.facts import Facts
 from costd_client.pages import base_of, map_pages
 from costd_client.pb import admission_pb2 as pb
+from costd_client.session import NO_STOCK
+from costd_client.stock import Stated
+from test_allowance import Held
 
 ASK = {"task_class": "draft", "model": "m", "prompt_tokens": 100, "max_output_tokens": 50}
 LARGE = {"calls_count": 10**6, "amount_nusd": 10**12, "lifetime": {"seconds": 60}}
@@ -179,6 +185,9 @@ def test_labels_around_a_call_count_toward_its_scope_or_ride_along(client, attac
 
 def test_labels_of_a_call_may_be_whatever_can_be_written(client):
     assert eventually(lambda: client.admit(**ASK, labels={"step": 3})).ask.labels["step"] == "3"
+    for like in (1, True, 1.0, "1"):
+        step = eventually(lambda like=like: client.admit(**ASK, labels={"step": like})).ask
+        assert step.labels["step"] == str(like), "what is equal to Python is not the same text"
     with pytest.raises(InvalidAsk, match="labels"):
         client.admit(**ASK, labels={"model": "x"})
     with pytest.raises(InvalidAsk, match="prompt_tokens"):
@@ -341,6 +350,68 @@ def test_calls_go_on_while_the_daemon_is_down_and_are_told_of_when_it_is_back(
     attach.wait(lambda heard: len(heard.settlements) == 10)
 
 
+def test_flush_waits_until_the_daemon_has_heard_all_that_was_said(client, attach):
+    assert client.flush(0), "nothing was said"
+    decision = eventually(lambda: client.admit(**ASK))
+    client.settle(decision, cost_nusd=5)
+    assert client.unheard_count == 1
+    assert client.flush(10)
+    assert len(attach.settlements) == 1
+    attach.acknowledges = False
+    client.void(client.admit(**ASK))
+    assert not client.flush(0.05)
+    assert client.unheard_count == 1
+    attach.acknowledges = True
+    attach.hang_up()
+    assert client.flush(10)
+    assert client.unheard_count == 0
+
+
+def test_what_ends_while_nobody_listens_is_told_of_all_the_same(daemon, attach):
+    """The thread had ended, and the daemon was to be left alone for a while."""
+    with Client(daemon.address, caller="t") as client:
+        decision = eventually(lambda: client.admit(**ASK))
+        daemon.admission.Attach = attach.Attach
+        client.attached._rests_until_ns = 0
+        attach.say(revocation=pb.Revocation(allowance_id=decision.allowance.allowance_id))
+        attach.wait(lambda heard: heard.returned)
+        daemon.stop()
+        client.attached._thread.join(10)
+        assert client.attached.is_resting
+        client.settle(decision, cost_nusd=5)
+        daemon.start()
+        attach.wait(lambda heard: heard.settlements)
+
+
+class EndedStream:
+    """A stream that ended at once."""
+
+    def __iter__(self):
+        return iter(())
+
+    def cancel(self):
+        pass
+
+
+def test_a_call_that_ends_just_as_the_thread_does_is_not_forgotten():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for turn in range(200):
+            attached = Attached(lambda _: EndedStream(), surroundings(maps_pages=False))
+            drawn = Held().draw(1, 1)
+            drawn.allowance.home = attached.session.home
+            attached.draw(Facts(pb.AdmitRequest(), NO_STOCK), Stated(1, 1, None))
+            time.sleep(turn * 2e-6)
+            attached.end(drawn, End(None, 1))
+            deadline = time.monotonic() + 10
+            while not attached._pauses:
+                assert time.monotonic() < deadline, "nobody is left to tell of it"
+            attached.close(0)
+    finally:
+        sys.setswitchinterval(before)
+
+
 def test_a_revocation_stops_draws(client, attach):
     decision = eventually(lambda: client.admit(**ASK))
     attach.refuses_scopes = True
@@ -413,6 +484,8 @@ client = Client(sys.argv[1], caller="t", allowances=True)
 scope = client.scope(model="m")
 ask = lambda: scope.admit(estimated_cost_nusd=5)
 drawn = eventually(ask)
+call = client.call(model="m", estimated_cost_nusd=5).__enter__()
+assert call.decision.source == "allowance"
 for _ in range(int(sys.argv[2])):
     client.settle(ask(), cost_nusd=1)
     child = os.fork()
@@ -420,6 +493,11 @@ for _ in range(int(sys.argv[2])):
         try:
             client.settle(drawn, cost_nusd=1)
             os._exit(3)
+        except ReservationNotFound:
+            pass
+        try:
+            call.extend(additional_cost_nusd=1)
+            os._exit(4)
         except ReservationNotFound:
             pass
         if ask().source != "daemon":

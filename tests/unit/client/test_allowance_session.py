@@ -370,26 +370,40 @@ def test_reports_are_kept_until_acknowledged_and_sent_again_behind_what_was_book
     assert wire.session.unheard_count == 0
 
 
-def test_a_daemon_that_forgot_the_session_is_told_everything_in_another_one(caplog):
+def forgotten(booked):
+    """A wire whose daemon had 2 of 3 reports, and says after a broken stream how many it has."""
     wire, kind = opened()
-    settle(wire, draw(wire, kind))
-    wire.poll()
-    wire.answers = False
-    settle(wire, draw(wire, kind))
-    wire.poll(after_s=0.03)
+    for answers in (True, True, False):
+        wire.answers = answers
+        settle(wire, draw(wire, kind))
+        wire.poll(after_s=0.03)
     wire.session.broken()
-    wire.books.sequence = 0
-    wire.open()
-    assert wire.session.must_reopen
-    assert "forgotten" in caplog.text
-    wire.session.broken()
+    wire.books.sequence = booked
     wire.answers = True
-    wire.open()
+    wire.open(good_allowance_ids=[])
     wire.poll(after_s=0.03)
-    assert wire.sent[-3].hello.session_id != "session-or-request-0001"
-    assert [one.sequence for one in wire.reports()] == [1, 2, 1, 2]
+    return wire
+
+
+@pytest.mark.parametrize("booked", [0, 1, 9])
+def test_a_daemon_that_forgot_the_session_is_told_on_from_what_it_knows(caplog, booked):
+    wire = forgotten(booked)
+    assert "does not know this session's reports" in caplog.text
+    assert [one.sequence for one in wire.reports()] == [1, 2, 3, booked + 1, booked + 2]
     assert set(wire.books.settled.values()) == {1}
+    assert len(wire.books.settled) == 3
     assert wire.books.returned == [f"{1:032x}"]
+    assert {one.hello.session_id for one in wire.sent if one.HasField("hello")} == {
+        "session-or-request-0001"
+    }
+
+
+def test_a_report_whose_answer_was_lost_is_not_sent_again(caplog):
+    wire = forgotten(3)
+    assert [one.sequence for one in wire.reports()] == [1, 2, 3, 4]
+    assert not wire.reports()[-1].settlements
+    assert wire.session.unheard_count == 0
+    assert not caplog.text
 
 
 def test_pages_that_cannot_be_mapped_are_told_of_with_the_next_hello(tmp_path):
