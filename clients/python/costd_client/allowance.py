@@ -96,6 +96,7 @@ class Allowance:
         "home",
         "is_closed",
         "is_low",
+        "is_stuck",
         "output_tokens_default",
         "output_tokens_max",
         "prefix",
@@ -152,12 +153,14 @@ class Allowance:
         self.expiry_ns = granted.call_ttl.ToNanoseconds() + wall_offset_ns
         self.is_closed = False
         self.is_low = False
+        self.is_stuck = False
+        """Whether the token is lost, and with it the rest of the allowance until it is returned."""
         self._until_ns = sent_ns + lifetime_ns // 2
         self._calls_most = self.granted.calls_count // 2
         self._amount_most = self.granted.amount_nusd // 2
         self._tokens_most = self.granted.tokens_count // (2 if self.counts_tokens else 1)
 
-    def draw(
+    def draw(  # noqa: PLR0912 - in one piece, because every call pays for every call
         self, facts: Facts, prompt: int | None, output: int | None, cost: int | None
     ) -> Drawn | None:
         """Admit one call; None where the daemon has to be asked.
@@ -244,13 +247,13 @@ class Allowance:
     def _wait_for_turn(self) -> str:
         """Wait while another thread has the turn; empty where it never comes back."""
         until_ns = time.monotonic_ns() + round(TURN_WAIT_S * 1_000_000_000)
-        while True:
+        while not self.is_stuck:
             try:
                 return self._take_turn()
             except IndexError:
-                if time.monotonic_ns() >= until_ns:
-                    return ""
+                self.is_stuck = time.monotonic_ns() >= until_ns
                 time.sleep(0)  # lets the other thread go on
+        return ""
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

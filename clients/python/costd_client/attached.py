@@ -16,15 +16,18 @@ import grpc
 
 from costd_client.errors import OutboxFull, ReservationNotFound
 from costd_client.ids import new_ask_id
+from costd_client.journal import Journal
 from costd_client.pages import CAN_MAP, map_pages
 from costd_client.session import ProtocolBroken, Session, Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from costd_client.drawn import Drawn, End
     from costd_client.facts import Facts
     from costd_client.pb import admission_pb2 as pb
+    from costd_client.replay import Teller
     from costd_client.stock import Stated
 
 log = logging.getLogger("costd_client")
@@ -52,9 +55,15 @@ now_ns: Callable[[], int] = (
 """A clock that goes on while the host sleeps, where there is one."""
 
 
-def surroundings(*, maps_pages: bool) -> Surroundings:
+def surroundings(*, maps_pages: bool, folder: Path | None = None, caller: str = "") -> Surroundings:
     """Return the real clocks, chance and files."""
+
+    def open_journal(session_id: str) -> Journal:
+        assert folder is not None
+        return Journal(folder, session_id=session_id, caller=caller)
+
     return Surroundings(
+        open_journal=open_journal if folder else None,
         now_ns=now_ns,
         wall_ns=time.time_ns,
         new_id=new_ask_id,
@@ -71,10 +80,14 @@ class Attached:
     """
 
     def __init__(
-        self, open_stream: Callable[[Iterator[pb.ClientMessage]], Any], around: Surroundings
+        self,
+        open_stream: Callable[[Iterator[pb.ClientMessage]], Any],
+        around: Surroundings,
+        teller: Teller | None = None,
     ) -> None:
         self._open_stream = open_stream
         self._around = around
+        self._teller = teller
         self._is_closed = False
         self._begin()
         _LIVE.add(self)
@@ -149,12 +162,15 @@ class Attached:
         """Wait until the daemon has heard of all calls ended so far; False if not in time."""
         with self._lock:
             session = self.session
-            told_count = session.heard_count + session.unheard_count
+            told_count = session.reports.heard_count + session.unheard_count
             if session.unheard_count:
                 session.hurry()
                 self._pauses = False
                 self._start()
-            return self._changed.wait_for(lambda: session.heard_count >= told_count, timeout_s)
+            heard = self._changed.wait_for(
+                lambda: session.reports.heard_count >= told_count, timeout_s
+            )
+        return heard and (self._teller is None or self._teller.wait(timeout_s))
 
     def wake(self) -> None:
         """Try again now: the daemon has just answered something else."""
@@ -179,12 +195,17 @@ class Attached:
             self._wakes.put(None)
         if thread is not None:
             thread.join(timeout_s)
-        unheard = self.session.unheard_count
+        unheard, journal = self.session.unheard_count, self.session.journal
         if unheard:
             log.warning(
-                "costd: the daemon did not hear how %d calls ended; each is charged at its hold",
+                "costd: the daemon did not hear how %d calls ended; %s",
                 unheard,
+                "kept in the spool" if journal else "each is charged at its hold",
             )
+        if journal is not None:
+            journal.close(keep=bool(unheard))
+        if self._teller is not None:
+            self._teller.close()
 
     def _wake(self) -> None:
         if self._thread is None:

@@ -19,6 +19,7 @@ from costd_client.errors import InvalidAsk
 from costd_client.estimate import estimate
 from costd_client.fail_mode import FailMode, SafeAllowance
 from costd_client.outbox import Delivery, Outbox
+from costd_client.replay import Teller
 from costd_client.requests import Closing, Defaults, build_ask, read_closing
 from costd_client.rules import Rules, Settings
 from costd_client.scope import AsyncScope, Scope, scope_fields
@@ -105,9 +106,16 @@ class BaseClient:
             capacity_count=outbox_capacity_count,
             folder=Path(spool) if spool else None,
         )
-        around = surroundings(maps_pages=self.address.startswith("unix:"))
-        self.attached = Attached(self._transport.attach, around) if allowances else None
+        folder = Path(spool) if spool else None
+        self.attached: Attached | None = None
+        if allowances:
+            around = surroundings(
+                maps_pages=self.address.startswith("unix:"), folder=folder, caller=self.caller
+            )
+            teller = Teller(folder, self._transport.attach) if folder else None
+            self.attached = Attached(self._transport.attach, around, teller)
         self.rules = Rules(settings, self.outbox, self.allowance, self.attached)
+        self.outbox.start()
         _OPEN.add(self)
 
     def estimate(self, content: Any) -> int:

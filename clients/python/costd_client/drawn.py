@@ -153,6 +153,15 @@ def write_end(drawn: Drawn, end: End) -> pb.DrawSettlement:
     return build_draw_settlement(fields, end.closing)
 
 
+def write_alone(drawn: Drawn, end: End) -> pb.Report:
+    """Write the same as a report of one settlement that has no number yet."""
+    report = pb.Report(settlements=[write_end(drawn, end)])
+    if drawn.facts.rest:
+        report.labels.add(labels=dict(drawn.facts.rest))
+        report.settlements[0].labels_index = 1
+    return report
+
+
 def same_end(one: End, other: End) -> bool:
     """Tell whether two ends of one call say the same about what it cost."""
     first, second = one.closing, other.closing

@@ -73,7 +73,6 @@ class Outbox:
         if self._spool:
             with self._changed:
                 self._queue = {entry.entry_id: entry for entry in self._spool.adopt()}
-                self._start()
 
     def _after_fork(self) -> None:
         """Start empty in a forked child; what waits stays the parent's to deliver."""
@@ -83,6 +82,12 @@ class Outbox:
         if self._spool:
             self._spool.abandon()
         self._begin()
+        self.start()
+
+    def start(self) -> None:
+        """Deliver what was adopted; from here on `deliver` is called."""
+        with self._changed:
+            self._start()
 
     @property
     def pending(self) -> Pending:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from costd_client.allowance import Allowance
     from costd_client.drawn import Drawn, End
+    from costd_client.journal import Journal
 
 REPORT_NS = 25_000_000
 """How long a report waits for more to say; the protocol allows twice as much."""
@@ -37,7 +38,8 @@ class Reports:
              report holds the larger ones.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, journal: Journal | None = None) -> None:
+        self._journal = journal
         # Appended to by any thread at any moment, so nothing but one atomic append may happen.
         self.queue: deque[tuple[Drawn, End]] = deque()
         self._unacknowledged: deque[pb.Report] = deque()
@@ -97,6 +99,8 @@ class Reports:
         over.clear()
         if not (report.drawn or report.settlements or report.returned_allowance_ids):
             return False
+        if self._journal is not None:
+            self._journal.numbered(report)
         self._sequence += 1
         self._made_ns = now_ns
         self._unacknowledged.append(report)
@@ -110,6 +114,15 @@ class Reports:
             self._unacknowledged_settlements_count -= len(report.settlements)
             self.heard_count += len(report.settlements)
             self._sent_count = max(self._sent_count - 1, 0)
+        if self._journal is not None:
+            self._journal.heard(sequence, self._unacknowledged, self.queue)
+
+    def say(self, drawn: Drawn, end: End) -> None:
+        """Queue how a call ended."""
+        if self._journal is None:
+            self.queue.append((drawn, end))
+        else:
+            self._journal.ended(drawn, end, self.queue)
 
     def resume(self, booked: int) -> bool:
         """Have everything behind the last booked report sent on a new stream.
@@ -123,6 +136,8 @@ class Reports:
             self.acknowledge(booked)
         for number, report in enumerate(self._unacknowledged, booked + 1):
             report.sequence = number
+            if self._journal is not None and not known:
+                self._journal.numbered(report)
         self._sequence = booked + len(self._unacknowledged)
         return known
 

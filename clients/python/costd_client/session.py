@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from costd_client.drawn import Drawn, End
+    from costd_client.journal import Journal
 
 log = logging.getLogger("costd_client")
 
@@ -39,16 +40,17 @@ NO_STOCK = Stock()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What a session needs of the world: two clocks, chance, and a way to map pages.
+    """What a session needs of the world: two clocks, chance, and files.
 
     `now_ns` goes on while the host sleeps; `map_pages` raises OSError or ValueError where it
-    cannot, and is None where there is no use in trying.
+    cannot. It is None where there is no use in trying, `open_journal` where none is wanted.
     """
 
     now_ns: Callable[[], int]
     wall_ns: Callable[[], int]
     new_id: Callable[[], str]
     map_pages: Callable[[str, str], Pages] | None = None
+    open_journal: Callable[[str], Journal] | None = None
 
 
 class Link(Enum):
@@ -84,10 +86,11 @@ class Session:
         self._held: dict[str, tuple[Allowance, Stock]] = {}
         self._over: list[Allowance] = []
         self._numbered = 0
-        self._reports = Reports()
         self._is_closed = False
         self._hurries = False
         self.session_id = surroundings.new_id()
+        self.journal = surroundings.open_journal and surroundings.open_journal(self.session_id)
+        self.reports = Reports(self.journal)
         self.home = object()
         """Whose an allowance is; a forked child has another."""
         self.epoch: object = None
@@ -98,22 +101,17 @@ class Session:
     @property
     def is_full(self) -> bool:
         """Whether so many settlements wait that no more calls may be drawn."""
-        return self._reports.settlements_count >= self._settlements_count_max
+        return self.reports.settlements_count >= self._settlements_count_max
 
     @property
     def is_quiet(self) -> bool:
         """Whether there is nothing that the daemon has yet to hear."""
-        return not self._held and not self._over and self._reports.is_quiet
+        return not self._held and not self._over and self.reports.is_quiet
 
     @property
     def unheard_count(self) -> int:
         """How many ended calls the daemon has not acknowledged."""
-        return self._reports.settlements_count
-
-    @property
-    def heard_count(self) -> int:
-        """How many it has acknowledged."""
-        return self._reports.heard_count
+        return self.reports.settlements_count
 
     def hurry(self) -> None:
         """Have what waits reported with the next `poll`, without waiting for more to say."""
@@ -135,9 +133,7 @@ class Session:
     def broken(self) -> None:
         """End a stream; what is held may be drawn until its lifetime ends."""
         self._link = Link.DOWN
-        for request in self._requests.values():
-            request.stock.is_waiting = False
-        self._requests.clear()
+        self._forget_requests()
 
     def received(self, message: pb.DaemonMessage) -> None:
         """Take in what the daemon says; `poll` afterwards.
@@ -155,7 +151,7 @@ class Session:
         elif kind == "acknowledgement":
             for problem in message.acknowledgement.problems:
                 log.warning("costd: in report %d: %s", message.acknowledgement.sequence, problem)
-            self._reports.acknowledge(message.acknowledgement.sequence)
+            self.reports.acknowledge(message.acknowledgement.sequence)
         elif kind == "revocation":
             self._retire(message.revocation.allowance_id)
         elif kind == "generation":
@@ -167,23 +163,23 @@ class Session:
         """Do what the time has come for, and say what is to be said now."""
         now_ns = self._around.now_ns()
         for allowance, _ in list(self._held.values()):
-            if now_ns >= allowance.ends_ns:
+            if now_ns >= allowance.ends_ns or allowance.is_stuck:
                 self._retire(allowance.allowance_id)
         self._set_gate()
         if self._link is not Link.WELCOMED:
             return []
         messages = [pb.ClientMessage(request=request) for request in self._ask(now_ns)]
         held = [allowance for allowance, _ in self._held.values()]
-        self._reports.make(held, self._over, now_ns, at_once=self._at_once)
-        self._hurries = self._hurries and bool(self._reports.queue)
-        messages += [pb.ClientMessage(report=report) for report in self._reports.unsent()]
+        self.reports.make(held, self._over, now_ns, at_once=self._hurries)
+        self._hurries = self._is_closed or (self._hurries and bool(self.reports.queue))
+        messages += [pb.ClientMessage(report=report) for report in self.reports.unsent()]
         return messages
 
     def wait_ns(self) -> int | None:
         """Say how long `poll` can wait; None: until something happens."""
-        if self._link is Link.WELCOMED and self._reports.is_due(at_once=self._at_once):
+        if self._link is Link.WELCOMED and self.reports.is_due(at_once=self._hurries):
             return 0
-        busy = self._held or self._over or self._reports.queue
+        busy = self._held or self._over or self.reports.queue
         return REPORT_NS if busy else None
 
     # ---- calls
@@ -197,8 +193,8 @@ class Session:
         if stock is None:
             self._forget_idle()
             stock = self._stocks[key] = Stock()
-        labels = facts.labels
-        facts.rest = tuple((k, v) for k, v in labels.items() if k not in self._scope_labels)
+        read = self._scope_labels
+        facts.rest = tuple((k, v) for k, v in facts.labels.items() if k not in read)
         facts.stock = stock
         facts.epoch = self.epoch
 
@@ -211,12 +207,10 @@ class Session:
             return None
         now_ns = self._around.now_ns()
         wish = Wish(facts, stated, now_ns)
-        if self.epoch is None:
-            if len(self._waiting) < WAITING_COUNT_MAX:
-                self._waiting[facts] = wish
-            return None
-        if facts.epoch is not self.epoch:
-            return None  # the scope labels have just changed
+        if self.epoch is None and len(self._waiting) < WAITING_COUNT_MAX:
+            self._waiting[facts] = wish
+        if self.epoch is None or facts.epoch is not self.epoch:
+            return None  # no scope labels yet, or others since
         stock = facts.stock
         drawn, over = stock.draw(facts, stated)
         if over is not None:
@@ -244,31 +238,27 @@ class Session:
             raise ReservationClosed(f"the call {drawn.ask_id} was closed otherwise before")
         if not first:
             return False
-        self._reports.queue.append((drawn, end))
+        self.reports.say(drawn, end)
         if self.is_full:
             self._gate.generation = NOTHING_MAX
         return True
 
     def close(self) -> None:
         """Return everything; the last reports come with the next `poll`."""
-        self._is_closed = True
+        self._is_closed = self._hurries = True
         self._retire_all()
 
     def forget(self) -> None:
         """Let nothing be drawn any more, without a lock: for a forked child."""
-        for stock in self._stocks.values():
+        for stock in (*self._stocks.values(), *(one for _, one in self._held.values())):
             stock.current = stock.next = None
-        for _, stock in self._held.values():
-            stock.current = stock.next = None
+        if self.journal is not None:
+            self.journal.abandon()
 
     # ---- inside
 
-    @property
-    def _at_once(self) -> bool:
-        return self._is_closed or self._hurries
-
     def _welcomed(self, welcome: pb.Welcome) -> None:
-        if not self._reports.resume(welcome.report_sequence):
+        if not self.reports.resume(welcome.report_sequence):
             log.warning("costd: the daemon does not know this session's reports as they were")
         if not self._map(welcome):
             self.must_reopen = True
@@ -317,11 +307,14 @@ class Session:
         self._retire_all()
         self._stocks.clear()
         self._wishing.clear()
+        self._forget_requests()
+        self._scope_labels = labels
+        self.epoch = object()
+
+    def _forget_requests(self) -> None:
         for request in self._requests.values():
             request.stock.is_waiting = False
         self._requests.clear()
-        self._scope_labels = labels
-        self.epoch = object()
 
     def _granted(self, grant: pb.AllowanceGrant) -> None:
         now_ns = self._around.now_ns()

@@ -69,9 +69,13 @@ class Transport:
             raise RpcFailed(error.code(), error.details() or "") from error
         return reply
 
-    def attach(self, messages: Iterator[Message]) -> Any:
-        """Open the stream of allowances; iterate over it for what the daemon says."""
-        return self._connected().Attach(messages, metadata=self._metadata)
+    def attach(self, messages: Iterator[Message], caller: str = "") -> Any:
+        """Open the stream of allowances; iterate over it for what the daemon says.
+
+        `caller` names another caller than this one, whose process died.
+        """
+        metadata = (("costd-caller", check_caller(caller)),) if caller else self._metadata
+        return self._connected().Attach(messages, metadata=metadata)
 
     def _connected(self) -> Any:
         if self._pid == os.getpid():

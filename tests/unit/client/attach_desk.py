@@ -46,7 +46,7 @@ def allowance(number=1, **changes):
 class World:
     """Time as a number, ids in order, and no files unless given."""
 
-    def __init__(self, map_pages=None):
+    def __init__(self, map_pages=None, open_journal=None):
         self.now_ns = 1_000 * NS
         self.ids = 0
         self.around = Surroundings(
@@ -54,6 +54,7 @@ class World:
             wall_ns=lambda: self.now_ns + 10**18,
             new_id=self.new_id,
             map_pages=map_pages,
+            open_journal=open_journal,
         )
 
     def new_id(self):
@@ -119,8 +120,8 @@ class Books:
 class Wire:
     """A session and its books with nothing between them but this test's thread."""
 
-    def __init__(self, map_pages=None, **settings):
-        self.world = World(map_pages)
+    def __init__(self, map_pages=None, *, open_journal=None, **settings):
+        self.world = World(map_pages, open_journal)
         self.session = Session(self.world.around, **settings)
         self.books = Books()
         self.sent = []

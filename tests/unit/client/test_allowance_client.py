@@ -22,7 +22,7 @@ from costd_client import (
     ReservationNotFound,
     labels,
 )
-from costd_client.attached import Attached, surroundings
+from costd_client.attached import Attached, now_ns, surroundings
 from costd_client.drawn import End
 from costd_client.errors import CostdError
 from costd_client.facts import Facts
@@ -371,13 +371,16 @@ def test_what_ends_while_nobody_listens_is_told_of_all_the_same(daemon, attach):
     """The thread had ended, and the daemon was to be left alone for a while."""
     with Client(daemon.address, caller="t") as client:
         decision = eventually(lambda: client.admit(**ASK))
-        daemon.admission.Attach = attach.Attach
-        client.attached._rests_until_ns = 0
+        thread = client.attached._thread
         attach.say(revocation=pb.Revocation(allowance_id=decision.allowance.allowance_id))
         attach.wait(lambda heard: heard.returned)
+        assert client.flush(10)
+        while not client.attached.session.is_quiet:
+            time.sleep(0.001)
         daemon.stop()
-        client.attached._thread.join(10)
-        assert client.attached.is_resting
+        thread.join(10)
+        assert client.attached._thread is None
+        client.attached._rests_until_ns = now_ns() + 60 * NS
         client.settle(decision, cost_nusd=5)
         daemon.start()
         attach.wait(lambda heard: heard.settlements)

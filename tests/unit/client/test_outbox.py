@@ -111,6 +111,7 @@ def test_a_spool_hands_over_what_was_not_delivered(tmp_path, caplog):
     daemon = Daemon()
     daemon.open.set()
     second = Outbox(daemon, folder=tmp_path)
+    second.start()
     assert second.flush(5)
     second.close(5)
     assert daemon.taken == ["a"]
