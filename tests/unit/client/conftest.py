@@ -89,6 +89,10 @@ class FakeAdmission(AdmissionServicer):
         reply = pb.Settlement(state=pb.RESERVATION_STATE_SETTLED, cost_nusd=5)
         return self._answer("Record", request, context, reply)
 
+    def Attach(self, messages, context):
+        """Knows no allowances, as an older daemon."""
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "no allowances here")
+
     def Explain(self, request, context):
         return self._answer("Explain", request, context, pb.Explanation())
 

@@ -35,6 +35,7 @@ def test_the_readmes_code_runs(daemon, provider, monkeypatch, tmp_path, capsys):
         "draft",
         "code_review",
         "draft",
+        "draft",
         "chat",
     ]
-    assert len(admission.of("Settle")) == 4
+    assert len(admission.of("Settle")) == 5
