@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 
 from costd_client import draws
-from costd_client.drawn import build_end
+from costd_client.drawn import End
 from costd_client.pages import base_of, map_pages
 from costd_client.pb import admission_pb2 as pb
 from costd_client.requests import Closing, Defaults
 from costd_client.scope import Scopes
-from costd_client.session import Session, Surroundings
+from costd_client.session import Session
+from costd_client.surroundings import Surroundings
 from sim_policies import price
 
 
@@ -77,6 +78,9 @@ class Process:
         self.session.bind(facts)
         return self.session.draw(facts, stated)
 
+    def check_home(self, drawn):
+        assert drawn.allowance.home is self.session.home
+
     def poll(self):
         """What the session has to say now; notes which report says how each call ended."""
         messages = self.session.poll()
@@ -93,7 +97,7 @@ class Process:
 
     def ask_for(self, ask):
         """Draw a call; None where the daemon has to be asked."""
-        drawn = self.scopes.draw(ask)
+        drawn = self.scopes.draw(**ask)
         if drawn is None:
             return None
         call = Call(
@@ -122,18 +126,18 @@ class Process:
             call.used_tokens = call.tokens
             closing = Closing(cost_nusd=cost)
         call.cost = cost
-        self.session.end(call.drawn, build_end(call.drawn, closing, self.host.wall_ns))
+        self.session.end(call.drawn, End(closing, self.host.wall_ns))
 
     def void(self, call):
         """End a drawn call that never left."""
         self.calls.remove(call)
         call.end = "voided"
-        self.session.end(call.drawn, build_end(call.drawn, None, self.host.wall_ns))
+        self.session.end(call.drawn, End(None, self.host.wall_ns))
 
     def extend(self, call, output):
         """Enlarge a drawn call's hold; whether there was room for it."""
         request = pb.ExtendRequest(additional_output_tokens=output)
-        extended = draws.extend(call.drawn, request).extended
+        extended = draws.extend(call.drawn, request, self).extended
         call.hold, call.tokens = call.drawn.hold_nusd, call.drawn.tokens_count
         return extended
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import queue
@@ -15,20 +14,19 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from costd_client.errors import OutboxFull, ReservationNotFound
-from costd_client.ids import new_ask_id
-from costd_client.journal import Journal
-from costd_client.pages import CAN_MAP, map_pages
-from costd_client.session import ProtocolBroken, Session, Surroundings
+from costd_client.reports import REPORT_NS
+from costd_client.session import ProtocolBroken, Session
+from costd_client.surroundings import now_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from costd_client.drawn import Drawn, End
     from costd_client.facts import Facts
     from costd_client.pb import admission_pb2 as pb
     from costd_client.replay import Teller
     from costd_client.stock import Stated
+    from costd_client.surroundings import Surroundings
 
 log = logging.getLogger("costd_client")
 
@@ -46,29 +44,6 @@ REFUSALS = frozenset(
         grpc.StatusCode.INVALID_ARGUMENT,
     }
 )
-
-now_ns: Callable[[], int] = (
-    functools.partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME)
-    if hasattr(time, "CLOCK_BOOTTIME")
-    else time.monotonic_ns
-)
-"""A clock that goes on while the host sleeps, where there is one."""
-
-
-def surroundings(*, maps_pages: bool, folder: Path | None = None, caller: str = "") -> Surroundings:
-    """Return the real clocks, chance and files."""
-
-    def open_journal(session_id: str) -> Journal:
-        assert folder is not None
-        return Journal(folder, session_id=session_id, caller=caller)
-
-    return Surroundings(
-        open_journal=open_journal if folder else None,
-        now_ns=now_ns,
-        wall_ns=time.time_ns,
-        new_id=new_ask_id,
-        map_pages=map_pages if maps_pages and CAN_MAP else None,
-    )
 
 
 class Attached:
@@ -300,7 +275,7 @@ class Attached:
                 # `wait_ns` sees that call.
                 self._is_idle = True
                 wait_ns = self.session.wait_ns()
-                self._is_idle = wait_ns is None
+                self._is_idle = wait_ns is None or wait_ns > REPORT_NS
             yield from messages
             if wait_ns != 0:
                 _wait(wakes, wait_ns)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from costd_client.address import default_address
-from costd_client.attached import Attached, surroundings
+from costd_client.attached import Attached
 from costd_client.call import AsyncCall, Call
 from costd_client.decision import Decision, Outcome, Settlement
 from costd_client.drawn import Drawn
@@ -24,6 +24,7 @@ from costd_client.requests import Closing, Defaults, build_ask, read_closing
 from costd_client.rules import Rules, Settings
 from costd_client.scope import AsyncScope, Scope, scope_fields
 from costd_client.steps import adrive, drive
+from costd_client.surroundings import surroundings
 from costd_client.transport import AsyncTransport, Transport
 
 if TYPE_CHECKING:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 REPORT_NS = 25_000_000
 """How long a report waits for more to say; the protocol allows twice as much."""
 
+DRAWS_NS = 250_000_000
+"""How long draws alone wait to be told of, where the daemon reads them in the client's page."""
+
 SETTLEMENTS_COUNT = 200
 """The most in one report, by the protocol, so that booking one never takes long."""
 
@@ -79,15 +82,18 @@ class Reports:
         over: list[Allowance],
         now_ns: int,
         *,
+        draws_ns: int = REPORT_NS,
         at_once: bool = False,
     ) -> bool:
         """Write the next report if it is time and there is something to say.
 
-        Shape:   takes what it says out of the queue and out of `over`.
+        Shape:   takes what it says out of the queue and out of `over`; draws alone are told of
+                 once `draws_ns` have passed.
         """
         if len(self._unacknowledged) >= UNACKNOWLEDGED_COUNT_MAX:
             return False
-        early = self._made_ns is not None and now_ns - self._made_ns < REPORT_NS
+        waits_ns = REPORT_NS if self.queue else draws_ns
+        early = self._made_ns is not None and now_ns - self._made_ns < waits_ns
         if early and not over and not self.is_due(at_once=at_once):
             return False
         report = pb.Report(sequence=self._sequence + 1)

@@ -7,23 +7,23 @@ of `opened` and `poll`. Only `end` may be called while another method runs.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from costd_client.allowance import NOTHING_MAX, Allowance, Gate
 from costd_client.errors import ReservationClosed
 from costd_client.facts import Facts, set_amounts
-from costd_client.pages import Pages, base_of
+from costd_client.pages import base_of
 from costd_client.pb import admission_pb2 as pb
-from costd_client.reports import REPORT_NS, Reports
+from costd_client.reports import DRAWS_NS, REPORT_NS, Reports
 from costd_client.stock import NS_PER_S, WANTED_NS, Request, Stated, Stock, Wish
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from costd_client.drawn import Drawn, End
-    from costd_client.journal import Journal
+    from costd_client.pages import Pages
+    from costd_client.surroundings import Surroundings
 
 log = logging.getLogger("costd_client")
 
@@ -36,21 +36,6 @@ RETRY_NS = NS_PER_S
 
 NO_STOCK = Stock()
 """What facts have whose scope is not known yet; nothing is ever in it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What a session needs of the world: two clocks, chance, and files.
-
-    `now_ns` goes on while the host sleeps; `map_pages` raises OSError or ValueError where it
-    cannot. It is None where there is no use in trying, `open_journal` where none is wanted.
-    """
-
-    now_ns: Callable[[], int]
-    wall_ns: Callable[[], int]
-    new_id: Callable[[], str]
-    map_pages: Callable[[str, str], Pages] | None = None
-    open_journal: Callable[[str], Journal] | None = None
 
 
 class Link(Enum):
@@ -170,7 +155,8 @@ class Session:
             return []
         messages = [pb.ClientMessage(request=request) for request in self._ask(now_ns)]
         held = [allowance for allowance, _ in self._held.values()]
-        self.reports.make(held, self._over, now_ns, at_once=self._hurries)
+        draws_ns = REPORT_NS if self._pages is None else DRAWS_NS
+        self.reports.make(held, self._over, now_ns, draws_ns=draws_ns, at_once=self._hurries)
         self._hurries = self._is_closed or (self._hurries and bool(self.reports.queue))
         messages += [pb.ClientMessage(report=report) for report in self.reports.unsent()]
         return messages
@@ -179,8 +165,9 @@ class Session:
         """Say how long `poll` can wait; None: until something happens."""
         if self._link is Link.WELCOMED and self.reports.is_due(at_once=self._hurries):
             return 0
-        busy = self._held or self._over or self.reports.queue
-        return REPORT_NS if busy else None
+        if self._over or self.reports.queue or (self._held and self._pages is None):
+            return REPORT_NS
+        return DRAWS_NS if self._held else None
 
     # ---- calls
 

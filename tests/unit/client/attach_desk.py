@@ -10,7 +10,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from costd_client.pb import admission_pb2 as pb
-from costd_client.session import Session, Surroundings
+from costd_client.session import Session
+from costd_client.surroundings import Surroundings
 
 NS = 10**9
 MAGIC = b"costdpg1"

@@ -22,7 +22,7 @@ from costd_client import (
     ReservationNotFound,
     labels,
 )
-from costd_client.attached import Attached, now_ns, surroundings
+from costd_client.attached import Attached
 from costd_client.drawn import End
 from costd_client.errors import CostdError
 from costd_client.facts import Facts
@@ -30,6 +30,7 @@ from costd_client.pages import base_of, map_pages
 from costd_client.pb import admission_pb2 as pb
 from costd_client.session import NO_STOCK
 from costd_client.stock import Stated
+from costd_client.surroundings import now_ns, surroundings
 from test_allowance import Held
 
 ASK = {"task_class": "draft", "model": "m", "prompt_tokens": 100, "max_output_tokens": 50}
