@@ -156,7 +156,7 @@ class SustainedCalls:
     def _price(self) -> list[int]:
         """Have the daemon price one call of each usage, one by one."""
         costs_nusd = []
-        with Client(self.daemon.address, caller="bench") as client:
+        with Client(self.daemon.address, caller="bench", allowances=False) as client:
             scope = bound_scope(client, {**self._labels, "run": "priced"})
             for usage in USAGES:
                 decision = scope.admit(prompt_tokens=PROMPT_TOKENS, max_output_tokens=OUTPUT_TOKENS)
