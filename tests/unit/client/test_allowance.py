@@ -8,6 +8,7 @@ import threading
 
 import pytest
 from attach_desk import MAGIC, NS, PRICE, World, allowance, poke, write_pages
+from costd_client import allowance as allowance_module
 from costd_client.allowance import Allowance, Gate, Sums
 from costd_client.decision import Outcome, Source
 from costd_client.drawn import End, write_end
@@ -400,22 +401,30 @@ class Interrupted(Exception):
     """What a signal handler raises here, as Ctrl-C does."""
 
 
-def test_an_interrupt_in_the_middle_of_draws_blocks_nobody_and_takes_no_more_than_was_drawn():
+def test_an_interrupt_in_the_middle_of_draws_blocks_nobody_and_takes_no_more_than_was_drawn(
+    monkeypatch,
+):
+    monkeypatch.setattr(allowance_module, "TURN_WAIT_S", 0.005)
+    stuck_count = 0
+
     def interrupt(*_):
         raise Interrupted
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        for _ in range(25):
+        for _ in range(400):
             held, drawn_count = Held(calls_count=10**9, amount_nusd=10**15), 0
             try:
-                signal.setitimer(signal.ITIMER_REAL, 0.001)
+                signal.setitimer(signal.ITIMER_REAL, 0.0002)
                 while True:
                     drawn_count += held.draw(100, 50) is not None
             except Interrupted:
                 pass
             sums = held.allowance.sums()
+            stuck_count += held.allowance.is_stuck
+            assert not (held.allowance.is_stuck and held.draw(1, 1))
             assert sums.calls_count - drawn_count in (0, 1), "the one that was interrupted"
             assert sums.amount_nusd == 700 * sums.calls_count
     finally:
         signal.signal(signal.SIGALRM, before)
+    assert stuck_count < 400, "few interrupts come just before a turn"

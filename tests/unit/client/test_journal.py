@@ -7,6 +7,7 @@ import threading
 import grpc
 import pytest
 from attach_desk import Wire
+from costd_client import journal as journal_module
 from costd_client.journal import Journal, leftovers
 from costd_client.pb import admission_pb2 as pb
 from costd_client.replay import replay
@@ -20,6 +21,8 @@ class Desk:
         self.books = books
         self.callers = []
         self.dies = ""
+        self.dies_after_count = 0
+        """Reports until it dies once; 0: never."""
 
     def open_stream(self, messages, caller):
         self.callers.append(caller)
@@ -38,7 +41,8 @@ class Answers:
             if self._desk.dies == "before":
                 raise grpc.RpcError
             answer = self._desk.books.book(message.report)
-            if self._desk.dies == "after":
+            self._desk.dies_after_count -= 1
+            if self._desk.dies == "after" or self._desk.dies_after_count == 0:
                 raise grpc.RpcError
             yield pb.DaemonMessage(acknowledgement=answer)
 
@@ -96,6 +100,33 @@ def test_what_a_dead_process_left_is_booked_once_whatever_had_been(lived, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_reports_that_are_smaller_than_the_dead_ones_take_no_number_for_another(tmp_path):
+    wire = Wire(open_journal=lambda name: Journal(tmp_path, session_id=name, caller="me"))
+    wire.open()
+    kind = facts(labels={f"label-{number}": "x" * 250 for number in range(60)})
+    draw(wire, kind)
+    wire.poll(calls_count=10**6, amount_nusd=10**12)
+    wire.answers = False
+    for _ in range(400):
+        settle(wire, draw(wire, kind))
+    wire.poll(after_s=0.03)
+    wire.poll(after_s=0.03)
+    assert [len(one.settlements) for one in wire.reports()] == [200, 200]
+    die(wire)
+    desk = Desk(wire.books)
+    desk.dies_after_count = 3
+    for _ in range(2):
+        for left in leftovers(tmp_path):
+            try:
+                replay(left, desk.open_stream)
+            except grpc.RpcError:
+                left.drop()
+            else:
+                left.done()
+    assert len(wire.books.settled) == 400
+    assert set(wire.books.settled.values()) == {1}
+
+
 def test_a_living_process_keeps_its_file_to_itself(lived, tmp_path):
     assert list(leftovers(tmp_path)) == []
     lived.session.journal.close(keep=True)
@@ -118,7 +149,7 @@ def test_what_the_daemon_has_heard_leaves_the_file(lived, tmp_path):
 
 
 def test_a_file_that_grew_is_written_anew_with_what_is_left(lived, tmp_path, monkeypatch):
-    monkeypatch.setattr("costd_client.journal.BYTES_MAX", 10_000)
+    monkeypatch.setattr(journal_module, "BYTES_MAX", 10_000)
     [path] = tmp_path.glob("*.draws")
     before = path.stat()
     lived.books.book(lived.reports()[1])
