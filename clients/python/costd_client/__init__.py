@@ -1,7 +1,7 @@
 """Ask costd before each LLM call, and tell it afterwards what the call cost."""
 
 from costd_client.call import AsyncCall, Call
-from costd_client.client import AskFields, AsyncClient, Client
+from costd_client.client import AsyncClient, Client
 from costd_client.context import labels
 from costd_client.decision import Decision, Outcome, Reason, Settlement, Source, Verdict
 from costd_client.errors import (
@@ -21,6 +21,7 @@ from costd_client.errors import (
 )
 from costd_client.estimate import estimate
 from costd_client.fail_mode import FailMode
+from costd_client.fields import AskFields
 
 __version__ = "0.1.0"
 

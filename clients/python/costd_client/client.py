@@ -8,7 +8,7 @@ import sys
 import time
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from costd_client.address import default_address
 from costd_client.attached import Attached
@@ -20,57 +20,26 @@ from costd_client.estimate import estimate
 from costd_client.fail_mode import FailMode, SafeAllowance
 from costd_client.outbox import Delivery, Outbox
 from costd_client.replay import Teller
-from costd_client.requests import Closing, Defaults, build_ask, read_closing
+from costd_client.requests import Defaults, build_ask, build_closing
 from costd_client.rules import Rules, Settings
-from costd_client.scope import AsyncScope, Scope, scope_fields
+from costd_client.scope import COMMON, AsyncScope, Scope, scope_fields
 from costd_client.steps import adrive, drive
 from costd_client.surroundings import surroundings
 from costd_client.transport import AsyncTransport, Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     import grpc
 
+    from costd_client.fields import AskFields, RareFields, SettleFields
     from costd_client.pb import admission_pb2 as pb
     from costd_client.spool import Entry
     from costd_client.steps import Rpc
 
 CLOSE_TIMEOUT_S = 2.0
 FLUSH_TIMEOUT_S = 10.0
-
-
-class AskFields(TypedDict, total=False):
-    """Keyword arguments of `admit`, `call` and `explain`; all may be left out."""
-
-    task_class: str
-    model: str
-    provider: str
-    tier: str
-    prompt_tokens: int | None
-    max_output_tokens: int | None
-    estimated_cost_nusd: int | None
-    labels: Mapping[str, str] | None
-    ask_id: str | None
-    acceptable_models: Sequence[str]
-    override_grant: str
-    ttl_s: float | None
-    batch: bool
-    cost_kind: str
-    units: Mapping[str, int]
-
-
-class SettleFields(TypedDict, total=False):
-    """Keyword arguments of `settle` and `record` beside a provider's usage object."""
-
-    cost_nusd: int | None
-    prompt_tokens: int | None
-    cached_tokens: int | None
-    cache_write_tokens: int | None
-    output_tokens: int | None
-    reasoning_tokens: int | None
-    units: Mapping[str, int]
 
 
 class BaseClient:
@@ -158,7 +127,19 @@ class Client(BaseClient):
              context manager, so that what waits in the outbox is delivered.
     """
 
-    def admit(self, **ask: Unpack[AskFields]) -> Decision:
+    def admit(
+        self,
+        *,
+        task_class: str = "",
+        model: str = "",
+        provider: str = "",
+        tier: str = "",
+        labels: Mapping[str, Any] | None = None,
+        prompt_tokens: int | None = None,
+        max_output_tokens: int | None = None,
+        estimated_cost_nusd: int | None = None,
+        **rare: Unpack[RareFields],
+    ) -> Decision:
         """Ask whether a call may happen; the decision may be a refusal, so look at `allowed`.
 
         Shape:   decided in the process where an allowance of its scope is at hand.
@@ -166,9 +147,23 @@ class Client(BaseClient):
         Errors:  Unavailable if nobody decides and the fail mode refuses; InvalidAsk,
                  NotPermitted, IdReused, Overloaded otherwise. After an error, do not call.
         """
-        drawn = self.rules.scopes.draw(**ask) if self.rules.scopes else None
-        if drawn is not None:
-            return drawn
+        if self.rules.scopes is not None:
+            drawn = self.rules.scopes.draw(
+                task_class=task_class,
+                model=model,
+                provider=provider,
+                tier=tier,
+                labels=labels,
+                prompt_tokens=prompt_tokens,
+                max_output_tokens=max_output_tokens,
+                estimated_cost_nusd=estimated_cost_nusd,
+                rare=rare,
+            )
+            if drawn is not None:
+                return drawn
+        amounts = (prompt_tokens, max_output_tokens, estimated_cost_nusd)
+        common = (task_class, model, provider, tier, labels, *amounts)
+        ask = {**dict(zip(COMMON, common, strict=True)), **rare}
         return drive(self.rules.ask(ask), self._transport.send)
 
     def call(self, **ask: Unpack[AskFields]) -> Call:
@@ -198,11 +193,9 @@ class Client(BaseClient):
 
         Errors:  ReservationNotFound, ReservationClosed; InvalidAsk for unreadable usage.
         """
-        closing = _closing(usage, fields, duration_s, outcome, retry_count)
-        if type(decision) is Drawn:
-            settlement = self.rules.end_drawn(decision, closing)
-            if settlement is not None:
-                return settlement
+        closing = build_closing(usage, fields, duration_s, outcome, retry_count)
+        if type(decision) is Drawn and (ended := self.rules.end_drawn(decision, closing)):
+            return ended
         return drive(self.rules.settle(decision, closing), self._transport.send)
 
     def void(self, decision: Decision) -> Settlement:
@@ -223,7 +216,7 @@ class Client(BaseClient):
     ) -> Settlement:
         """Charge a call that nobody asked for (a batch job, a backfill); idempotent by id."""
         request = _recorded_ask(self.rules, ask, record_id)
-        closing = _closing(usage, fields, duration_s, outcome, retry_count)
+        closing = build_closing(usage, fields, duration_s, outcome, retry_count)
         return drive(self.rules.record(request, closing, happened_ns), self._transport.send)
 
     def explain(self, **ask: Unpack[AskFields]) -> pb.Explanation:
@@ -265,11 +258,37 @@ class AsyncClient(BaseClient):
         """What performs a request; its answer is awaited."""
         return self._async_transport.send
 
-    async def admit(self, **ask: Unpack[AskFields]) -> Decision:
+    async def admit(
+        self,
+        *,
+        task_class: str = "",
+        model: str = "",
+        provider: str = "",
+        tier: str = "",
+        labels: Mapping[str, Any] | None = None,
+        prompt_tokens: int | None = None,
+        max_output_tokens: int | None = None,
+        estimated_cost_nusd: int | None = None,
+        **rare: Unpack[RareFields],
+    ) -> Decision:
         """Ask whether a call may happen; as `Client.admit`."""
-        drawn = self.rules.scopes.draw(**ask) if self.rules.scopes else None
-        if drawn is not None:
-            return drawn
+        if self.rules.scopes is not None:
+            drawn = self.rules.scopes.draw(
+                task_class=task_class,
+                model=model,
+                provider=provider,
+                tier=tier,
+                labels=labels,
+                prompt_tokens=prompt_tokens,
+                max_output_tokens=max_output_tokens,
+                estimated_cost_nusd=estimated_cost_nusd,
+                rare=rare,
+            )
+            if drawn is not None:
+                return drawn
+        amounts = (prompt_tokens, max_output_tokens, estimated_cost_nusd)
+        common = (task_class, model, provider, tier, labels, *amounts)
+        ask = {**dict(zip(COMMON, common, strict=True)), **rare}
         return await adrive(self.rules.ask(ask), self._async_transport.send)
 
     def call(self, **ask: Unpack[AskFields]) -> AsyncCall:
@@ -296,11 +315,9 @@ class AsyncClient(BaseClient):
         **fields: Unpack[SettleFields],
     ) -> Settlement:
         """Close an admitted call at what it used; as `Client.settle`."""
-        closing = _closing(usage, fields, duration_s, outcome, retry_count)
-        if type(decision) is Drawn:
-            settlement = self.rules.end_drawn(decision, closing)
-            if settlement is not None:
-                return settlement
+        closing = build_closing(usage, fields, duration_s, outcome, retry_count)
+        if type(decision) is Drawn and (ended := self.rules.end_drawn(decision, closing)):
+            return ended
         return await adrive(self.rules.settle(decision, closing), self._async_transport.send)
 
     async def void(self, decision: Decision) -> Settlement:
@@ -321,7 +338,7 @@ class AsyncClient(BaseClient):
     ) -> Settlement:
         """Charge a call that nobody asked for; as `Client.record`."""
         request = _recorded_ask(self.rules, ask, record_id)
-        closing = _closing(usage, fields, duration_s, outcome, retry_count)
+        closing = build_closing(usage, fields, duration_s, outcome, retry_count)
         steps = self.rules.record(request, closing, happened_ns)
         return await adrive(steps, self._async_transport.send)
 
@@ -352,19 +369,6 @@ class AsyncClient(BaseClient):
         trace: TracebackType | None,
     ) -> None:
         await self.close()
-
-
-def _closing(
-    usage: Any, fields: Mapping[str, Any], duration_s: float, outcome: Outcome, retry_count: int
-) -> Closing:
-    read, cost_nusd = read_closing(usage, **fields)
-    return Closing(
-        usage=read,
-        cost_nusd=cost_nusd,
-        duration_ns=round(duration_s * 1_000_000_000),
-        outcome=outcome,
-        retry_count=retry_count,
-    )
 
 
 def _recorded_ask(rules: Rules, ask: AskFields | None, record_id: str | None) -> pb.AdmitRequest:

@@ -132,6 +132,20 @@ def read_closing(
     return read_usage(usage, **fields), None
 
 
+def build_closing(
+    usage: Any, fields: Mapping[str, Any], duration_s: float, outcome: Outcome, retry_count: int
+) -> Closing:
+    """Gather what `settle` and `record` are told of a call that ended."""
+    read, cost_nusd = read_closing(usage, **fields)
+    return Closing(
+        usage=read,
+        cost_nusd=cost_nusd,
+        duration_ns=round(duration_s * 1_000_000_000),
+        outcome=outcome,
+        retry_count=retry_count,
+    )
+
+
 def build_settle(reservation_id: str, closing: Closing) -> pb.SettleRequest:
     """Build the request that closes a reservation at what the call really cost."""
     return _construct(

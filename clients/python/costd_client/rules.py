@@ -106,7 +106,7 @@ class Rules:
 
     def admit(self, fields: Mapping[str, Any]) -> Steps[Decision]:
         """Say whether a call may happen: from an allowance, or by asking the daemon."""
-        drawn = self.scopes.draw(**fields) if self.scopes else None
+        drawn = self.scopes.draw_ask(fields) if self.scopes else None
         return drawn if drawn is not None else (yield from self.ask(fields))
 
     def ask(self, fields: Mapping[str, Any]) -> Steps[Decision]:

@@ -29,6 +29,9 @@ SHARED = frozenset(
 )
 """Fields that are the same for all calls of a scope."""
 
+COMMON = ("task_class", "model", "provider", "tier", "labels", *AMOUNTS)
+"""Fields that `admit` and `Scopes.draw` take one by one."""
+
 Key = tuple[object, ...]
 
 
@@ -43,6 +46,12 @@ class Scopes:
         self._attached = attached
         self._facts: dict[Key, Facts] = {}
 
+    def draw_ask(self, ask: Mapping[str, Any]) -> Drawn | None:
+        """Admit a call whose fields are in a mapping, as `draw` does."""
+        common = {name: value for name, value in ask.items() if name in COMMON}
+        rare = {name: value for name, value in ask.items() if name not in COMMON}
+        return self.draw(**common, rare=rare)
+
     def draw(
         self,
         *,
@@ -54,7 +63,7 @@ class Scopes:
         prompt_tokens: int | None = None,
         max_output_tokens: int | None = None,
         estimated_cost_nusd: int | None = None,
-        **rest: Any,
+        rare: Mapping[str, Any],
     ) -> Drawn | None:
         """Admit a call in the process; None where the daemon has to be asked.
 
@@ -67,8 +76,8 @@ class Scopes:
                 key = (ambient().key, task_class, model, provider, tier, *names, *values)
             else:
                 key = (ambient().key, task_class, model, provider, tier)
-            if rest:
-                key = (key, _rare(rest))
+            if rare:
+                key = (key, _key_of(rare))
             facts = self._facts.get(key)
         except (TypeError, AttributeError, InvalidAsk):
             return None
@@ -79,12 +88,17 @@ class Scopes:
                 if drawn is not None:
                     return drawn
         stated = Stated(prompt_tokens, max_output_tokens, estimated_cost_nusd)
-        kind = {"task_class": task_class, "model": model, "provider": provider, "tier": tier}
-        ask = {**kind, **rest, "labels": labels}
+        kind: dict[str, Any] = {
+            "task_class": task_class,
+            "model": model,
+            "provider": provider,
+            "tier": tier,
+        }
         texts = {name: str(value) for name, value in labels.items()} if labels else labels
         if texts != labels:
             # 1, 1.0 and True make the same key and other labels, so that only text is remembered.
-            return self.draw(**ask | {"labels": texts} | stated._asdict())
+            return self.draw(**kind, **stated._asdict(), labels=texts, rare=rare)
+        ask = {**kind, **rare, "labels": labels}
         return self.draw_slowly(ask, stated, facts_of=self._facts, key=key)
 
     def draw_slowly(
@@ -206,16 +220,16 @@ def scope_fields(labels: Mapping[str, str] | None, fields: dict[str, Any]) -> di
     return {**shared, "labels": values}
 
 
-def _rare(rest: Mapping[str, Any]) -> tuple[object, ...]:
+def _key_of(rare: Mapping[str, Any]) -> tuple[object, ...]:
     """Return the fields that few calls have.
 
     Errors:  InvalidAsk where only the daemon can heed them.
     """
-    models = rest.get("acceptable_models") or ()
-    rare = ((models,) if isinstance(models, str) else tuple(models), rest.get("batch"))
-    if any(value for name, value in rest.items() if name not in SHARED):
+    models = rare.get("acceptable_models") or ()
+    if any(value for name, value in rare.items() if name not in SHARED):
         raise InvalidAsk("only the daemon can heed these")
-    return (*rare, rest.get("cost_kind"))
+    models = (models,) if isinstance(models, str) else tuple(models)
+    return (models, rare.get("batch"), rare.get("cost_kind"))
 
 
 def _drawable(stated: Stated) -> bool:

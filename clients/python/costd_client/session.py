@@ -90,8 +90,8 @@ class Session:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether there is nothing that the daemon has yet to hear."""
-        return not self._held and not self._over and self.reports.is_quiet
+        """Whether the daemon has heard everything, and is about to grant nothing."""
+        return not (self._held or self._over or self._requests) and self.reports.is_quiet
 
     @property
     def unheard_count(self) -> int:

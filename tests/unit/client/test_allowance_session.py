@@ -505,6 +505,20 @@ def test_closing_returns_everything_and_says_it_at_once():
     assert len(wire.books.settled) == 2
 
 
+def test_what_is_granted_while_closing_is_returned_before_the_end():
+    wire, kind = opened(granted=False)
+    draw(wire, kind)
+    wire.answers = False
+    [asked] = wire.poll()
+    wire.session.close()
+    assert not wire.session.is_quiet
+    wire.answers = True
+    wire.say(grant=wire.books.grant(asked.request))
+    wire.poll()
+    assert wire.books.returned == [f"{1:032x}"]
+    assert wire.session.is_quiet
+
+
 def test_what_the_daemon_refused_is_logged(caplog):
     wire, _ = opened()
     with caplog.at_level(logging.WARNING):
