@@ -563,18 +563,20 @@ class PriceBand(_message.Message):
     def __init__(self, above_tokens: _Optional[int] = ..., input: _Optional[int] = ..., output: _Optional[int] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("sequence", "drawn", "settlements", "labels", "returned_allowance_ids")
+    __slots__ = ("sequence", "drawn", "settlements", "labels", "returned_allowance_ids", "generation")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     DRAWN_FIELD_NUMBER: _ClassVar[int]
     SETTLEMENTS_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     RETURNED_ALLOWANCE_IDS_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     drawn: _containers.RepeatedCompositeFieldContainer[Drawn]
     settlements: _containers.RepeatedCompositeFieldContainer[DrawSettlement]
     labels: _containers.RepeatedCompositeFieldContainer[Labels]
     returned_allowance_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, sequence: _Optional[int] = ..., drawn: _Optional[_Iterable[_Union[Drawn, _Mapping]]] = ..., settlements: _Optional[_Iterable[_Union[DrawSettlement, _Mapping]]] = ..., labels: _Optional[_Iterable[_Union[Labels, _Mapping]]] = ..., returned_allowance_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    generation: int
+    def __init__(self, sequence: _Optional[int] = ..., drawn: _Optional[_Iterable[_Union[Drawn, _Mapping]]] = ..., settlements: _Optional[_Iterable[_Union[DrawSettlement, _Mapping]]] = ..., labels: _Optional[_Iterable[_Union[Labels, _Mapping]]] = ..., returned_allowance_ids: _Optional[_Iterable[str]] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class Drawn(_message.Message):
     __slots__ = ("allowance_id", "calls_count", "amount_nusd", "tokens_count")
@@ -656,12 +658,14 @@ class Revocation(_message.Message):
     def __init__(self, allowance_id: _Optional[str] = ..., reason: _Optional[_Union[RevocationReason, str]] = ...) -> None: ...
 
 class Generation(_message.Message):
-    __slots__ = ("generation", "scope_labels")
+    __slots__ = ("generation", "scope_labels", "confirm")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     SCOPE_LABELS_FIELD_NUMBER: _ClassVar[int]
+    CONFIRM_FIELD_NUMBER: _ClassVar[int]
     generation: int
     scope_labels: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, generation: _Optional[int] = ..., scope_labels: _Optional[_Iterable[str]] = ...) -> None: ...
+    confirm: bool
+    def __init__(self, generation: _Optional[int] = ..., scope_labels: _Optional[_Iterable[str]] = ..., confirm: _Optional[bool] = ...) -> None: ...
 
 class Explanation(_message.Message):
     __slots__ = ("decision", "candidates")

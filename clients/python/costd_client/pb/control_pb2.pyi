@@ -463,6 +463,63 @@ class ListKillsResponse(_message.Message):
     kills: _containers.RepeatedCompositeFieldContainer[KillSwitch]
     def __init__(self, kills: _Optional[_Iterable[_Union[KillSwitch, _Mapping]]] = ...) -> None: ...
 
+class DrillRequest(_message.Message):
+    __slots__ = ("scope", "reason", "actor", "timeout")
+    class ScopeEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    scope: _containers.ScalarMap[str, str]
+    reason: str
+    actor: str
+    timeout: _duration_pb2.Duration
+    def __init__(self, scope: _Optional[_Mapping[str, str]] = ..., reason: _Optional[str] = ..., actor: _Optional[str] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class DrillReport(_message.Message):
+    __slots__ = ("drill_id", "generation", "written_ns", "attached_count", "confirmed_count", "p50_ns", "max_ns", "processes", "note")
+    DRILL_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    WRITTEN_NS_FIELD_NUMBER: _ClassVar[int]
+    ATTACHED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CONFIRMED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    P50_NS_FIELD_NUMBER: _ClassVar[int]
+    MAX_NS_FIELD_NUMBER: _ClassVar[int]
+    PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    drill_id: str
+    generation: int
+    written_ns: int
+    attached_count: int
+    confirmed_count: int
+    p50_ns: int
+    max_ns: int
+    processes: _containers.RepeatedCompositeFieldContainer[DrilledProcess]
+    note: str
+    def __init__(self, drill_id: _Optional[str] = ..., generation: _Optional[int] = ..., written_ns: _Optional[int] = ..., attached_count: _Optional[int] = ..., confirmed_count: _Optional[int] = ..., p50_ns: _Optional[int] = ..., max_ns: _Optional[int] = ..., processes: _Optional[_Iterable[_Union[DrilledProcess, _Mapping]]] = ..., note: _Optional[str] = ...) -> None: ...
+
+class DrilledProcess(_message.Message):
+    __slots__ = ("session_id", "caller", "confirmed_ns", "attached", "left", "allowances_count")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
+    CONFIRMED_NS_FIELD_NUMBER: _ClassVar[int]
+    ATTACHED_FIELD_NUMBER: _ClassVar[int]
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    ALLOWANCES_COUNT_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    caller: str
+    confirmed_ns: int
+    attached: bool
+    left: bool
+    allowances_count: int
+    def __init__(self, session_id: _Optional[str] = ..., caller: _Optional[str] = ..., confirmed_ns: _Optional[int] = ..., attached: _Optional[bool] = ..., left: _Optional[bool] = ..., allowances_count: _Optional[int] = ...) -> None: ...
+
 class ListGrantsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

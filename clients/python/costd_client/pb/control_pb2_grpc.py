@@ -79,6 +79,11 @@ class ControlStub:
                 request_serializer=costd_dot_v1_dot_control__pb2.ListKillsRequest.SerializeToString,
                 response_deserializer=costd_dot_v1_dot_control__pb2.ListKillsResponse.FromString,
                 _registered_method=True)
+        self.Drill = channel.unary_unary(
+                '/costd.v1.Control/Drill',
+                request_serializer=costd_dot_v1_dot_control__pb2.DrillRequest.SerializeToString,
+                response_deserializer=costd_dot_v1_dot_control__pb2.DrillReport.FromString,
+                _registered_method=True)
         self.ListGrants = channel.unary_unary(
                 '/costd.v1.Control/ListGrants',
                 request_serializer=costd_dot_v1_dot_control__pb2.ListGrantsRequest.SerializeToString,
@@ -165,6 +170,14 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Drill(self, request, context):
+        """Measures how long a kill switch takes to reach everyone, and stops nobody: every client process
+        hears of another generation and is asked to confirm it. Answers once all have, or at the timeout.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListGrants(self, request, context):
         """What this daemon knows of override grants that were redeemed here.
         """
@@ -246,6 +259,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.ListKills,
                     request_deserializer=costd_dot_v1_dot_control__pb2.ListKillsRequest.FromString,
                     response_serializer=costd_dot_v1_dot_control__pb2.ListKillsResponse.SerializeToString,
+            ),
+            'Drill': grpc.unary_unary_rpc_method_handler(
+                    servicer.Drill,
+                    request_deserializer=costd_dot_v1_dot_control__pb2.DrillRequest.FromString,
+                    response_serializer=costd_dot_v1_dot_control__pb2.DrillReport.SerializeToString,
             ),
             'ListGrants': grpc.unary_unary_rpc_method_handler(
                     servicer.ListGrants,
@@ -516,6 +534,33 @@ class Control:
             '/costd.v1.Control/ListKills',
             costd_dot_v1_dot_control__pb2.ListKillsRequest.SerializeToString,
             costd_dot_v1_dot_control__pb2.ListKillsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Drill(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/costd.v1.Control/Drill',
+            costd_dot_v1_dot_control__pb2.DrillRequest.SerializeToString,
+            costd_dot_v1_dot_control__pb2.DrillReport.FromString,
             options,
             channel_credentials,
             insecure,
