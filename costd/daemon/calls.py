@@ -1,6 +1,7 @@
 """From bytes to bytes: what the server does around each method of a service."""
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol
 
@@ -41,9 +42,12 @@ Streams = Mapping[str, Stream]
 
 
 class Respond(Protocol):
-    """One method of a service: sync, so that nothing awaits between read and commit."""
+    """One method of a service: sync, so that nothing awaits between read and commit.
 
-    def __call__(self, request: Any, caller: str) -> Message:
+    One that waits for others (a drill) is a coroutine, and answers with a Message all the same.
+    """
+
+    def __call__(self, request: Any, caller: str) -> Any:
         """Answer one request; raises `costd.errors`."""
         ...
 
@@ -105,6 +109,7 @@ class Calls:
 
         # A listing walks the store for as long as it is large; asks go on meanwhile.
         aside = rpc.startswith("List")
+        waits = inspect.iscoroutinefunction(respond)
 
         async def handle(raw: bytes, context: Context) -> bytes:
             started_ns = ticks_ns()
@@ -113,9 +118,11 @@ class Calls:
                 request, caller = parse(raw), caller_of(context)
                 if aside:
                     answer = await asyncio.to_thread(respond, request, caller)
+                elif waits:
+                    answer = await respond(request, caller)
                 else:
                     answer = respond(request, caller)
-                reply = answer.SerializeToString()
+                reply: bytes = answer.SerializeToString()
                 if durable is not None:
                     await durable.wait()
             except Exception as error:  # noqa: BLE001  every one becomes a status

@@ -1,4 +1,4 @@
-"""The Control service: what operators see and do at one daemon. Sync; the server wraps it."""
+"""The Control service: what operators see and do at one daemon. The server wraps it."""
 
 import heapq
 import uuid
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from costd import __version__
-from costd.daemon import views
+from costd.daemon import drill, views
 from costd.daemon.desk import Desk
 from costd.daemon.ledger import Ledger, engaged
 from costd.engine import keys
@@ -19,6 +19,7 @@ from costd.model.ask import labels_problem, name_problem
 from costd.model.kill import KillMode, KillSwitch
 from costd.model.labels import RESERVED_KEYS
 from costd.model.reservation import Reservation, ReservationState
+from costd.model.time import NS_PER_S
 from costd.pricing import CATALOGUE_VERSION
 from costd.wire import convert
 from costd.wire.pb import control_pb2 as pb
@@ -41,7 +42,10 @@ class PolicySource(Protocol):
 
 
 class ControlService:
-    """Answers operators; one method per RPC: `(request, caller) -> response`."""
+    """Answers operators; one method per RPC: `(request, caller) -> response`.
+
+    Sync, but for the drill, which waits for clients.
+    """
 
     def __init__(
         self,
@@ -51,6 +55,7 @@ class ControlService:
         *,
         data_dir: str = "",
         durability: str = "",
+        flush: drill.Flush | None = None,
     ) -> None:
         self._ledger = ledger
         self._desk = desk
@@ -58,6 +63,7 @@ class ControlService:
         self._started_ns = ledger.clock.now().wall_ns
         self._data_dir = data_dir
         self._durability = durability
+        self._flush = flush
 
     def GetStatus(self, request: pb.GetStatusRequest, caller: str) -> pb.Status:  # noqa: N802, ARG002 - the RPC's name
         """How the daemon is."""
@@ -195,6 +201,24 @@ class ControlService:
         released = msgspec.structs.replace(switch, released_ns=now.wall_ns, released_by=actor)
         ledger.put_kill(released, action="kill_released", actor=actor, detail=request.reason)
         return convert.kill_to_pb(released, engaged=False)
+
+    async def Drill(self, request: pb.DrillRequest, caller: str) -> pb.DrillReport:  # noqa: N802
+        """Measure how long a kill switch takes to reach everyone; nobody is stopped."""
+        _check_texts(actor=request.actor, reason=request.reason)
+        _check_scope(request.scope)
+        timeout_ns = convert.duration_ns(request, "timeout")
+        if not request.HasField("timeout"):
+            timeout_ns = drill.TIMEOUT_NS
+        if not 0 < timeout_ns <= drill.TIMEOUT_NS_MAX:
+            most_s = drill.TIMEOUT_NS_MAX // NS_PER_S
+            raise InvalidAsk(f"timeout must be more than 0 and at most {most_s} seconds")
+        order = drill.Order(
+            scope=convert.scope_from_pb(dict(request.scope)),
+            actor=request.actor or caller or "unknown",
+            reason=request.reason,
+            timeout_ns=timeout_ns,
+        )
+        return await drill.run(order, self._ledger, self._desk, self._flush)
 
     def ListKills(self, request: pb.ListKillsRequest, caller: str) -> pb.ListKillsResponse:  # noqa: N802, ARG002
         """Kill switches, the newest first."""

@@ -10,6 +10,8 @@ from typing import Final
 import msgspec
 
 from costd.daemon.allowances import AllowanceBooks
+from costd.daemon.covered import covered
+from costd.daemon.drill import Drills
 from costd.daemon.holdings import Holdings
 from costd.daemon.ledger import Ledger
 from costd.daemon.pages import SLOTS_COUNT, Pages
@@ -81,6 +83,7 @@ class Desk:
         """What was out when this daemon started was granted under rules that may have changed."""
         self._damaged: set[str] = set()
         """Sessions whose pages made no sense."""
+        self.drills = Drills(ledger.clock)
         self._holdings = Holdings()
         for allowance_id in books.out:
             self._index(allowance_id)
@@ -96,6 +99,8 @@ class Desk:
         """End one."""
         if self.attached.get(connection.session_id) is connection:
             del self.attached[connection.session_id]
+            holds = any(self._open_of(connection.session_id))
+            self.drills.detached(connection.session_id, holds=holds)
 
     def hello(self, connection: Connection, hello: pb.Hello) -> None:
         """Welcome a client process, new or come back."""
@@ -137,6 +142,7 @@ class Desk:
             ],
         )
         connection.push(pb.DaemonMessage(welcome=welcome))
+        self.drills.ask_again(session_id, connection.push)
 
     def request(self, connection: Connection, request: pb.AllowanceRequest) -> None:
         """Grant an allowance, or say when to ask again."""
@@ -163,6 +169,7 @@ class Desk:
             raise InvalidAsk(
                 f"report {report.sequence} came after {session.report_sequence}; send those between"
             )
+        self.drills.confirmed(connection.session_id, report.generation)
         if report.sequence == session.report_sequence + 1:
             read = read_report(report)
             session, problems = self.books.book(
@@ -185,20 +192,12 @@ class Desk:
     # ---- what makes allowances wrong ----------------------------------------------------------
 
     def killed(self, switch: KillSwitch) -> None:
-        """Revoke what a kill switch covers, or may: it may read labels that scopes leave out."""
+        """Revoke what a kill switch covers, or may."""
         if switch.released_ns:
             self._tell_generation()
             return
-        known = self._ledger.rules.scope_labels | RESERVED_KEYS
-        covered = []
-        for allowance in self._open():
-            facts = self._held(allowance.allowance_id).facts
-            if all(
-                match.holds(facts) or (match.key not in known and match.key not in facts)
-                for match in switch.scope.matches
-            ):
-                covered.append(allowance.allowance_id)
-        self._revoke(covered, pb.REVOCATION_REASON_KILL_SWITCH, always_tell=True)
+        ids = covered(switch.scope, self._ledger, self._open())
+        self._revoke(ids, pb.REVOCATION_REASON_KILL_SWITCH, always_tell=True)
 
     def policy_changed(self) -> None:
         """Revoke everything: what was granted follows rules that are no longer in force."""

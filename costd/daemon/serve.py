@@ -106,7 +106,12 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
             meters.meter_calls(metrics, figures, now_ns=lambda: timekeeper.clock.now().wall_ns)
             calls = Calls(figures=figures, log=log, durable=durable)
             control = ControlService(
-                ledger, file, desk, data_dir=str(settings.data), durability=settings.durability
+                ledger,
+                file,
+                desk,
+                data_dir=str(settings.data),
+                durability=settings.durability,
+                flush=durable.wait if durable else None,
             )
             await servers.start(
                 admission=calls.handlers(

@@ -262,6 +262,11 @@ CONTROL_OPERATIONS = st.one_of(
         st.none(),
     ),
     st.tuples(
+        st.just("Drill"),
+        messages(cpb.DrillRequest, scope=LABELS, actor=TEXTS, reason=TEXTS, timeout=DURATIONS),
+        st.none(),
+    ),
+    st.tuples(
         st.just("RevokeAllowance"),
         messages(cpb.RevokeAllowanceRequest, allowance_id=TEXTS, actor=TEXTS, reason=TEXTS),
         st.none(),

@@ -151,7 +151,7 @@ class Process:
             count * CALL_TOKENS if tokens is None else tokens,
         )
 
-    def report(self, *settlements, drawn=(), returned=(), labels=(), sequence=None):
+    def report(self, *settlements, drawn=(), returned=(), labels=(), sequence=None, generation=0):
         """Send a report; returns its acknowledgement."""
         self.sequence = sequence or self.sequence + 1
         message = pb.Report(
@@ -168,6 +168,7 @@ class Process:
             settlements=settlements,
             returned_allowance_ids=[allowance.allowance_id for allowance in returned],
             labels=[pb.Labels(labels=each) for each in labels],
+            generation=generation,
         )
         self.connection.receive(pb.ClientMessage(report=message))
         return self.heard.pop().acknowledgement
