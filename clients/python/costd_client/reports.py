@@ -53,6 +53,8 @@ class Reports:
         """How many of the unacknowledged were sent on this stream."""
         self._sequence = 0
         self._made_ns: int | None = None
+        self._confirms = 0
+        """A generation that the next report, made at once, has to name; 0: none."""
 
     @property
     def settlements_count(self) -> int:
@@ -94,17 +96,19 @@ class Reports:
             return False
         waits_ns = REPORT_NS if self.queue else draws_ns
         early = self._made_ns is not None and now_ns - self._made_ns < waits_ns
-        if early and not over and not self.is_due(at_once=at_once):
+        if early and not over and not self._confirms and not self.is_due(at_once=at_once):
             return False
-        report = pb.Report(sequence=self._sequence + 1)
+        report = pb.Report(sequence=self._sequence + 1, generation=self._confirms)
         # Settlements first: the sums read afterwards include their draws.
         self._write_settlements(report)
         for allowance in (*allowances, *over):
             _write_drawn(report, allowance)
         report.returned_allowance_ids.extend(allowance.allowance_id for allowance in over)
         over.clear()
-        if not (report.drawn or report.settlements or report.returned_allowance_ids):
+        says = report.drawn or report.settlements or report.returned_allowance_ids
+        if not says and not self._confirms:
             return False
+        self._confirms = 0
         if self._journal is not None:
             self._journal.numbered(report)
         self._sequence += 1
@@ -122,6 +126,12 @@ class Reports:
             self._sent_count = max(self._sent_count - 1, 0)
         if self._journal is not None:
             self._journal.heard(sequence, self._unacknowledged, self.queue)
+
+    def learn(self, generation: pb.Generation) -> int:
+        """Have a generation confirmed where that was asked for; returns its number."""
+        if generation.confirm or self._confirms:
+            self._confirms = generation.generation
+        return generation.generation
 
     def say(self, drawn: Drawn, end: End) -> None:
         """Queue how a call ended."""

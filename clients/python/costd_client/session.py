@@ -141,7 +141,7 @@ class Session:
             self._retire(message.revocation.allowance_id)
         elif kind == "generation":
             self._learn_labels(message.generation.scope_labels)
-            self._generation = message.generation.generation
+            self._generation = self.reports.learn(message.generation)
         self._set_gate()
 
     def poll(self) -> list[pb.ClientMessage]:

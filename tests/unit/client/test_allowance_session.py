@@ -117,6 +117,51 @@ def test_draws_travel_as_sums_at_least_every_50_ms_and_silence_costs_nothing():
     assert wire.reports()[-1].drawn[0].calls_count == 6
 
 
+def test_a_generation_is_confirmed_at_once_where_that_is_asked_for_and_only_there():
+    wire, kind = opened()
+    settle(wire, draw(wire, kind))
+    wire.poll()
+    assert wire.reports()[-1].generation == 0
+    wire.say(generation=pb.Generation(generation=8, scope_labels=["team"]))
+    assert wire.poll() == []
+    wire.say(generation=pb.Generation(generation=9, scope_labels=["team"], confirm=True))
+    [confirmation] = wire.poll()  # not after the wait of a report
+    assert confirmation.report == pb.Report(sequence=2, generation=9)
+    assert draw(wire, kind) is not None, "a drill stops nobody"
+    wire.poll(after_s=0.03)
+    assert wire.reports()[-1].generation == 0
+
+
+def test_a_session_that_holds_nothing_confirms_and_is_quiet_again():
+    wire, _ = opened(granted=False)
+    wire.say(generation=pb.Generation(generation=8, scope_labels=["team"], confirm=True))
+    assert wire.session.wait_ns() is None
+    [confirmation] = wire.poll()
+    assert confirmation.report == pb.Report(sequence=1, generation=8)
+    assert wire.session.is_quiet
+    assert wire.poll(after_s=1) == []
+
+
+def test_what_is_confirmed_is_what_draws_look_at_when_it_is_said():
+    wire, _ = opened(granted=False)
+    wire.say(generation=pb.Generation(generation=8, scope_labels=["team"], confirm=True))
+    wire.say(generation=pb.Generation(generation=9, scope_labels=["team"]))
+    [confirmation] = wire.poll()
+    assert confirmation.report.generation == 9
+
+
+def test_a_confirmation_that_was_lost_is_sent_again():
+    wire, _ = opened(granted=False)
+    wire.answers = False
+    wire.say(generation=pb.Generation(generation=8, scope_labels=["team"], confirm=True))
+    [confirmation] = wire.poll()
+    wire.session.broken()
+    wire.open(generation=8)
+    wire.answers = True
+    assert wire.poll() == [confirmation]
+    assert wire.session.is_quiet
+
+
 def test_settlements_carry_the_labels_that_no_rule_reads_once_each():
     wire, kind = opened()
     other, bare = (
