@@ -8,6 +8,7 @@ from costd.cli import (
     allowances,
     ask,
     budgets,
+    drill,
     kill,
     override,
     policy,
@@ -57,7 +58,7 @@ def _make_app() -> typer.Typer:
         name="costctl",
         help="Ask a costd daemon, and steer it. Exit codes: 0 done or allowed, 1 refused by the "
         "daemon, 2 wrong usage, 3 denied, 4 the books say otherwise, 5 no daemon answers, 6 policy "
-        "not valid or not as expected.",
+        "not valid or not as expected, 7 a drill did not reach everyone.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
     )
@@ -78,6 +79,7 @@ def _make_app() -> typer.Typer:
         ("kill", kill.kill, STOP),
         ("release", kill.release, STOP),
         ("kills", kill.kills, STOP),
+        ("drill", drill.drill, STOP),
         ("prices", prices.prices, RULES),
         ("price", prices.price, RULES),
     ):

@@ -20,6 +20,8 @@ class ExitCode(IntEnum):
     """No daemon answers, or it is not ready."""
     POLICY = 6
     """The policy is not valid, or an expected decision came out differently."""
+    UNREACHED = 7
+    """`drill`: somebody did not confirm in time."""
 
 
 class Failure(Exception):

@@ -39,6 +39,11 @@ def span(length_ns: int) -> str:
     return " ".join(parts[:_PARTS_SHOWN]) or "0s"
 
 
+def milliseconds(length_ns: int) -> str:
+    """Write a short length of time to a tenth of a millisecond: `1,204.3 ms`."""
+    return f"{length_ns / 1_000_000:,.1f} ms"
+
+
 def moment_and_distance(at_ns: int, now_ns: int, *, utc: bool) -> str:
     """Write a time and how far it is: `2026-03-01 10:00:00 (in 10m)`; empty for none."""
     if at_ns <= 0 or at_ns >= NEVER_NS:

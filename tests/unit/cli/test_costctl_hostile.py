@@ -20,6 +20,7 @@ COMMANDS = {
     "ListUsage": ("ListUsageResponse", ["usage"]),
     "ListAlerts": ("ListAlertsResponse", ["alerts"]),
     "ListAudit": ("ListAuditResponse", ["audit"]),
+    "Drill": ("DrillReport", ["drill"]),
     "ListKills": ("ListKillsResponse", ["kills"]),
     "GetPolicy": ("Policy", ["policy", "show"]),
 }
