@@ -195,9 +195,27 @@ async def test_a_process_that_ends_holding_nothing_is_waited_for_no_longer(world
     drill = await operator.begin()
     client.report(returned=[allowance])
     client.connection.close()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert drill.done()
     report = await drill
     assert report.processes[0].left
     assert operator.audited()[-1][-1].startswith("everything; 0 of 0 processes confirmed")
+
+
+async def test_a_process_whose_stream_breaks_while_it_holds_something_is_asked_again(
+    world, operator
+):
+    client = world.client("ann").hello()
+    allowance = client.granted(10)
+    drill = await operator.begin()
+    client.connection.close()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not drill.done()
+    again = world.client("ann").hello(allowance.allowance_id)
+    again.report(generation=told(again))
+    assert (await drill).confirmed_count == 1
 
 
 async def test_two_drills_at_once_are_both_confirmed_by_the_later_generation(world, operator):
