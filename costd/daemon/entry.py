@@ -159,9 +159,10 @@ class Entry:
 
     def expire(self, allowance: Allowance, held: Reservation) -> None:
         """Charge what is in flight at its hold; the truth may still replace it."""
-        closed, changes = resolve.expire(held, self._books_of)
+        in_flight = bound_of(allowance).less(allowance.settled)
+        closed, changes = resolve.expire(held, self._books_of, calls_count=in_flight.calls_count)
         total = min(allowance.spent_nusd + closed.cost_nusd, AMOUNT_MAX)
-        self._count("expired", bound_of(allowance).less(allowance.settled).calls_count)
+        self._count("expired", in_flight.calls_count)
         self._absorb(changes)
         self._keep(held, msgspec.structs.replace(closed, cost_nusd=total))
         expired = msgspec.structs.replace(allowance, state=AllowanceState.EXPIRED)

@@ -258,11 +258,16 @@ def _fact(event: UsageEvent, name: str) -> str:
         return apb.Reason.Name(event.reason).removeprefix("REASON_")
     if name == "outcome":
         return CallOutcome(event.outcome).name
+    if name == "verdict":
+        return VERDICTS.get(event.verdict, NO_LABEL)
+    if name == "closed_as":
+        return event.closed_as
     return event.ask.labels.get(name, NO_LABEL)
 
 
 def _add(group: pb.UsageGroup, event: UsageEvent) -> None:
-    group.calls_count += 1
+    group.calls_count = _sum(group.calls_count, event.calls_count)
+    group.retry_count = _sum(group.retry_count, event.retry_count)
     group.cost_nusd = _sum(group.cost_nusd, event.cost_nusd)
     if event.usage is not None:
         group.prompt_tokens = _sum(group.prompt_tokens, event.usage.prompt_tokens)
@@ -273,4 +278,4 @@ def _add(group: pb.UsageGroup, event: UsageEvent) -> None:
 
 def _sum(total: int, more: int | None) -> int:
     """Add up to what the wire can say: one caller's absurd report must not hide the others'."""
-    return min(AMOUNT_MAX, total + (more or 0))
+    return max(-AMOUNT_MAX, min(AMOUNT_MAX, total + (more or 0)))

@@ -6,7 +6,14 @@ import msgspec
 
 from costd.engine import books, keys
 from costd.engine.changes import Changes, Family
-from costd.engine.resolve import Ledgered, Report, is_critical, refund, rule_and_limit
+from costd.engine.resolve import (
+    Ledgered,
+    Report,
+    is_critical,
+    refund,
+    reversal,
+    rule_and_limit,
+)
 from costd.model.allowance import NOTHING, Allowance, AllowanceState, Sums
 from costd.model.counter import EMPTY_COUNTER
 from costd.model.reservation import CounterLine, Reservation, ReservationState
@@ -58,7 +65,8 @@ def settle_draws(
              within what the reservation holds, or held when it expired.
     Ensures: reserved falls by exactly what was drawn; settled rises by what was used, `overrun`
              by what each call used beyond its own hold. After an expiry, which charged the
-             holds, the truth replaces them, and what exceeds them counts as `late`.
+             holds, the truth replaces them, and what exceeds them counts as `late`; what the
+             expiry's usage event said of them is reversed.
     """
     changes, now = Changes(), books_of.now
     expired = held.state is not ReservationState.HELD
@@ -85,6 +93,15 @@ def settle_draws(
             wall_ns=now.wall_ns,
         )
         books.write(changes, rule, line.key, posted, critical=critical, now=now)
+    if expired and drawn != NOTHING:
+        taken = reversal(
+            held,
+            now,
+            cost_nusd=drawn.amount_nusd,
+            hold_nusd=drawn.amount_nusd,
+            calls_count=drawn.calls_count,
+        )
+        changes.usage.append(taken)
     if not expired:
         for rate_line in held.rates:
             unit = RATE_UNITS[rate_line.unit]

@@ -78,6 +78,10 @@ def settle(held: Reservation, report: Report, books_of: Ledgered) -> tuple[Reser
     closed = _close(
         changes, held, state, books_of, cost_nusd=report.cost_nusd, settled_price_id=price_id
     )
+    if late:
+        changes.usage.append(
+            reversal(held, now, cost_nusd=before, hold_nusd=held.hold_nusd, usage=held.reported)
+        )
     changes.usage.append(usage_event(held, report, now, closed_as="late" if late else "settled"))
     return closed, changes
 
@@ -102,8 +106,13 @@ def void(held: Reservation, books_of: Ledgered) -> tuple[Reservation, Changes]:
     return _close(changes, held, state, books_of, cost_nusd=0), changes
 
 
-def expire(held: Reservation, books_of: Ledgered) -> tuple[Reservation, Changes]:
-    """Close a reservation that nobody closed, at max(hold, reported): it was not free."""
+def expire(
+    held: Reservation, books_of: Ledgered, *, calls_count: int = 1
+) -> tuple[Reservation, Changes]:
+    """Close a reservation that nobody closed, at max(hold, reported): it was not free.
+
+    Units:   `calls_count` more than one where it is what an allowance still had in flight.
+    """
     state = move_of(held, Move.EXPIRE)
     changes, now = Changes(), books_of.now
     charges = expiry_charges(held)
@@ -115,7 +124,9 @@ def expire(held: Reservation, books_of: Ledgered) -> tuple[Reservation, Changes]
     if cost_nusd > held.hold_nusd:
         changes.alerts.append(_overrun_alert(held, cost_nusd - held.hold_nusd, now))
     report = Report(cost_nusd=cost_nusd, usage=held.reported, outcome=CallOutcome.TIMEOUT)
-    changes.usage.append(usage_event(held, report, now, closed_as="expired"))
+    changes.usage.append(
+        usage_event(held, report, now, closed_as="expired", calls_count=calls_count)
+    )
     return closed, changes
 
 
@@ -326,7 +337,29 @@ def _overrun_alert(held: Reservation, over_nusd: int, now: Now) -> Alert:
     )
 
 
-def usage_event(held: Reservation, report: Report, now: Now, *, closed_as: str) -> UsageEvent:
+def reversal(
+    held: Reservation,
+    now: Now,
+    *,
+    cost_nusd: int,
+    hold_nusd: int,
+    usage: Usage | None = None,
+    calls_count: int = 1,
+) -> UsageEvent:
+    """Take back what the event of an expiry said, so that sums over events hold the truth alone.
+
+    Shape:   the expiry's event again, or a part of it, with every amount negative: it lands in
+             the same sums, whatever they are grouped by.
+    """
+    taken = usage.negative() if usage is not None else None
+    report = Report(cost_nusd=-cost_nusd, usage=taken, outcome=CallOutcome.TIMEOUT)
+    event = usage_event(held, report, now, closed_as="reversed", calls_count=-calls_count)
+    return msgspec.structs.replace(event, hold_nusd=-hold_nusd)
+
+
+def usage_event(
+    held: Reservation, report: Report, now: Now, *, closed_as: str, calls_count: int = 1
+) -> UsageEvent:
     """State what a closed call used and cost, for the outbox."""
     decision, price = held.decision, report.price
     return UsageEvent(
@@ -344,6 +377,8 @@ def usage_event(held: Reservation, report: Report, now: Now, *, closed_as: str) 
         price_id=price.price_id if price else decision.price_id,
         reason=decision.reason,
         closed_as=closed_as,
+        calls_count=calls_count,
+        verdict=0 if closed_as == "recorded" else decision.verdict,
         duration_ns=report.duration_ns,
         outcome=report.outcome,
         retry_count=report.retry_count,

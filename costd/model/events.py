@@ -8,7 +8,11 @@ from costd.model.usage import CallOutcome, Usage
 
 
 class UsageEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One closed call, with what it cost and why that is so."""
+    """One closed call, with what it cost and why that is so.
+
+    Sums over events hold what the books say. What an expiry charged is an event like others; when
+    the truth comes, a `reversed` event with every amount negative takes it out again.
+    """
 
     reservation_id: bytes
     ask: Ask
@@ -24,6 +28,10 @@ class UsageEvent(msgspec.Struct, frozen=True, kw_only=True):
     price_id: str
     reason: int
     closed_as: str
+    calls_count: int = 1
+    """More where an allowance expired with calls in flight; below zero in a reversal."""
+    verdict: int = 0
+    """Of the decision; 0 where nobody admitted it."""
     duration_ns: int = 0
     outcome: CallOutcome = CallOutcome.UNSPECIFIED
     retry_count: int = 0

@@ -50,6 +50,14 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         }
         return {name: count for name, count in named.items() if count is not None} | self.units
 
+    def negative(self) -> "Usage":
+        """The same figures below zero, which take these out of a sum; what is unknown stays so."""
+        figures = {name: getattr(self, name) for name in self.__struct_fields__ if name != "units"}
+        return Usage(
+            **{name: None if count is None else -count for name, count in figures.items()},
+            units={unit: -count for unit, count in self.units.items()},
+        )
+
     def problem(self) -> str | None:
         """Say what is wrong with these figures, None if nothing is."""
         figures = {

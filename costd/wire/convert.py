@@ -315,6 +315,8 @@ def usage_event_to_pb(sequence: int, event: UsageEvent) -> cpb.UsageEvent:
         retry_count=event.retry_count,
         reason=event.reason,  # type: ignore[arg-type]
         closed_as=event.closed_as,
+        calls_count=event.calls_count,
+        verdict=event.verdict,  # type: ignore[arg-type]
     )
     if event.price is not None:
         _price_source(message.price, event.price, event.price_id)

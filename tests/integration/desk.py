@@ -130,6 +130,12 @@ class Desk:
     def usage(self):
         return self.operators.ListUsage(cpb.ListUsageRequest()).events
 
+    def spent(self, by, **where):
+        """What usage sums up to, over all groups: (nano-USD, calls)."""
+        request = cpb.ListUsageRequest(group_by=[by], where=where)
+        groups = self.operators.ListUsage(request).groups
+        return sum(each.cost_nusd for each in groups), sum(each.calls_count for each in groups)
+
     def engage(self, kill_id="", **fields):
         fields = {"reason": "a drill", "actor": "ops"} | fields
         return self.operators.EngageKill(cpb.EngageKillRequest(kill_id=kill_id, **fields))

@@ -175,6 +175,11 @@ def test_what_nobody_closed_is_charged_and_a_late_settle_replaces_it(desk):
     assert (dearer.late, dearer.overrun_nusd) == (True, 2 * USD)
     assert columns(desk, "reported", "settled", "late", "overrun") == (3, 2, 0)
     assert desk.settle(plain, 0.25).replayed
+    for name in ("plain", "reported", "unsettled"):
+        settled = desk.budget("per-user", f"user={name}").settled
+        for by in ("user", "model", "closed_as"):
+            assert desk.spent(by, user=name) == (settled, 1), by
+    assert desk.spent("outcome", user="plain", outcome="TIMEOUT") == (0, 0)
     assert columns(desk, "unsettled", "settled", "reserved") == (1, 0)
 
 

@@ -430,6 +430,39 @@ class Books(RuleBasedStateMachine):
             stored = (use.uses_count, use.used_nusd) if use else (0, 0)
             assert stored == (uses_count, used_nusd)
 
+    @invariant()
+    def usage_events_add_up_to_what_is_settled(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        sums: dict[bytes, dict[str, int]] = {}
+        for _, event in self.world.store.scan(Family.USAGE):
+            of_call = sums.setdefault(event.reservation_id, {"nusd": 0, "calls": 0})
+            of_call["nusd"] += event.cost_nusd
+            of_call["calls"] += event.calls_count
+        for key, counter in self.world.store.scan(Family.COUNTERS):
+            unit = UNITS[keys.tag_of(key)]
+            if unit == "tokens":
+                continue  # without token counts the hold's are charged, and no event claims them
+            lines = {
+                identity
+                for identity, held in self.world.store.scan(Family.RESERVATIONS)
+                if any(line.key == key for line in held.counters)
+            }
+            assert sum(sums.get(each, {}).get(unit, 0) for each in lines) == counter.settled
+
+    @invariant()
+    def usage_events_add_up_to_what_was_measured(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        tokens_of: dict[bytes, int] = {}
+        for _, event in self.world.store.scan(Family.USAGE):
+            measured = event.usage.total_tokens if event.usage else 0
+            tokens_of[event.reservation_id] = tokens_of.get(event.reservation_id, 0) + measured
+        for identity, total in tokens_of.items():
+            call = self.calls[identity]
+            told = call.charged if call.state is ReservationState.SETTLED else call.reported
+            assert total == told.get("tokens", 0)
+
     # ---- the plain model ----------------------------------------------------------------------
 
     def _tags(self, ask: Ask, tier: str) -> set[bytes]:

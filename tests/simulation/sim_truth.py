@@ -108,7 +108,23 @@ class Truth:
         for name, truth in (("all", nusd), ("day", tokens)):
             settled = sum(columns["settled"] for columns in booked(disk, name).values())
             found += self._compare(name, settled, truth.total(), self.blurred | self.tainted)
-        return found + self._events(disk)
+        return found + self._sums_of_events(disk) + self._events(disk)
+
+    @staticmethod
+    def _sums_of_events(disk):
+        """Usage events add up to what is settled, whoever cheated and whatever nobody knew."""
+        nusd, calls = Counter(), Counter()
+        for _, event in disk.scan(Family.USAGE):
+            nusd[event.ask.labels["user"]] += event.cost_nusd
+            calls[event.ask.labels["user"]] += event.calls_count
+        found = []
+        for name, sums in (("user", nusd), ("calls", calls)):
+            books = booked(disk, name)
+            for user in {*sums, *(per.removeprefix("user=") for per in books)}:
+                settled = books[f"user={user}"]["settled"]
+                if settled != sums[user]:
+                    found.append(f"{name} of {user}: settled {settled}, usage events {sums[user]}")
+        return found
 
     def _compare(self, name, books, truth, users):
         if users & self.tainted:
@@ -124,7 +140,7 @@ class Truth:
         events = Counter(
             (event.ask.ask_id, event.cost_nusd)
             for _, event in disk.scan(Family.USAGE)
-            if event.closed_as != "expired"
+            if event.closed_as not in {"expired", "reversed"}
         )
         found = []
         for call in self.calls:

@@ -96,6 +96,11 @@ class World:
     def alerts(self):
         return [alert.kind for _, alert in self.store.scan(Family.ALERTS)]
 
+    def spent(self):
+        """What all usage events say together: (nano-USD, calls)."""
+        events = self.usage()
+        return sum(each.cost_nusd for each in events), sum(each.calls_count for each in events)
+
     def check(self):
         """Whatever happened, the books add up."""
         reservations = (held for _, held in self.store.scan(Family.RESERVATIONS))

@@ -369,6 +369,7 @@ def test_a_killed_client_is_charged_exactly_what_its_page_says(world):
     world.advance(CALL_TTL_S)
     assert (world.counter.settled, world.counter.reserved) == (3 * CALL_NUSD, 0)
     assert [event.closed_as for event in world.usage()] == ["expired"]
+    assert world.spent() == (3 * CALL_NUSD, 3)
 
 
 def test_a_killed_client_that_drew_nothing_is_charged_nothing(world):
@@ -389,12 +390,15 @@ def test_without_pages_the_rest_is_presumed_spent_until_the_truth_arrives():
     assert world.counter.reserved == 10 * CALL_NUSD
     world.advance(CALL_TTL_S)
     assert world.counter.settled == 10 * CALL_NUSD
+    assert world.spent() == (10 * CALL_NUSD, 10)
     back = world.client().hello(allowance.allowance_id)
     assert list(back.welcome.good_allowance_ids) == []
     back.report(back.settled(allowance, cost=1))
     assert world.counter.settled == 9 * CALL_NUSD + 1
+    assert world.spent() == (9 * CALL_NUSD + 1, 10)
     back.report(back.settled(allowance, 2, cost=CALL_NUSD + 5))
     assert (world.counter.settled, world.counter.late) == (9 * CALL_NUSD + 6, 5)
+    assert world.spent() == (9 * CALL_NUSD + 6, 10)
     world.check()
 
 
@@ -595,6 +599,32 @@ def test_draws_that_are_told_after_everything_was_charged_replace_the_charge(wor
     assert world.counter.settled == CALL_NUSD + 5
     client.report(client.settled(allowance, 2, cost=CALL_NUSD + 7), sequence=2)
     assert (world.counter.settled, world.counter.late) == (CALL_NUSD + 12, 7)
+    assert world.spent() == (CALL_NUSD + 12, 2)
+    said = [(each.closed_as, each.cost_nusd, each.calls_count) for each in world.usage()]
+    assert said == [
+        ("expired", 2 * CALL_NUSD, 2),
+        ("reversed", -CALL_NUSD, -1),
+        ("late", 5, 1),
+        ("reversed", -CALL_NUSD, -1),
+        ("late", CALL_NUSD + 7, 1),
+    ]
+    world.check()
+
+
+def test_what_an_expiry_charged_for_calls_that_never_were_leaves_the_sums_of_usage():
+    world = World(pages=NoPages())
+    client = world.client().hello()
+    allowance = client.granted(10)
+    client.connection.close()
+    world.advance(LIFETIME_S + MARGIN_S + 1)
+    world.advance(CALL_TTL_S)
+    assert world.spent() == (10 * CALL_NUSD, 10)
+    back = world.client().hello(allowance.allowance_id)
+    back.report(back.settled(allowance, voided=True))
+    assert world.spent() == (world.counter.settled, 9) == (9 * CALL_NUSD, 9)
+    back.report(drawn=[(allowance, back.sums(3))], returned=[allowance])
+    assert world.spent() == (world.counter.settled, 2) == (2 * CALL_NUSD, 2)
+    assert {each.closed_as for each in world.usage()} == {"expired", "reversed"}
     world.check()
 
 

@@ -100,6 +100,33 @@ def test_a_late_settle_replaces_the_charge_by_the_truth():
     )
 
 
+def test_a_late_settle_reverses_the_event_of_the_expiry():
+    world = play(
+        """
+        admit r1 in=10 out=10 ttl=60 -> allow
+        extend r1 in=7 -> ok
+        t=1h sweep -> 1
+        settle r1 in=9 out=2 -> late
+        settle r1 in=9 out=2 -> replayed
+        """,
+        TOKENS,
+    )
+    expired, taken, late = (event for _, event in world.store.scan(Family.USAGE))
+    assert [each.closed_as for each in (expired, taken, late)] == ["expired", "reversed", "late"]
+    assert taken.cost_nusd == -expired.cost_nusd < 0
+    assert (taken.hold_nusd, taken.calls_count) == (-expired.hold_nusd, -1)
+    assert (expired.usage, taken.usage) == (Usage(prompt_tokens=7), Usage(prompt_tokens=-7))
+    same = ("reservation_id", "ask", "tier", "provider", "model", "outcome", "reason", "verdict")
+    for name in same:
+        assert getattr(taken, name) == getattr(expired, name), name
+    assert (late.usage, late.calls_count) == (Usage(prompt_tokens=9, output_tokens=2), 1)
+
+
+def test_negative_usage_takes_every_unit_out_of_a_sum_and_leaves_the_unknown_unknown():
+    usage = Usage(prompt_tokens=5, output_tokens=0, units={"web_searches": 3})
+    assert usage.negative() == Usage(prompt_tokens=-5, output_tokens=0, units={"web_searches": -3})
+
+
 def test_a_late_settle_beyond_the_hold_counts_as_late():
     play(
         """

@@ -226,7 +226,7 @@ class ListUsageRequest(_message.Message):
     def __init__(self, group_by: _Optional[_Iterable[str]] = ..., since_ns: _Optional[int] = ..., until_ns: _Optional[int] = ..., where: _Optional[_Mapping[str, str]] = ..., limit_count: _Optional[int] = ...) -> None: ...
 
 class UsageEvent(_message.Message):
-    __slots__ = ("sequence", "reservation_id", "ask_id", "task_class", "labels", "tier", "provider", "model", "cost_kind", "usage", "cost_nusd", "hold_nusd", "admitted_ns", "settled_ns", "duration_ns", "outcome", "retry_count", "reason", "price", "closed_as")
+    __slots__ = ("sequence", "reservation_id", "ask_id", "task_class", "labels", "tier", "provider", "model", "cost_kind", "usage", "cost_nusd", "hold_nusd", "admitted_ns", "settled_ns", "duration_ns", "outcome", "retry_count", "reason", "price", "closed_as", "calls_count", "verdict")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -254,6 +254,8 @@ class UsageEvent(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     PRICE_FIELD_NUMBER: _ClassVar[int]
     CLOSED_AS_FIELD_NUMBER: _ClassVar[int]
+    CALLS_COUNT_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     reservation_id: str
     ask_id: str
@@ -274,10 +276,12 @@ class UsageEvent(_message.Message):
     reason: _admission_pb2.Reason
     price: _admission_pb2.PriceSource
     closed_as: str
-    def __init__(self, sequence: _Optional[int] = ..., reservation_id: _Optional[str] = ..., ask_id: _Optional[str] = ..., task_class: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., tier: _Optional[str] = ..., provider: _Optional[str] = ..., model: _Optional[str] = ..., cost_kind: _Optional[str] = ..., usage: _Optional[_Union[_admission_pb2.Usage, _Mapping]] = ..., cost_nusd: _Optional[int] = ..., hold_nusd: _Optional[int] = ..., admitted_ns: _Optional[int] = ..., settled_ns: _Optional[int] = ..., duration_ns: _Optional[int] = ..., outcome: _Optional[_Union[_admission_pb2.Outcome, str]] = ..., retry_count: _Optional[int] = ..., reason: _Optional[_Union[_admission_pb2.Reason, str]] = ..., price: _Optional[_Union[_admission_pb2.PriceSource, _Mapping]] = ..., closed_as: _Optional[str] = ...) -> None: ...
+    calls_count: int
+    verdict: _admission_pb2.Verdict
+    def __init__(self, sequence: _Optional[int] = ..., reservation_id: _Optional[str] = ..., ask_id: _Optional[str] = ..., task_class: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., tier: _Optional[str] = ..., provider: _Optional[str] = ..., model: _Optional[str] = ..., cost_kind: _Optional[str] = ..., usage: _Optional[_Union[_admission_pb2.Usage, _Mapping]] = ..., cost_nusd: _Optional[int] = ..., hold_nusd: _Optional[int] = ..., admitted_ns: _Optional[int] = ..., settled_ns: _Optional[int] = ..., duration_ns: _Optional[int] = ..., outcome: _Optional[_Union[_admission_pb2.Outcome, str]] = ..., retry_count: _Optional[int] = ..., reason: _Optional[_Union[_admission_pb2.Reason, str]] = ..., price: _Optional[_Union[_admission_pb2.PriceSource, _Mapping]] = ..., closed_as: _Optional[str] = ..., calls_count: _Optional[int] = ..., verdict: _Optional[_Union[_admission_pb2.Verdict, str]] = ...) -> None: ...
 
 class UsageGroup(_message.Message):
-    __slots__ = ("by", "calls_count", "cost_nusd", "prompt_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
+    __slots__ = ("by", "calls_count", "cost_nusd", "prompt_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "retry_count")
     class ByEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -292,6 +296,7 @@ class UsageGroup(_message.Message):
     CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     REASONING_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    RETRY_COUNT_FIELD_NUMBER: _ClassVar[int]
     by: _containers.ScalarMap[str, str]
     calls_count: int
     cost_nusd: int
@@ -299,7 +304,8 @@ class UsageGroup(_message.Message):
     cached_tokens: int
     output_tokens: int
     reasoning_tokens: int
-    def __init__(self, by: _Optional[_Mapping[str, str]] = ..., calls_count: _Optional[int] = ..., cost_nusd: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., reasoning_tokens: _Optional[int] = ...) -> None: ...
+    retry_count: int
+    def __init__(self, by: _Optional[_Mapping[str, str]] = ..., calls_count: _Optional[int] = ..., cost_nusd: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., reasoning_tokens: _Optional[int] = ..., retry_count: _Optional[int] = ...) -> None: ...
 
 class ListUsageResponse(_message.Message):
     __slots__ = ("events", "groups", "truncated")
