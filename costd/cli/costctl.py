@@ -7,6 +7,7 @@ import typer
 from costd.cli import (
     allowances,
     ask,
+    balance,
     budgets,
     drill,
     kill,
@@ -74,6 +75,7 @@ def _make_app() -> typer.Typer:
         ("reservations", reservations.reservations, BOOKS),
         ("allowances", allowances.allowances, BOOKS),
         ("usage", usage.usage, BOOKS),
+        ("balance", balance.balance, BOOKS),
         ("alerts", records.alerts, BOOKS),
         ("audit", records.audit, BOOKS),
         ("kill", kill.kill, STOP),

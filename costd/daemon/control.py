@@ -285,6 +285,11 @@ class ControlService:
             path=self._source.path,
             yaml=self._source.text,
             loaded_ns=self._source.loaded_ns,
+            critical_classes=[
+                each.name
+                for each in self._ledger.rules.policy.task_classes.values()
+                if each.critical
+            ],
         )
 
     def _newest(

@@ -543,6 +543,8 @@ class Ledger:
             subject=rule,
             detail=f"{decision.reason.name} for {question.task_class.name}",
             count=count,
+            task_class=question.task_class.name,
+            reason=decision.reason,
         )
         return Family.AUDIT, key, audited
 

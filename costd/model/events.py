@@ -59,3 +59,7 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     detail: str = ""
     count: int = 1
+    task_class: str = ""
+    """Of a denial."""
+    reason: int = 0
+    """Of a denial."""

@@ -348,6 +348,8 @@ def audit_to_pb(sequence: int, record: AuditRecord) -> cpb.AuditRecord:
         subject=record.subject,
         detail=record.detail,
         count=record.count,
+        task_class=record.task_class,
+        reason=record.reason,  # type: ignore[arg-type]
     )
 
 

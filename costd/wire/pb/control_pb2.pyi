@@ -364,7 +364,7 @@ class ListAuditRequest(_message.Message):
     def __init__(self, limit_count: _Optional[int] = ..., since_ns: _Optional[int] = ...) -> None: ...
 
 class AuditRecord(_message.Message):
-    __slots__ = ("sequence", "at_ns", "actor", "action", "subject", "detail", "count")
+    __slots__ = ("sequence", "at_ns", "actor", "action", "subject", "detail", "count", "task_class", "reason")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     AT_NS_FIELD_NUMBER: _ClassVar[int]
     ACTOR_FIELD_NUMBER: _ClassVar[int]
@@ -372,6 +372,8 @@ class AuditRecord(_message.Message):
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
+    TASK_CLASS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     at_ns: int
     actor: str
@@ -379,7 +381,9 @@ class AuditRecord(_message.Message):
     subject: str
     detail: str
     count: int
-    def __init__(self, sequence: _Optional[int] = ..., at_ns: _Optional[int] = ..., actor: _Optional[str] = ..., action: _Optional[str] = ..., subject: _Optional[str] = ..., detail: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
+    task_class: str
+    reason: _admission_pb2.Reason
+    def __init__(self, sequence: _Optional[int] = ..., at_ns: _Optional[int] = ..., actor: _Optional[str] = ..., action: _Optional[str] = ..., subject: _Optional[str] = ..., detail: _Optional[str] = ..., count: _Optional[int] = ..., task_class: _Optional[str] = ..., reason: _Optional[_Union[_admission_pb2.Reason, str]] = ...) -> None: ...
 
 class ListAuditResponse(_message.Message):
     __slots__ = ("records", "truncated")
@@ -646,16 +650,18 @@ class GetPolicyRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Policy(_message.Message):
-    __slots__ = ("revision", "path", "yaml", "loaded_ns")
+    __slots__ = ("revision", "path", "yaml", "loaded_ns", "critical_classes")
     REVISION_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     YAML_FIELD_NUMBER: _ClassVar[int]
     LOADED_NS_FIELD_NUMBER: _ClassVar[int]
+    CRITICAL_CLASSES_FIELD_NUMBER: _ClassVar[int]
     revision: str
     path: str
     yaml: str
     loaded_ns: int
-    def __init__(self, revision: _Optional[str] = ..., path: _Optional[str] = ..., yaml: _Optional[str] = ..., loaded_ns: _Optional[int] = ...) -> None: ...
+    critical_classes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, revision: _Optional[str] = ..., path: _Optional[str] = ..., yaml: _Optional[str] = ..., loaded_ns: _Optional[int] = ..., critical_classes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ReloadPolicyRequest(_message.Message):
     __slots__ = ("actor",)
