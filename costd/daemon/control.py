@@ -11,7 +11,7 @@ import msgspec
 from costd import __version__
 from costd.daemon import drill, views
 from costd.daemon.desk import Desk
-from costd.daemon.ledger import Ledger, engaged
+from costd.daemon.ledger import HOUR_NS, Ledger, engaged
 from costd.engine import keys
 from costd.engine.changes import Family
 from costd.errors import BudgetNotFound, IdReused, InvalidAsk, ReservationNotFound
@@ -306,9 +306,13 @@ class ControlService:
             store.scan(family, end, reverse=True),
             key=lambda row: -getattr(row[1], field),
         )
+        # Within its hour a denial count stands where its digest says, not where its time does.
+        hour_ns = request.since_ns - request.since_ns % HOUR_NS
         for key, record in newest:
-            if getattr(record, field) < request.since_ns:
+            if getattr(record, field) < hour_ns:
                 break
+            if getattr(record, field) < request.since_ns:
+                continue
             if len(rows) == kept:
                 return rows, True
             sequence = int.from_bytes(key[:8], "big") if views.is_sequence(key) else 0

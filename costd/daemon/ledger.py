@@ -45,7 +45,7 @@ from costd.pricing import PriceBook, usage_problem
 from costd.store.port import Put, Store
 
 ANY_CLASS = "*"
-_HOUR_NS = 3600 * NS_PER_S
+HOUR_NS = 3600 * NS_PER_S
 
 
 class Trust(NamedTuple):
@@ -530,7 +530,7 @@ class Ledger:
     def _denial(self, question: Question, decision: Decision) -> tuple[Family, bytes, Any]:
         """Count a denial; a storm of them cannot fill a disk."""
         at_ns = question.now.wall_ns
-        hour_ns = at_ns - at_ns % _HOUR_NS
+        hour_ns = at_ns - at_ns % HOUR_NS
         rule = decision.binding.rule if decision.binding else ""
         subject = f"{decision.reason.name} {rule} {question.task_class.name}"
         key = keys.sequence_key(hour_ns) + keys.digest(subject)
