@@ -97,7 +97,7 @@ class Process:
 
     def ask_for(self, ask):
         """Draw a call; None where the daemon has to be asked."""
-        drawn = self.scopes.draw(**ask)
+        drawn = self.scopes.draw_ask(ask)
         if drawn is None:
             return None
         call = Call(
