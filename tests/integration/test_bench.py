@@ -81,7 +81,7 @@ def test_admits_for_seconds_on_end_fail_at_a_call_that_the_client_did_not_count(
     with ExitStack() as stack:
         scenario = SustainedAdmits(short_path, stack, for_s=0.02)
         scenario.round()
-        with Client(scenario.daemon.address) as stranger:
+        with Client(scenario.daemon.address, allowances=False) as stranger:
             assert stranger.admit(**CALL, labels={"project": "api", "user": "ann"}).allowed
         with pytest.raises(BooksDiffer, match="asked_count"):
             scenario.round()
@@ -91,7 +91,7 @@ def test_calls_for_seconds_on_end_fail_at_a_usage_event_that_the_client_did_not_
     with ExitStack() as stack:
         scenario = SustainedCalls(short_path, stack, for_s=0.02)
         scenario.round()
-        with Client(scenario.daemon.address) as stranger:
+        with Client(scenario.daemon.address, allowances=False) as stranger:
             labels = {"project": "api", "user": "ann", "run": "round-1"}
             stranger.settle(stranger.admit(**CALL, labels=labels), cost_nusd=1)
         with pytest.raises(BooksDiffer, match="round-1"):

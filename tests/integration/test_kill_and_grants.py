@@ -198,7 +198,7 @@ def refused_grants():
             "BAD_SIGNATURE",
         ),
         "expired": (grant("g-3", nbf=now_s - 99, exp=now_s - 1), "EXPIRED"),
-        "not yet valid": (grant("g-4", nbf=now_s + 600, exp=now_s + 900), "NOT_YET_VALID"),
+        "not yet valid": (grant("g-4", nbf=now_s + 86_400, exp=now_s + 90_000), "NOT_YET_VALID"),
         "for another daemon": (grant("g-5", aud=("host-8",)), "WRONG_AUDIENCE"),
         "for another user": (grant("g-6", scope={"user": "root"}), "WRONG_SCOPE"),
         "for a label that is missing": (grant("g-7", scope={"project": "*"}), "WRONG_SCOPE"),
