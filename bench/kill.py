@@ -29,7 +29,9 @@ PACE_MS: Final = 5.0
 what is measured is the kill and not the queue for a core."""
 _BUSY_S_MAX: Final = 60.0
 _DENIED_S_MAX: Final = 30.0
-_MOMENT_S_MAX: Final = 0.05
+_SETTLED_S: Final = 0.6
+"""So long agents go on before the kill: allowances grow to what they draw in a lifetime first."""
+_MOMENT_S_MAX: Final = 0.3
 _POLL_S: Final = 0.005
 
 
@@ -103,7 +105,7 @@ class KillToDeny:
         board.number = number
         self._await(BUSY_ROUND, number, "draws from an allowance", _BUSY_S_MAX)
         drawn_before, busy_ns = self._drawn_count(), time.monotonic_ns()
-        time.sleep(_MOMENT_S_MAX + self._random.uniform(0, _MOMENT_S_MAX))
+        time.sleep(_SETTLED_S + self._random.uniform(0, _MOMENT_S_MAX))
         drawn, until_ns = self._drawn_count() - drawn_before, time.monotonic_ns()
         seen.draws_per_s.append(drawn / (until_ns - busy_ns) * 1e9)
         engage = pb.EngageKillRequest(kill_id=f"bench-{number}", reason="measured")

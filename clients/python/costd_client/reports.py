@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 REPORT_NS = 25_000_000
 """How long a report waits for more to say; the protocol allows twice as much."""
 
-DRAWS_NS = 250_000_000
+DRAWS_NS = 1_000_000_000
 """How long draws alone wait to be told of, where the daemon reads them in the client's page."""
 
 SETTLEMENTS_COUNT = 200

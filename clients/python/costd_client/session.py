@@ -167,7 +167,10 @@ class Session:
             return 0
         if self._over or self.reports.queue or (self._held and self._pages is None):
             return REPORT_NS
-        return DRAWS_NS if self._held else None
+        if not self._held:
+            return None
+        ends_ns = min(allowance.ends_ns for allowance, _ in self._held.values())
+        return min(DRAWS_NS, max(0, ends_ns - self._around.now_ns()))
 
     # ---- calls
 
