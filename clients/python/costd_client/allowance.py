@@ -55,7 +55,7 @@ class Gate:
 class Allowance:
     """Money, calls and tokens for one scope, drawn by any thread of the process.
 
-    Shape:   the bounds are at first half of what was granted, and half the lifetime: the draw
+    Shape:   the bounds are at first half of what was granted, and about half the lifetime: the draw
              that passes one fails, and the session `stretch`es the allowance to all of it and
              asks for the next. So asking ahead of need costs the other draws nothing.
              Sums change by turns: there is one token, and who has it has the turn.
@@ -155,7 +155,10 @@ class Allowance:
         self.is_low = False
         self.is_stuck = False
         """Whether the token is lost, and with it the rest of the allowance until it is returned."""
-        self._until_ns = sent_ns + lifetime_ns // 2
+        # Clients that began together would else renew together, and keep the daemon busy in
+        # bursts: each asks at a moment of its own, an eighth before or behind half the lifetime.
+        eighths_ns = lifetime_ns // 8 * (sum(map(ord, self.allowance_id)) % 256) // 128
+        self._until_ns = sent_ns + lifetime_ns * 3 // 8 + eighths_ns
         self._calls_most = self.granted.calls_count // 2
         self._amount_most = self.granted.amount_nusd // 2
         self._tokens_most = self.granted.tokens_count // (2 if self.counts_tokens else 1)

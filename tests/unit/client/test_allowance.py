@@ -5,6 +5,7 @@ import signal
 import struct
 import sys
 import threading
+from hashlib import sha256
 
 import pytest
 from attach_desk import MAGIC, NS, PRICE, World, allowance, poke, write_pages
@@ -428,3 +429,19 @@ def test_an_interrupt_in_the_middle_of_draws_blocks_nobody_and_takes_no_more_tha
     finally:
         signal.signal(signal.SIGALRM, before)
     assert stuck_count < 400, "few interrupts come just before a turn"
+
+
+def low_after_s(allowance_id):
+    """How long an allowance of four seconds is drawn before the next one is asked for."""
+    held = Held(stretched=False, allowance_id=allowance_id, calls_count=1_000)
+    began_ns = held.world.now_ns
+    while held.draw(cost=1) is not None:
+        held.world.now_ns += NS // 50
+    return (held.world.now_ns - began_ns) / NS
+
+
+def test_clients_that_began_together_renew_at_moments_of_their_own():
+    moments = [low_after_s(sha256(bytes([at])).hexdigest()[:32]) for at in range(24)]
+    assert min(moments) >= 1.5
+    assert max(moments) <= 2.5
+    assert len(set(moments)) > 12

@@ -217,13 +217,13 @@ def test_the_rest_of_an_allowance_is_returned_when_the_next_one_takes_over():
     assert wire.books.returned == [first.allowance_id]
 
 
-def test_half_a_lifetime_asks_for_the_next_too():
+def test_about_half_a_lifetime_asks_for_the_next_too():
     wire, kind = opened()
-    wire.poll(after_s=1.9)
+    wire.poll(after_s=1.4)
     draw(wire, kind)
     wire.poll()
     assert len(wire.requests()) == 1
-    wire.poll(after_s=0.2)
+    wire.poll(after_s=1.2)
     draw(wire, kind)
     wire.poll()
     assert len(wire.requests()) == 2
