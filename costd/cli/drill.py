@@ -12,7 +12,7 @@ from costd.cli.times import milliseconds
 from costd.model.time import NS_PER_S
 from costd.wire.pb import control_pb2 as pb
 
-COLUMNS = ("process", "caller", ">confirmed after", "stream", ">would be revoked")
+COLUMNS = ("process", "caller", ">confirmed after", "stream", ">allowances")
 TIMEOUT_NS = 2 * NS_PER_S
 
 

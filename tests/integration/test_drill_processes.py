@@ -85,6 +85,7 @@ def costctl(daemon, *arguments):
         check=False,
         capture_output=True,
         text=True,
+        env={**os.environ, "COLUMNS": "120"},
     )  # fmt: skip
 
 
