@@ -142,7 +142,7 @@ class Desk:
             ],
         )
         connection.push(pb.DaemonMessage(welcome=welcome))
-        self.drills.ask_again(session_id, connection.push)
+        self.drills.ask_again(session_id, connection.push, welcome)
 
     def request(self, connection: Connection, request: pb.AllowanceRequest) -> None:
         """Grant an allowance, or say when to ask again."""

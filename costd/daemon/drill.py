@@ -88,11 +88,17 @@ class Drills:
             if generation >= drill.message.generation.generation:
                 drill.confirm(session_id, self._clock.now().steady_ns)
 
-    def ask_again(self, session_id: str, push: Push) -> None:
-        """Ask a process that has come back on another stream."""
-        for drill in self._running:
-            if session_id in drill.awaited:
-                push(drill.message)
+    def ask_again(self, session_id: str, push: Push, welcome: apb.Welcome) -> None:
+        """Ask a process that has come back on another stream, by what it was just told.
+
+        Not by what the drill told the others: generations may have changed since, and a client
+        that took an old one for new would draw what was revoked meanwhile.
+        """
+        if any(session_id in drill.awaited for drill in self._running):
+            generation = apb.Generation(
+                generation=welcome.generation, scope_labels=welcome.scope_labels, confirm=True
+            )
+            push(apb.DaemonMessage(generation=generation))
 
     def detached(self, session_id: str, *, holds: bool) -> None:
         """Hear that a stream has ended; who holds nothing has to ask, and so hears."""

@@ -213,12 +213,12 @@ class Attached:
                     if self._gave_up or not self.session.unheard_count:
                         return
                     self._thread = threading.current_thread()
+                self._pauses = True  # here, so that a flush from now on ends the pause
             self._pause(wait_s)
 
     def _pause(self, wait_s: float) -> None:
         """Wait before the next stream; an answer of the daemon or the client's end cut it short."""
         until_ns = now_ns() + round(wait_s * NS_PER_S)
-        self._pauses = True
         while self._pauses and not self._is_closed and (left_ns := until_ns - now_ns()) > 0:
             try:
                 self._wakes.get(timeout=left_ns / NS_PER_S)
@@ -233,7 +233,10 @@ class Attached:
         wakes = self._wakes
         code = None
         try:
-            self._call = self._open_stream(self._outgoing(wakes))
+            with self._lock:
+                if self._gave_up:
+                    return False
+                self._call = self._open_stream(self._outgoing(wakes))
             for message in self._call:
                 with self._lock:
                     self.session.received(message)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from costd_client.decision import Decision, Source
+from costd_client.decision import Decision, Outcome, Source
+from costd_client.errors import InvalidAsk
 from costd_client.facts import set_amounts
 from costd_client.pb import admission_pb2 as pb
 from costd_client.requests import build_draw_settlement
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from costd_client.requests import Closing
 
 
+OUTCOMES = frozenset(Outcome)
 RETRY_COUNT_MAX = 2**31 - 1
 DURATION_NS_MAX = 2**62
 COST_NUSD_MAX = 2**63 - 1
@@ -122,9 +124,12 @@ def check_end(closing: Closing) -> None:
 
     Errors:  InvalidAsk.
     """
+    if closing.outcome not in OUTCOMES:
+        raise InvalidAsk(f"outcome must be one of {', '.join(Outcome.__members__)}")
     usual = (
         type(closing.retry_count) is int
         and 0 <= closing.retry_count <= RETRY_COUNT_MAX
+        and type(closing.duration_ns) is int
         and 0 <= closing.duration_ns <= DURATION_NS_MAX
         and (closing.cost_nusd is None or closing.cost_nusd <= COST_NUSD_MAX)
         and not closing.provider

@@ -96,15 +96,34 @@ class Teller:
         self._closed.set()
 
     def _run(self) -> None:
+        try:
+            self._tell()
+        except OSError as error:
+            log.warning("costd: what dead processes left in %s waits: %s", self._folder, error)
+
+    def _tell(self) -> None:
         for left in leftovers(self._folder):
             while not self._closed.is_set():
                 try:
                     replay(left, self._open_stream)
                 except (grpc.RpcError, EOFError, OSError) as error:
                     log.debug("costd: cannot tell what a dead process left: %s", error)
+                    if _is_refusal(error):
+                        log.warning("costd: %s is refused and stays as it is: %s", left.path, error)
+                        left.drop()
+                        break
                     self._closed.wait(WAIT_S)
                 else:
                     left.done()
                     break
             else:
                 left.drop()
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Tell whether asking again is of no use: the daemon will not hear of this session."""
+    return isinstance(error, grpc.RpcError) and error.code() in {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNAUTHENTICATED,
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from costd_client.allowance import Allowance
     from costd_client.drawn import Drawn, End
     from costd_client.journal import Journal
+
+log = logging.getLogger("costd_client")
 
 REPORT_NS = 25_000_000
 """How long a report waits for more to say; the protocol allows twice as much."""
@@ -162,12 +165,18 @@ class Reports:
         size_bytes = 0
         while self.queue and len(report.settlements) < SETTLEMENTS_COUNT and size_bytes < BYTES:
             drawn, end = self.queue.popleft()
+            try:
+                settlement = write_end(drawn, end)
+            except Exception:
+                # The others must not be lost with it; nobody will hear more of this one.
+                log.exception("costd: how %s ended cannot be told; it is charged", drawn.ask_id)
+                self.heard_count += 1
+                continue
             rest = drawn.facts.rest
             if rest not in indexes:
                 indexes[rest] = len(indexes)
                 report.labels.add(labels=dict(rest))
                 size_bytes += report.labels[-1].ByteSize()
-            settlement = write_end(drawn, end)
             settlement.labels_index = indexes[rest]
             size_bytes += settlement.ByteSize()
             report.settlements.append(settlement)

@@ -140,8 +140,10 @@ class Session:
         elif kind == "revocation":
             self._retire(message.revocation.allowance_id)
         elif kind == "generation":
-            self._learn_labels(message.generation.scope_labels)
-            self._generation = self.reports.learn(message.generation)
+            generation = self.reports.learn(message.generation)
+            if generation >= self._generation:  # else the Welcome of this stream knew better
+                self._learn_labels(message.generation.scope_labels)
+                self._generation = generation
         self._set_gate()
 
     def poll(self) -> list[pb.ClientMessage]:

@@ -12,7 +12,8 @@ from attach_desk import MAGIC, NS, PRICE, World, allowance, poke, write_pages
 from costd_client import allowance as allowance_module
 from costd_client.allowance import Allowance, Gate, Sums
 from costd_client.decision import Outcome, Source
-from costd_client.drawn import End, write_end
+from costd_client.drawn import End, check_end, write_end
+from costd_client.errors import InvalidAsk
 from costd_client.facts import Facts
 from costd_client.pages import base_of, map_pages
 from costd_client.pb import admission_pb2 as pb
@@ -445,3 +446,9 @@ def test_clients_that_began_together_renew_at_moments_of_their_own():
     assert min(moments) >= 1.5
     assert max(moments) <= 2.5
     assert len(set(moments)) > 12
+
+
+@pytest.mark.parametrize("outcome", ["ok", None, 2**40, -1])
+def test_an_outcome_that_no_message_can_carry_is_refused_when_it_is_said(outcome):
+    with pytest.raises(InvalidAsk):
+        check_end(Closing(cost_nusd=1, outcome=outcome))

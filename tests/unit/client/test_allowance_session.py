@@ -355,6 +355,27 @@ def test_without_pages_the_streams_generation_is_the_one_that_counts():
     assert draw(wire, kind) is not None
 
 
+def test_a_generation_older_than_the_welcome_opens_nothing():
+    wire, kind = opened()
+    wire.open(generation=9)
+    wire.say(generation=pb.Generation(generation=8, scope_labels=["run"], confirm=True))
+    wire.poll()
+    assert wire.session._generation == 9
+    assert wire.session._scope_labels == {"team"}
+    assert kind.epoch is wire.session.epoch
+
+
+def test_an_end_that_cannot_be_written_does_not_take_the_others_along(caplog):
+    wire, kind = opened()
+    bad, good = draw(wire, kind), draw(wire, kind)
+    wire.session.end(bad, End(Closing(cost_nusd=5, outcome="no outcome"), 1))
+    settle(wire, good)
+    wire.poll()
+    assert [one.ask_id for one in wire.reports()[-1].settlements] == [good.ask_id]
+    assert wire.session.unheard_count == 0
+    assert bad.ask_id in caplog.text
+
+
 def test_other_scope_labels_end_every_allowance_and_make_other_scopes():
     wire, kind = opened()
     old = draw(wire, kind)

@@ -218,6 +218,19 @@ async def test_a_process_whose_stream_breaks_while_it_holds_something_is_asked_a
     assert (await drill).confirmed_count == 1
 
 
+async def test_one_that_comes_back_is_asked_by_what_it_was_welcomed_with(world, operator):
+    client = world.client("ann").hello()
+    allowance = client.granted(10)
+    drill = await operator.begin()
+    client.connection.close()
+    world.desk.policy_changed()
+    again = world.client("ann").hello(allowance.allowance_id)
+    generation = told(again)
+    assert generation == again.welcome.generation == world.desk.pages.generation
+    again.report(generation=generation)
+    assert (await drill).confirmed_count == 1
+
+
 async def test_two_drills_at_once_are_both_confirmed_by_the_later_generation(world, operator):
     client = world.client("ann").hello()
     first = await operator.begin()
