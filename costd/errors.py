@@ -60,6 +60,16 @@ class NotReady(CostdError):
     retryable = True
 
 
+class StaleEpoch(CostdError):
+    """A message of a fleet stream that is over; the daemon enrols anew."""
+
+
+class CoordinatorUnavailable(CostdError):
+    """The coordinator or its database cannot be reached, or writes nothing for now."""
+
+    retryable = True
+
+
 class StoreUnavailable(CostdError):
     """The store refused a read or write (disk full, another daemon on the directory)."""
 

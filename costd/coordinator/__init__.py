@@ -1,0 +1,1 @@
+"""The authority over fleet budgets: leases to daemons, reports from them, on PostgreSQL."""
