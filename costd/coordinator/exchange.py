@@ -99,7 +99,7 @@ class Exchange:
         daemon = self._current(daemon_id, message.epoch)
         named = [stand.counter_key for stand in message.stands]
         for stand in message.stands:
-            self._restate(daemon, stand.counter_key, wire.stand_from_pb(stand))
+            self._hear(daemon, stand.counter_key, wire.stand_from_pb(stand))
         daemon = msgspec.structs.replace(
             self._heard(daemon, message.now_ns),
             policy_number=message.policy_number,
@@ -122,8 +122,10 @@ class Exchange:
         """Grant all that a request wants, or nothing of it."""
         daemon = self._current(daemon_id, message.epoch)
         wants = [(want.stand.counter_key, wire.want_from_pb(want)) for want in message.wants]
+        if len({key for key, _ in wants}) < len(wants):
+            raise InvalidAsk(f"request {message.request_id!r} names a counter twice")
         for key, want in wants:
-            self._restate(daemon, key, want.stand)
+            self._hear(daemon, key, want.stand)
         outcomes = [self._outcome(daemon, key, want) for key, want in wants]
         failed = any(outcome != pb.LEASE_OUTCOME_GRANTED for outcome, _ in outcomes)
         # All checks passed; below, either every want is granted or none.
@@ -131,15 +133,16 @@ class Exchange:
             request_id=message.request_id, epoch=daemon.epoch, now_ns=self._now_ns
         )
         for (key, want), (outcome, stand) in zip(wants, outcomes, strict=True):
-            if failed and outcome == pb.LEASE_OUTCOME_GRANTED:
-                outcome, stand = pb.LEASE_OUTCOME_SET_FAILED, want.stand  # noqa: PLW2901
-            elif not failed:
+            if not failed:
                 self._restate(daemon, key, stand)
+            elif outcome == pb.LEASE_OUTCOME_GRANTED and not self._crossed_a_grant(daemon, key, want):
+                outcome, stand = pb.LEASE_OUTCOME_SET_FAILED, want.stand  # noqa: PLW2901
             grant = reply.grants.add(
                 counter_key=key,
                 outcome=outcome,
                 amount=stand.amount,
                 reserve_amount=stand.reserve_amount,
+                version=stand.version,
             )
             level = self._level(daemon_id, key)
             if level is not None:
@@ -212,6 +215,11 @@ class Exchange:
             clock_offset_ns=its_now_ns - self._now_ns,
         )
 
+    def _hear(self, daemon: Daemon, key: bytes, stand: Stand) -> None:
+        """Take a stand that is not an Enrol's: it may have crossed a grant on the way."""
+        share = self._rows.share(key, daemon.daemon_id)
+        self._restate(daemon, key, lend.heard(share.stand if share else NO_STAND, stand))
+
     def _restate(
         self, daemon: Daemon, key: bytes, stand: Stand, *, is_reclaimed: bool = False
     ) -> None:
@@ -240,7 +248,7 @@ class Exchange:
         if late != share.late:
             changed = lend.excuse_late(changed, late - share.late)
         if terms is not None and rule is not None:
-            changed = self._crossed(rule, key, changed, terms)
+            changed = self._alerted(rule, key, changed, terms)
         rows.put(
             key,
             daemon.daemon_id,
@@ -276,6 +284,10 @@ class Exchange:
         """What can be done for one want, and how the daemon stands if it is."""
         rule = self._rules.budgets.get(keys.tag_of(key))
         terms = self._terms(key)
+        if self._crossed_a_grant(daemon, key, want):
+            held = self._rows.shares[key, daemon.daemon_id].stand
+            enough = held.amount >= want.amount_min
+            return pb.LEASE_OUTCOME_GRANTED if enough else pb.LEASE_OUTCOME_NOT_NOW, held
         if rule is None or terms is None:
             return pb.LEASE_OUTCOME_NO_BUDGET, want.stand
         if not self._in_force(rule, key):
@@ -293,6 +305,13 @@ class Exchange:
             self._rows.recalled.add(key)
             return pb.LEASE_OUTCOME_RECALLED, want.stand
         return pb.LEASE_OUTCOME_EXHAUSTED, want.stand
+
+    def _crossed_a_grant(self, daemon: Daemon, key: bytes, want: Want) -> bool:
+        """Tell whether a want was sent before its daemon saw the newest grant, or is sent again.
+
+        What was granted stands, and is told again.
+        """
+        return self._rows.shares[key, daemon.daemon_id].stand.version != want.stand.version
 
     def _in_force(self, rule: BudgetRule, key: bytes) -> bool:
         """Tell whether a counter's window is in force, or begins so soon that it may be leased."""
@@ -313,7 +332,7 @@ class Exchange:
             whole=rule.budget.window.kind is WindowKind.RUN,
         )
 
-    def _crossed(self, rule: BudgetRule, key: bytes, pool: Pool, terms: Terms) -> Pool:
+    def _alerted(self, rule: BudgetRule, key: bytes, pool: Pool, terms: Terms) -> Pool:
         """Alert once for every step the fleet has reached; engage a halt."""
         if not rule.has_steps:
             return pool

@@ -84,10 +84,28 @@ def lend(pool: Pool, terms: Terms, want: Want) -> Stand | None:
     )
     if more is None:
         return None
+    if not more + from_reserve:
+        return stand
     return msgspec.structs.replace(
         stand,
-        amount=stand.taken + more + from_reserve if more + from_reserve else stand.amount,
+        amount=stand.taken + more + from_reserve,
         reserve_amount=stand.reserve_taken + from_reserve if from_reserve else stand.reserve_amount,
+        version=stand.version + 1,
+    )
+
+
+def heard(before: Stand, now: Stand) -> Stand:
+    """Read a stand that may have been sent before its daemon saw the newest grant.
+
+    Ensures: then nothing is given back by it; what was used counts.
+    """
+    if now.version == before.version:
+        return now
+    return msgspec.structs.replace(
+        now,
+        amount=before.amount,
+        reserve_amount=before.reserve_amount,
+        version=before.version,
     )
 
 

@@ -18,6 +18,8 @@ class Lease(msgspec.Struct, frozen=True, array_like=True):
     reserve: int = 0
     others_used: int = 0
     others_reserve_used: int = 0
+    version: int = 0
+    """Of the grant that it was made by; a stand that gives back says which one it has seen."""
 
 
 class Stand(msgspec.Struct, frozen=True, array_like=True):
@@ -38,6 +40,8 @@ class Stand(msgspec.Struct, frozen=True, array_like=True):
     late: int = 0
     unadmitted: int = 0
     shadow: int = 0
+    version: int = 0
+    """Of the newest grant that it has seen; while another is on its way, `amount` says nothing."""
 
     @property
     def used(self) -> int:

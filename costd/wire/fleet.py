@@ -48,16 +48,26 @@ def level_to_pb(key: bytes, level: Level) -> pb.Level:
     )
 
 
-def lease_of(amount: int, reserve_amount: int, level: pb.Level) -> Lease:
-    """Make a daemon's lease of a grant, or of what it has and how the fleet stands now."""
+def lease_at(held: Lease | None, level: pb.Level) -> Lease:
+    """Tell a lease how the fleet stands now; what may be used stays as it was."""
+    held = held or Lease()
     return Lease(
-        amount=amount,
-        reserve_amount=reserve_amount,
+        amount=held.amount,
+        reserve_amount=held.reserve_amount,
+        version=held.version,
         limit=level.limit,
         reserve=level.reserve,
         others_used=level.others_used,
         others_reserve_used=level.others_reserve_used,
     )
+
+
+def lease_granted(grant: pb.Grant) -> Lease:
+    """Make the lease that a grant gives."""
+    held = Lease(
+        amount=grant.amount, reserve_amount=grant.reserve_amount, version=grant.version
+    )
+    return lease_at(held, grant.level)
 
 
 def duration(ns: int) -> Duration:

@@ -1,0 +1,229 @@
+"""What a daemon asks the coordinator for: room on counters that have too little of it.
+
+No I/O: requests go out by the function given, replies come in by `replied`, time by `now_ns`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from costd.model.lease import Lease, Stand, Want
+from costd.model.time import NS_PER_S
+from costd.wire import fleet as wire
+from costd.wire.pb import fleet_pb2 as pb
+
+STEP_AHEAD: Final = 4
+"""The first lease of a counter lets so many calls like the first one pass."""
+GROW_WITHIN_NS: Final = 2 * NS_PER_S
+"""A lease that is used up faster than this is followed by one twice as large."""
+SHRINK_AFTER_NS: Final = 10 * NS_PER_S
+
+Done = Callable[[], None]
+
+
+class Short(Protocol):
+    """A counter that has too little; implemented by the engine's shortages."""
+
+    key: bytes
+    amount_min: int
+    critical: bool
+
+
+class Counters(Protocol):
+    """The counters that leases are kept in; implemented by the ledger."""
+
+    def stand(self, key: bytes) -> Stand:
+        """Return how this daemon stands on a counter."""
+        ...
+
+    def lease(self, key: bytes) -> Lease | None:
+        """Return what this daemon holds of a counter."""
+        ...
+
+    def set_leases(self, leases: dict[bytes, Lease | None]) -> None:
+        """Keep leases, in one batch."""
+        ...
+
+
+class _Pace:
+    """How fast a counter's leases are used up, and so how large the next should be."""
+
+    __slots__ = ("asked_ns", "step")
+
+    def __init__(self, step: int, asked_ns: int) -> None:
+        self.step = step
+        self.asked_ns = asked_ns
+
+
+class _Request:
+    """One request that is out, or waits to be sent again."""
+
+    __slots__ = ("again_ns", "keys", "request_id", "shorts", "waiters")
+
+    def __init__(self, request_id: str, shorts: Sequence[Short]) -> None:
+        self.request_id = request_id
+        self.shorts = {short.key: short for short in shorts}
+        self.keys = frozenset(self.shorts)
+        self.waiters: list[Done] = []
+        self.again_ns = 0
+        """When to send it again, 0 while its reply is awaited."""
+
+
+class Borrowing:
+    """Requests for leases: at most one for a counter at a time, others wait for its reply."""
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self._out: dict[str, _Request] = {}
+        self._by_key: dict[bytes, _Request] = {}
+        self._pace: dict[bytes, _Pace] = {}
+        self._refused_until_ns: dict[bytes, int] = {}
+        self._serial = 0
+        self._send: Callable[[pb.LeaseRequest], None] | None = None
+        self.epoch = 0
+        self.exhausted: set[bytes] = set()
+        """Counters of which the coordinator said last that nobody has any more."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether anybody can be asked."""
+        return self._send is not None
+
+    def connected(self, send: Callable[[pb.LeaseRequest], None], epoch: int) -> None:
+        """Ask by this function from now on."""
+        self._send, self.epoch = send, epoch
+        self._refused_until_ns.clear()
+
+    def disconnected(self) -> None:
+        """Ask nobody; whoever waits is told that there is nothing to wait for."""
+        self._send = None
+        requests, self._out, self._by_key = list(self._out.values()), {}, {}
+        for request in requests:
+            for done in request.waiters:
+                done()
+
+    def ask(self, shorts: Sequence[Short], now_ns: int, done: Done | None = None) -> bool:
+        """Ask for room on counters; `done` is called once there is more to know.
+
+        Shape:   False where asking makes no sense now: nobody is there, or has just said no.
+        """
+        if self._send is None:
+            return False
+        if any(self._refused_until_ns.get(short.key, 0) > now_ns for short in shorts):
+            return False
+        request = next(
+            (self._by_key[short.key] for short in shorts if short.key in self._by_key), None
+        )
+        if request is None:
+            self._serial += 1
+            request = _Request(f"{self.epoch}-{self._serial}", shorts)
+            self._out[request.request_id] = request
+            for key in request.keys:
+                self._by_key[key] = request
+            self._dispatch(request, now_ns)
+        if done is not None:
+            request.waiters.append(done)
+        return True
+
+    def forget(self, waiter: Done) -> None:
+        """Stop telling somebody who waits no longer."""
+        for request in self._out.values():
+            if waiter in request.waiters:
+                request.waiters.remove(waiter)
+
+    def replied(self, reply: pb.LeaseReply, now_ns: int) -> None:
+        """Keep what was granted; wake or keep those who wait.
+
+        Ensures: a reply of another epoch, or to no request that is out, changes nothing: what it
+                 grants was not stated at the last Enrol, and so is nobody's.
+        """
+        request = self._out.get(reply.request_id)
+        if reply.epoch != self.epoch or request is None:
+            return
+        leases: dict[bytes, Lease | None] = {}
+        for grant in reply.grants:
+            key, held = grant.counter_key, self._counters.lease(grant.counter_key)
+            seen = held.version if held else 0
+            if grant.outcome == pb.LEASE_OUTCOME_GRANTED and grant.version > seen:
+                leases[key] = wire.lease_granted(grant)
+            elif grant.HasField("level"):  # not the amount: some may have been given back since
+                leases[key] = wire.lease_at(held, grant.level)
+        self._counters.set_leases(leases)
+        retry_ns = now_ns + reply.retry_after.ToNanoseconds()
+        outcomes = {grant.counter_key: grant.outcome for grant in reply.grants}
+        for key, outcome in outcomes.items():
+            self.exhausted.discard(key)
+            if outcome == pb.LEASE_OUTCOME_EXHAUSTED:
+                self.exhausted.add(key)
+            if outcome in _NO:
+                self._refused_until_ns[key] = retry_ns
+            else:
+                self._refused_until_ns.pop(key, None)
+        waits = pb.LEASE_OUTCOME_RECALLED in outcomes.values() and not _NO & {*outcomes.values()}
+        if waits and request.waiters:
+            request.again_ns = retry_ns
+            return
+        self._finish(request)
+
+    def tick(self, now_ns: int) -> None:
+        """Send again what others were asked to give back for."""
+        for request in list(self._out.values()):
+            if request.again_ns and request.again_ns <= now_ns:
+                if request.waiters:
+                    self._dispatch(request, now_ns)
+                else:
+                    self._finish(request)
+        for key, pace in list(self._pace.items()):
+            if now_ns - pace.asked_ns > SHRINK_AFTER_NS:
+                del self._pace[key]
+
+    def step_of(self, key: bytes) -> int:
+        """How large the last lease of a counter was asked to be; 0 if it was long ago."""
+        pace = self._pace.get(key)
+        return pace.step if pace else 0
+
+    def _dispatch(self, request: _Request, now_ns: int) -> None:
+        assert self._send is not None
+        request.again_ns = 0
+        wants = [
+            wire.want_to_pb(key, self._want(request.shorts[key], now_ns))
+            for key in sorted(request.keys)
+        ]
+        self._send(
+            pb.LeaseRequest(request_id=request.request_id, epoch=self.epoch, wants=wants)
+        )
+
+    def _want(self, short: Short, now_ns: int) -> Want:
+        stand = self._counters.stand(short.key)
+        needed = max(0, short.amount_min - stand.used)
+        pace = self._pace.get(short.key)
+        if pace is None:
+            pace = self._pace[short.key] = _Pace(needed * STEP_AHEAD, now_ns)
+        else:
+            if now_ns - pace.asked_ns < GROW_WITHIN_NS:
+                pace.step *= 2
+            pace.step = max(pace.step, needed * STEP_AHEAD)
+            pace.asked_ns = now_ns
+        return Want(
+            stand=stand,
+            amount_min=short.amount_min,
+            amount_wanted=max(short.amount_min, stand.used + pace.step),
+            critical=short.critical,
+        )
+
+    def _finish(self, request: _Request) -> None:
+        self._out.pop(request.request_id, None)
+        for key in request.keys:
+            self._by_key.pop(key, None)
+        for done in request.waiters:
+            done()
+
+
+_NO: Final = frozenset(
+    {
+        pb.LEASE_OUTCOME_EXHAUSTED,
+        pb.LEASE_OUTCOME_NO_BUDGET,
+        pb.LEASE_OUTCOME_WRONG_WINDOW,
+        pb.LEASE_OUTCOME_NOT_NOW,
+    }
+)
+

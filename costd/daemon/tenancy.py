@@ -1,0 +1,354 @@
+"""The daemon's side of the fleet protocol: enrol, report, keep the tenure, give back.
+
+No I/O: messages come in by `receive`, go out by the function given at `connected`; time comes from
+the ledger's clock when `tick` or `receive` is called. docs/reference/fleet.md is the protocol.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import Final, Protocol
+
+import msgspec
+
+from costd.daemon.borrow import Borrowing, Done, Short
+from costd.daemon.ledger import Ledger
+from costd.engine import keys
+from costd.engine.changes import Family
+from costd.engine.window import window_bounds
+from costd.model.lease import Stand
+from costd.model.time import NEVER_NS, NS_PER_S
+from costd.wire import fleet as wire
+from costd.wire.pb import fleet_pb2 as pb
+
+REPORTS_IN_TENURE: Final = 10
+"""So often a tenure is renewed: several reports may be lost before it ends."""
+STANDS_COUNT_MAX: Final = 500
+"""In one report; storing so many takes a few hundredths of a second."""
+MARGIN_SHARE: Final = 10
+"""A tenth of the tenure is not used: clocks of two hosts do not run equally fast."""
+IDLE_NS: Final = 20 * NS_PER_S
+"""What was not touched for so long is given back."""
+EARLY_NS: Final = 2 * NS_PER_S
+"""So long before a window begins, its leases are asked for."""
+
+_META_KEY: Final = b"tenancy"
+
+Push = Callable[[pb.ToCoordinator], None]
+
+
+class Remembered(msgspec.Struct, frozen=True, kw_only=True):
+    """What a daemon keeps of its tenancy over a restart."""
+
+    daemon_id: str
+    epoch: int = 0
+    until_steady_ns: int = 0
+    """What is leased may be spent until then."""
+
+
+class Situation(msgspec.Struct, kw_only=True):
+    """What a daemon tells of itself with each report; the host keeps it true."""
+
+    name: str = ""
+    version: str = ""
+    boot_id: str = ""
+    policy_number: int = 0
+    policy_problem: str = ""
+    outbox_count: int = 0
+    clients_count: int = 0
+    kills_version: int = 0
+
+
+class Recalls(Protocol):
+    """Who else must give back what a counter is short of; implemented by the desk of clients."""
+
+    def pressed(self, counter_keys: Sequence[bytes]) -> None:
+        """Take back what clients hold on these counters."""
+        ...
+
+
+class Tenancy:
+    """One daemon's membership in a fleet."""
+
+    def __init__(
+        self, ledger: Ledger, *, daemon_id: str, situation: Situation, books_are_old: bool = False
+    ) -> None:
+        self._ledger = ledger
+        self.situation = situation
+        self.recalls: Recalls | None = None
+        self.borrowing = Borrowing(ledger)
+        raw = ledger.store.get(Family.META, _META_KEY)
+        saved = msgspec.msgpack.decode(raw, type=Remembered) if raw else None
+        self._saved = saved or Remembered(daemon_id=daemon_id)
+        self._books_are_old = books_are_old
+        ledger.state.leases_until_ns = self._saved.until_steady_ns
+        self._push: Push | None = None
+        self._enrolled_at_ns = 0
+        self._sent: dict[int, tuple[int, list[tuple[bytes, Stand]]]] = {}
+        """Reports without a receipt: when they were sent, and what they said."""
+        self._sequence = 0
+        self._reported_ns = 0
+        self._tenure_ns = 0
+        self._touched: dict[bytes, int] = {}
+        """When a counter that is leased was last used, or granted."""
+        self.clock_offset_ns = 0
+        """The coordinator's wall clock less ours, when it last told."""
+
+    @property
+    def daemon_id(self) -> str:
+        """What the coordinator knows this daemon by."""
+        return self._saved.daemon_id
+
+    @property
+    def epoch(self) -> int:
+        """Of the newest Admittance."""
+        return self._saved.epoch
+
+    @property
+    def is_enrolled(self) -> bool:
+        """Whether the coordinator listens."""
+        return self.borrowing.is_connected
+
+    # ---- the stream -----------------------------------------------------------------------------
+
+    def connected(self, push: Push) -> None:
+        """Begin a stream: tell the whole truth."""
+        ledger, now = self._ledger, self._ledger.clock.now()
+        self._push = push
+        self._sent.clear()
+        self._enrolled_at_ns = now.steady_ns
+        held = [key for key, _ in ledger.store.scan(Family.LEASES)]
+        ledger.fleet_changed.clear()
+        for key in held:
+            self._touched.setdefault(key, now.steady_ns)
+        push(
+            pb.ToCoordinator(
+                enrol=pb.Enrol(
+                    daemon_id=self.daemon_id,
+                    name=self.situation.name,
+                    version=self.situation.version,
+                    boot_id=self.situation.boot_id,
+                    epoch=self.epoch,
+                    now_ns=now.wall_ns,
+                    policy_number=self.situation.policy_number,
+                    stands=[wire.stand_to_pb(key, ledger.stand(key)) for key in held],
+                    books_are_old=self._books_are_old,
+                    usage_sequence=ledger.totals.usage_seq,
+                )
+            )
+        )
+
+    def disconnected(self) -> None:
+        """End a stream; what is held may be spent until the tenure ends."""
+        self._push = None
+        self._ledger.fleet_changed.update(key for _, said in self._sent.values() for key, _ in said)
+        self._sent.clear()
+        self.borrowing.disconnected()
+
+    def receive(self, message: pb.ToDaemon) -> None:
+        """Act on what the coordinator says; what is of another epoch changes nothing."""
+        kind = message.WhichOneof("message")
+        if kind == "welcome":
+            self._admitted(message.welcome)
+        elif kind == "reply":
+            now_ns = self._ledger.clock.now().steady_ns
+            self._granted(message.reply, now_ns)
+        elif kind == "receipt":
+            self._receipted(message.receipt)
+        elif kind == "recall" and message.recall.epoch == self.epoch:
+            self._give_back(message.recall.counter_keys)
+
+    # ---- asks -----------------------------------------------------------------------------------
+
+    def ask(self, shorts: Sequence[Short], done: Done | None = None) -> bool:
+        """Ask for room; False where that makes no sense now. `done` is called when to look again."""
+        return self.borrowing.ask(shorts, self._ledger.clock.now().steady_ns, done)
+
+    # ---- time -----------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Report what is due, ask ahead, give back what is idle; call it some times a second."""
+        now = self._ledger.clock.now()
+        if self._push is None or not self.is_enrolled:
+            return
+        changed = self._ledger.fleet_changed
+        for key in changed:
+            self._touched[key] = now.steady_ns
+        self._ask_ahead(changed, now.wall_ns, now.steady_ns)
+        self._give_back_idle(now.wall_ns, now.steady_ns)
+        if now.steady_ns - self._reported_ns >= self._tenure_ns // REPORTS_IN_TENURE:
+            self.report()
+        self.borrowing.tick(now.steady_ns)
+
+    def report(self) -> None:
+        """Tell what changed, and so renew the tenure."""
+        assert self._push is not None
+        ledger, now = self._ledger, self._ledger.clock.now()
+        named = list(islice(ledger.fleet_changed, STANDS_COUNT_MAX))
+        ledger.fleet_changed.difference_update(named)
+        stands = [(key, ledger.stand(key)) for key in named]
+        self._sequence += 1
+        self._sent[self._sequence] = (now.steady_ns, stands)
+        self._reported_ns = now.steady_ns
+        situation = self.situation
+        self._push(
+            pb.ToCoordinator(
+                report=pb.LeaseReport(
+                    epoch=self.epoch,
+                    sequence=self._sequence,
+                    stands=[wire.stand_to_pb(key, stand) for key, stand in stands],
+                    policy_number=situation.policy_number,
+                    policy_problem=situation.policy_problem,
+                    now_ns=now.wall_ns,
+                    outbox_count=situation.outbox_count,
+                    overspend_bound_nusd=ledger.totals.exposure_nusd,
+                    clients_count=situation.clients_count,
+                    kills_version=situation.kills_version,
+                )
+            )
+        )
+
+    # ---- inside -----------------------------------------------------------------------------------
+
+    def _admitted(self, welcome: pb.Admittance) -> None:
+        """Begin an epoch."""
+        self._tenure_ns = welcome.tenure.ToNanoseconds()
+        self._remember(welcome.epoch, self._until(self._enrolled_at_ns))
+        self._books_are_old = False
+        self._heard(welcome.now_ns)
+        ledger = self._ledger
+        reclaimed = [key for key in welcome.reclaimed_keys if ledger.lease(key) is not None]
+        self._lower(reclaimed)
+        self._levels(welcome.levels)
+        push = self._push
+        assert push is not None
+        self.borrowing.connected(
+            lambda request: push(pb.ToCoordinator(request=request)), welcome.epoch
+        )
+
+    def _granted(self, reply: pb.LeaseReply, now_ns: int) -> None:
+        if reply.epoch != self.epoch:
+            return
+        self._heard(reply.now_ns)
+        for grant in reply.grants:
+            self._touched[grant.counter_key] = now_ns
+        self.borrowing.replied(reply, now_ns)
+
+    def _receipted(self, receipt: pb.ReportReceipt) -> None:
+        """Renew the tenure from when that report was sent, and forget what is over."""
+        if receipt.epoch != self.epoch or receipt.sequence not in self._sent:
+            return
+        self._heard(receipt.now_ns)
+        sent_ns = 0
+        told: dict[bytes, Stand] = {}
+        for sequence in [each for each in self._sent if each <= receipt.sequence]:
+            sent_ns, said = self._sent.pop(sequence)
+            told.update(said)
+        self._tenure_ns = receipt.tenure.ToNanoseconds()
+        until_ns = self._until(sent_ns)
+        if until_ns > self._saved.until_steady_ns:
+            self._remember(self.epoch, until_ns)
+        self._levels(receipt.levels)
+        self._forget(told)
+
+    def _until(self, sent_ns: int) -> int:
+        return sent_ns + self._tenure_ns - self._tenure_ns // MARGIN_SHARE
+
+    def _remember(self, epoch: int, until_ns: int) -> None:
+        self._saved = msgspec.structs.replace(
+            self._saved, epoch=epoch, until_steady_ns=until_ns
+        )
+        raw = msgspec.msgpack.encode(self._saved)
+        self._ledger.store.commit([(Family.META, _META_KEY, raw)])
+        self._ledger.state.leases_until_ns = until_ns
+
+    def _heard(self, now_ns: int) -> None:
+        self.clock_offset_ns = now_ns - self._ledger.clock.now().wall_ns
+
+    def _levels(self, levels: Iterable[pb.Level]) -> None:
+        ledger = self._ledger
+        told = {
+            level.counter_key: wire.lease_at(held, level)
+            for level in levels
+            if (held := ledger.lease(level.counter_key)) is not None
+        }
+        ledger.set_leases(dict(told))
+
+    def _forget(self, told: dict[bytes, Stand]) -> None:
+        """Forget leases of which nothing is left, and all of whose use has been receipted."""
+        ledger = self._ledger
+        over: list[bytes] = []
+        for key, stand in told.items():
+            is_over = stand.amount <= stand.used and not stand.reserved
+            if is_over and key not in ledger.fleet_changed and ledger.stand(key) == stand:
+                over.append(key)
+        wall_ns = ledger.clock.now().wall_ns
+        over = [key for key in over if self._is_ended(key, wall_ns) or self._is_idle(key)]
+        ledger.set_leases(dict.fromkeys(over))
+        for key in over:
+            self._touched.pop(key, None)
+
+    def _give_back_idle(self, wall_ns: int, steady_ns: int) -> None:
+        idle = [
+            key
+            for key, touched_ns in self._touched.items()
+            if steady_ns - touched_ns > IDLE_NS or self._is_ended(key, wall_ns)
+        ]
+        self._lower(idle)
+        for key in idle:
+            del self._touched[key]
+
+    def _give_back(self, counter_keys: Iterable[bytes]) -> None:
+        """Give back at once what others need."""
+        held = [key for key in counter_keys if self._ledger.lease(key) is not None]
+        if not held:
+            return
+        if self.recalls is not None:
+            self.recalls.pressed(held)
+        self._lower(held)
+        self.report()
+
+    def _lower(self, counter_keys: Iterable[bytes]) -> None:
+        """Lower leases to what is used of them; the coordinator hears of it with the next report."""
+        ledger = self._ledger
+        lowered = {}
+        for key in counter_keys:
+            lease, stand = ledger.lease(key), ledger.stand(key)
+            if lease is not None and stand.amount > stand.used:
+                lowered[key] = msgspec.structs.replace(
+                    lease,
+                    amount=stand.used,
+                    reserve_amount=min(stand.reserve_amount, stand.reserve_used),
+                )
+        ledger.set_leases(dict(lowered))
+        ledger.fleet_changed.update(lowered)
+
+    def _ask_ahead(self, changed: Iterable[bytes], wall_ns: int, steady_ns: int) -> None:
+        """Ask for more of what runs low, and for the next window of what soon ends."""
+        for key in list(changed):
+            stand = self._ledger.stand(key)
+            step = self.borrowing.step_of(key)
+            if step and stand.amount - stand.used < step // 2:
+                self.borrowing.ask((_Ahead(key, stand.amount),), steady_ns)
+            end_ns, tag, per = keys.split_counter_key(key)
+            rule = self._ledger.rules.budgets.get(tag)
+            if rule is None or end_ns >= NEVER_NS or not 0 < end_ns - wall_ns < EARLY_NS:
+                continue
+            next_end_ns = window_bounds(rule.budget.window, end_ns)[1]
+            following = keys.window_prefix(next_end_ns, tag) + per.encode()
+            if self._ledger.lease(following) is None:
+                self.borrowing.ask((_Ahead(following, 0, hint=max(step, 1)),), steady_ns)
+
+    def _is_ended(self, key: bytes, wall_ns: int) -> bool:
+        return keys.split_counter_key(key)[0] <= wall_ns
+
+    def _is_idle(self, key: bytes) -> bool:
+        return key not in self._touched
+
+
+class _Ahead(msgspec.Struct, frozen=True):
+    """A counter of which more would be welcome; none is needed now."""
+
+    key: bytes
+    amount_min: int
+    hint: int = 0
+    critical: bool = False
