@@ -4,7 +4,7 @@ No I/O: requests go out by the function given, replies come in by `replied`, tim
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from costd.model.lease import Lease, Stand, Want
 from costd.model.time import NS_PER_S
@@ -17,15 +17,37 @@ GROW_WITHIN_NS: Final = 2 * NS_PER_S
 """A lease that is used up faster than this is followed by one twice as large."""
 SHRINK_AFTER_NS: Final = 10 * NS_PER_S
 
+SATED_NS: Final = NS_PER_S // 2
+"""How long nothing is asked for ahead of need where there was nothing to be had."""
+
 Done = Callable[[], None]
 
 
 class Short(Protocol):
     """A counter that has too little; implemented by the engine's shortages."""
 
+    @property
+    def key(self) -> bytes:
+        """Which counter."""
+        ...
+
+    @property
+    def amount_min(self) -> int:
+        """What must be able to be used of it in all."""
+        ...
+
+    @property
+    def critical(self) -> bool:
+        """Whether the protected reserve may be drawn."""
+        ...
+
+
+class Ahead(NamedTuple):
+    """A counter of which more would be welcome; none is needed now."""
+
     key: bytes
     amount_min: int
-    critical: bool
+    critical: bool = False
 
 
 class Counters(Protocol):
@@ -77,6 +99,8 @@ class Borrowing:
         self._by_key: dict[bytes, _Request] = {}
         self._pace: dict[bytes, _Pace] = {}
         self._refused_until_ns: dict[bytes, int] = {}
+        self._sated_until_ns: dict[bytes, int] = {}
+        """Counters of which there was no more to be had ahead of need."""
         self._serial = 0
         self._send: Callable[[pb.LeaseRequest], None] | None = None
         self.epoch = 0
@@ -124,6 +148,17 @@ class Borrowing:
             request.waiters.append(done)
         return True
 
+    def ask_ahead(self, key: bytes, amount_min: int, now_ns: int, *, step: int = 0) -> None:
+        """Ask for what is not needed yet, unless there was none to be had a moment ago.
+
+        Shape:   `step` is how much would be welcome where nothing was asked for before.
+        """
+        if key in self._by_key or self._sated_until_ns.get(key, 0) > now_ns:
+            return
+        if step:
+            self._pace.setdefault(key, _Pace(step, now_ns - GROW_WITHIN_NS))
+        self.ask((Ahead(key, amount_min),), now_ns)
+
     def forget(self, waiter: Done) -> None:
         """Stop telling somebody who waits no longer."""
         for request in self._out.values():
@@ -145,8 +180,10 @@ class Borrowing:
             seen = held.version if held else 0
             if grant.outcome == pb.LEASE_OUTCOME_GRANTED and grant.version > seen:
                 leases[key] = wire.lease_granted(grant)
+                self._sated_until_ns.pop(key, None)
             elif grant.HasField("level"):  # not the amount: some may have been given back since
                 leases[key] = wire.lease_at(held, grant.level)
+                self._sated_until_ns[key] = now_ns + SATED_NS
         self._counters.set_leases(leases)
         retry_ns = now_ns + reply.retry_after.ToNanoseconds()
         outcomes = {grant.counter_key: grant.outcome for grant in reply.grants}
@@ -172,6 +209,8 @@ class Borrowing:
                     self._dispatch(request, now_ns)
                 else:
                     self._finish(request)
+        self._sated_until_ns = {k: t for k, t in self._sated_until_ns.items() if t > now_ns}
+        self._refused_until_ns = {k: t for k, t in self._refused_until_ns.items() if t > now_ns}
         for key, pace in list(self._pace.items()):
             if now_ns - pace.asked_ns > SHRINK_AFTER_NS:
                 del self._pace[key]

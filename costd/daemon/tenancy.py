@@ -6,7 +6,7 @@ the ledger's clock when `tick` or `receive` is called. docs/reference/fleet.md i
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -28,6 +28,8 @@ MARGIN_SHARE: Final = 10
 """A tenth of the tenure is not used: clocks of two hosts do not run equally fast."""
 IDLE_NS: Final = 20 * NS_PER_S
 """What was not touched for so long is given back."""
+RECALLED_NS: Final = NS_PER_S
+"""So long after a recall, what comes free is given back at once."""
 EARLY_NS: Final = 2 * NS_PER_S
 """So long before a window begins, its leases are asked for."""
 
@@ -43,6 +45,8 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int = 0
     until_steady_ns: int = 0
     """What is leased may be spent until then."""
+    books_are_old: bool = False
+    """Whether the books may lack what was promised last, and the coordinator has not heard of it."""
 
 
 class Situation(msgspec.Struct, kw_only=True):
@@ -70,8 +74,19 @@ class Tenancy:
     """One daemon's membership in a fleet."""
 
     def __init__(
-        self, ledger: Ledger, *, daemon_id: str, situation: Situation, books_are_old: bool = False
+        self,
+        ledger: Ledger,
+        *,
+        daemon_id: str,
+        situation: Situation,
+        rebooted: bool = False,
+        books_are_old: bool = False,
     ) -> None:
+        """Take up what the last run left.
+
+        Shape:   after `rebooted` what it held is dead; `books_are_old` says that what was promised
+                 last may not have reached the disk.
+        """
         self._ledger = ledger
         self.situation = situation
         self.recalls: Recalls | None = None
@@ -79,7 +94,6 @@ class Tenancy:
         raw = ledger.store.get(Family.META, _META_KEY)
         saved = msgspec.msgpack.decode(raw, type=Remembered) if raw else None
         self._saved = saved or Remembered(daemon_id=daemon_id)
-        self._books_are_old = books_are_old
         ledger.state.leases_until_ns = self._saved.until_steady_ns
         self._push: Push | None = None
         self._enrolled_at_ns = 0
@@ -90,8 +104,14 @@ class Tenancy:
         self._tenure_ns = 0
         self._touched: dict[bytes, int] = {}
         """When a counter that is leased was last used, or granted."""
+        self._recalled: dict[bytes, int] = {}
+        """Until when what comes free of a counter is given back at once."""
         self.clock_offset_ns = 0
         """The coordinator's wall clock less ours, when it last told."""
+        if rebooted:
+            old = self._saved.books_are_old or books_are_old
+            self._remember(until_steady_ns=0, books_are_old=old)
+            self._lower([key for key, _ in ledger.store.scan(Family.LEASES)])
 
     @property
     def daemon_id(self) -> str:
@@ -131,7 +151,7 @@ class Tenancy:
                     now_ns=now.wall_ns,
                     policy_number=self.situation.policy_number,
                     stands=[wire.stand_to_pb(key, ledger.stand(key)) for key in held],
-                    books_are_old=self._books_are_old,
+                    books_are_old=self._saved.books_are_old,
                     usage_sequence=ledger.totals.usage_seq,
                 )
             )
@@ -173,6 +193,7 @@ class Tenancy:
         changed = self._ledger.fleet_changed
         for key in changed:
             self._touched[key] = now.steady_ns
+        self._give_back_freed(now.steady_ns)
         self._ask_ahead(changed, now.wall_ns, now.steady_ns)
         self._give_back_idle(now.wall_ns, now.steady_ns)
         if now.steady_ns - self._reported_ns >= self._tenure_ns // REPORTS_IN_TENURE:
@@ -212,8 +233,11 @@ class Tenancy:
     def _admitted(self, welcome: pb.Admittance) -> None:
         """Begin an epoch."""
         self._tenure_ns = welcome.tenure.ToNanoseconds()
-        self._remember(welcome.epoch, self._until(self._enrolled_at_ns))
-        self._books_are_old = False
+        self._remember(
+            epoch=welcome.epoch,
+            until_steady_ns=self._until(self._enrolled_at_ns),
+            books_are_old=False,
+        )
         self._heard(welcome.now_ns)
         ledger = self._ledger
         reclaimed = [key for key in welcome.reclaimed_keys if ledger.lease(key) is not None]
@@ -246,20 +270,18 @@ class Tenancy:
         self._tenure_ns = receipt.tenure.ToNanoseconds()
         until_ns = self._until(sent_ns)
         if until_ns > self._saved.until_steady_ns:
-            self._remember(self.epoch, until_ns)
+            self._remember(until_steady_ns=until_ns)
         self._levels(receipt.levels)
         self._forget(told)
 
     def _until(self, sent_ns: int) -> int:
         return sent_ns + self._tenure_ns - self._tenure_ns // MARGIN_SHARE
 
-    def _remember(self, epoch: int, until_ns: int) -> None:
-        self._saved = msgspec.structs.replace(
-            self._saved, epoch=epoch, until_steady_ns=until_ns
-        )
+    def _remember(self, **changed: Any) -> None:
+        self._saved = msgspec.structs.replace(self._saved, **changed)
         raw = msgspec.msgpack.encode(self._saved)
         self._ledger.store.commit([(Family.META, _META_KEY, raw)])
-        self._ledger.state.leases_until_ns = until_ns
+        self._ledger.state.leases_until_ns = self._saved.until_steady_ns
 
     def _heard(self, now_ns: int) -> None:
         self.clock_offset_ns = now_ns - self._ledger.clock.now().wall_ns
@@ -304,11 +326,13 @@ class Tenancy:
             return
         if self.recalls is not None:
             self.recalls.pressed(held)
-        self._lower(held)
-        self.report()
+        until_ns = self._ledger.clock.now().steady_ns + RECALLED_NS
+        self._recalled.update(dict.fromkeys(held, until_ns))
+        if self._lower(held):
+            self.report()
 
-    def _lower(self, counter_keys: Iterable[bytes]) -> None:
-        """Lower leases to what is used of them; the coordinator hears of it with the next report."""
+    def _lower(self, counter_keys: Iterable[bytes]) -> bool:
+        """Lower leases to what is used of them; the next report tells. False if none was higher."""
         ledger = self._ledger
         lowered = {}
         for key in counter_keys:
@@ -321,14 +345,25 @@ class Tenancy:
                 )
         ledger.set_leases(dict(lowered))
         ledger.fleet_changed.update(lowered)
+        return bool(lowered)
+
+    def _give_back_freed(self, steady_ns: int) -> None:
+        """Give back what has come free of counters that others are short of."""
+        if not self._recalled:
+            return
+        self._recalled = {k: until for k, until in self._recalled.items() if until > steady_ns}
+        if self._lower([key for key in self._ledger.fleet_changed if key in self._recalled]):
+            self.report()
 
     def _ask_ahead(self, changed: Iterable[bytes], wall_ns: int, steady_ns: int) -> None:
         """Ask for more of what runs low, and for the next window of what soon ends."""
         for key in list(changed):
             stand = self._ledger.stand(key)
             step = self.borrowing.step_of(key)
+            if key in self._recalled:
+                continue
             if step and stand.amount - stand.used < step // 2:
-                self.borrowing.ask((_Ahead(key, stand.amount),), steady_ns)
+                self.borrowing.ask_ahead(key, stand.amount, steady_ns)
             end_ns, tag, per = keys.split_counter_key(key)
             rule = self._ledger.rules.budgets.get(tag)
             if rule is None or end_ns >= NEVER_NS or not 0 < end_ns - wall_ns < EARLY_NS:
@@ -336,19 +371,10 @@ class Tenancy:
             next_end_ns = window_bounds(rule.budget.window, end_ns)[1]
             following = keys.window_prefix(next_end_ns, tag) + per.encode()
             if self._ledger.lease(following) is None:
-                self.borrowing.ask((_Ahead(following, 0, hint=max(step, 1)),), steady_ns)
+                self.borrowing.ask_ahead(following, 0, steady_ns, step=step)
 
     def _is_ended(self, key: bytes, wall_ns: int) -> bool:
         return keys.split_counter_key(key)[0] <= wall_ns
 
     def _is_idle(self, key: bytes) -> bool:
         return key not in self._touched
-
-
-class _Ahead(msgspec.Struct, frozen=True):
-    """A counter of which more would be welcome; none is needed now."""
-
-    key: bytes
-    amount_min: int
-    hint: int = 0
-    critical: bool = False

@@ -1,0 +1,227 @@
+"""Where daemons arrive: their messages become transactions, and what others must hear goes out.
+
+No I/O of its own: rows are behind `FleetStore`, streams behind the function each connection was
+given, time behind a clock.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple, TypeVar
+
+
+from costd.clock import Clock
+from costd.coordinator.exchange import Exchange, Span
+from costd.coordinator.rows import FleetStore, Rows
+from costd.engine.rules import Rules
+from costd.errors import CostdError, InvalidAsk
+from costd.wire.pb import fleet_pb2 as pb
+
+Push = Callable[[pb.ToDaemon], None]
+Result = TypeVar("Result")
+
+RECALL_EVERY_NS: Final = 10_000_000
+"""At most so often is a counter recalled from everybody who holds it."""
+
+
+class Connection:
+    """One stream of one daemon; `close` ends it with an error for the daemon to read."""
+
+    def __init__(self, push: Push, close: Callable[[CostdError], None], peer: str = "") -> None:
+        self.push = push
+        self.close = close
+        self.peer = peer
+        """The name its certificate says; empty where nothing certifies it."""
+        self.daemon_id = ""
+        self.name = ""
+        self.epoch = 0
+        self.holds: set[bytes] = set()
+        """Counters that it may hold something of, as far as this replica knows."""
+
+
+class Published(NamedTuple):
+    """The policy of the fleet, compiled."""
+
+    message: pb.PublishedPolicy
+    rules: Rules
+
+
+class Received(NamedTuple):
+    """One message and whom it is from."""
+
+    connection: Connection
+    message: pb.ToCoordinator
+
+
+class Reception:
+    """Serves every daemon that is attached to this replica."""
+
+    def __init__(self, store: FleetStore, clock: Clock, published: Published, span: Span) -> None:
+        self._store = store
+        self._clock = clock
+        self.published = published
+        self.span = span
+        self.attached: dict[str, Connection] = {}
+        """By daemon."""
+        self.kills = pb.KillList()
+        self.lends_from_ns = 0
+        """Until then it learns what daemons hold, and grants nothing."""
+        self._recalled_ns: dict[bytes, int] = {}
+
+    # ---- daemons --------------------------------------------------------------------------------
+
+    async def receive(self, batch: Sequence[Received]) -> None:
+        """Act on messages in one transaction, in order; a bad one among them spoils no other.
+
+        Errors:  CoordinatorUnavailable; then nothing is known of what was written, and every
+                 stream of the batch must end: at the next Enrol its daemon tells the truth.
+        """
+        now_ns = self._clock.now().wall_ns
+        try:
+            answers, recalled, kills = await self._transact(batch, now_ns)
+        except CostdError as error:
+            if error.retryable:
+                raise
+            if len(batch) == 1:
+                self._refuse(batch[0].connection, error)
+            else:
+                for received in batch:
+                    await self.receive([received])
+            return
+        for received, answer in zip(batch, answers, strict=True):
+            self._answer(received, answer)
+        self.recall(recalled, now_ns)
+
+    def lost(self, connection: Connection) -> None:
+        """Forget a stream; what its daemon holds stays good until its tenure ends."""
+        if self.attached.get(connection.daemon_id) is connection:
+            del self.attached[connection.daemon_id]
+
+    # ---- what all must hear ------------------------------------------------------------------
+
+    def publish(self, published: Published) -> None:
+        """Put a policy in force here, and tell everybody."""
+        if published.message.number <= self.published.message.number:
+            return
+        self.published = published
+        self._tell(pb.ToDaemon(policy=published.message))
+
+    def kill(self, kills: pb.KillList) -> None:
+        """Tell everybody which kill switches are engaged."""
+        self.kills = kills
+        self._tell(pb.ToDaemon(kills=kills))
+
+    def recall(self, counter_keys: Iterable[bytes], now_ns: int) -> None:
+        """Ask everybody here who may hold something of these counters to give back."""
+        due = [
+            key
+            for key in counter_keys
+            if now_ns - self._recalled_ns.get(key, 0) >= RECALL_EVERY_NS
+        ]
+        if not due:
+            return
+        self._recalled_ns = {
+            key: at for key, at in self._recalled_ns.items() if now_ns - at < RECALL_EVERY_NS
+        }
+        self._recalled_ns.update(dict.fromkeys(due, now_ns))
+        for connection in self.attached.values():
+            held = [key for key in due if key in connection.holds]
+            if held:
+                recall = pb.Recall(epoch=connection.epoch, counter_keys=held)
+                connection.push(pb.ToDaemon(recall=recall))
+
+    # ---- inside -----------------------------------------------------------------------------------
+
+    async def _transact(
+        self, batch: Sequence[Received], now_ns: int
+    ) -> tuple[list[pb.ToDaemon], set[bytes], bool]:
+        def work(rows: Rows) -> tuple[list[pb.ToDaemon], set[bytes], bool]:
+            exchange = Exchange(
+                rows,
+                self.published.rules,
+                now_ns=now_ns,
+                span=self.span,
+                lends_from_ns=self.lends_from_ns,
+            )
+            answers = [_act(exchange, received) for received in batch]
+            return answers, set(rows.recalled), bool(rows.kills)
+
+        return await self._store.transact(
+            work,
+            daemon_ids=sorted({_daemon_of(received) for received in batch}),
+            keys=sorted({key for received in batch for key in _keys_of(received.message)}),
+            with_all_shares_of=[
+                received.message.enrol.daemon_id
+                for received in batch
+                if received.message.HasField("enrol")
+            ],
+        )
+
+    def _answer(self, received: Received, answer: pb.ToDaemon) -> None:
+        connection, message = received
+        if message.HasField("enrol"):
+            older = self.attached.get(message.enrol.daemon_id)
+            if older is not None and older is not connection:
+                older.close(InvalidAsk("this daemon has enrolled on another stream"))
+            connection.daemon_id, connection.name = message.enrol.daemon_id, message.enrol.name
+            connection.epoch = answer.welcome.epoch
+            connection.holds = {*_keys_of(message)}
+            self.attached[connection.daemon_id] = connection
+            connection.push(answer)
+            connection.push(pb.ToDaemon(policy=self.published.message))
+            connection.push(pb.ToDaemon(kills=self.kills))
+            return
+        connection.holds.update(
+            grant.counter_key for grant in answer.reply.grants if grant.amount
+        )
+        for stand in message.report.stands:
+            if stand.amount <= stand.settled + stand.reserved:
+                connection.holds.discard(stand.counter_key)
+        connection.push(answer)
+
+    def _refuse(self, connection: Connection, error: CostdError) -> None:
+        self.lost(connection)
+        connection.close(error)
+
+    def _tell(self, message: pb.ToDaemon) -> None:
+        for connection in self.attached.values():
+            connection.push(message)
+
+
+def check_order(connection: Connection, message: pb.ToCoordinator) -> None:
+    """Refuse a message that comes out of turn.
+
+    Errors:  InvalidAsk.
+    """
+    kind = message.WhichOneof("message")
+    if kind is None:
+        raise InvalidAsk("a daemon's message is an enrol, a request, a report, usage or drilled")
+    if (kind == "enrol") == bool(connection.daemon_id):
+        raise InvalidAsk("Enrol comes first on every stream, and only once")
+
+
+def _act(exchange: Exchange, received: Received) -> pb.ToDaemon:
+    connection, message = received
+    kind = message.WhichOneof("message")
+    if kind == "enrol":
+        return pb.ToDaemon(welcome=exchange.enrol(message.enrol))
+    daemon_id = connection.daemon_id
+    if kind == "request":
+        return pb.ToDaemon(reply=exchange.request(daemon_id, message.request))
+    if kind == "report":
+        return pb.ToDaemon(receipt=exchange.report(daemon_id, message.report))
+    return pb.ToDaemon(stored=exchange.usage(daemon_id, message.usage))
+
+
+def _daemon_of(received: Received) -> str:
+    return received.connection.daemon_id or received.message.enrol.daemon_id
+
+
+def _keys_of(message: pb.ToCoordinator) -> list[bytes]:
+    """The counters that a message names."""
+    kind = message.WhichOneof("message")
+    if kind == "request":
+        return [want.stand.counter_key for want in message.request.wants]
+    if kind == "report":
+        return [stand.counter_key for stand in message.report.stands]
+    if kind == "enrol":
+        return [stand.counter_key for stand in message.enrol.stands]
+    return []
