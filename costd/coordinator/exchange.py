@@ -15,6 +15,7 @@ from costd.engine.lend import Terms
 from costd.engine.rules import BudgetRule, Rules
 from costd.errors import InvalidAsk, StaleEpoch
 from costd.model.counter import Counter
+from costd.model.events import Alert
 from costd.model.lease import NO_STAND, Pool, Stand, Want
 from costd.model.policy import WindowKind
 from costd.model.time import NEVER_NS, NS_PER_S, Now
@@ -84,6 +85,7 @@ class Exchange:
             elif before is not None:
                 # What was granted and is not stated never arrived; what was used was receipted.
                 self._restate(daemon, key, lend.reclaimed(before.stand))
+        daemon = self._without_gap(daemon, message.usage_first_sequence)
         rows.put_daemon(daemon)
         return pb.Admittance(
             epoch=daemon.epoch,
@@ -214,6 +216,25 @@ class Exchange:
             tenure_ends_ns=self._now_ns + self._span.tenure_ns,
             clock_offset_ns=its_now_ns - self._now_ns,
         )
+
+    def _without_gap(self, daemon: Daemon, first_sequence: int) -> Daemon:
+        """Go on behind usage events that this database once stored, and lost."""
+        missing = first_sequence - 1 - daemon.usage_sequence
+        if not first_sequence or missing <= 0:
+            return daemon
+        self._rows.alerts.append(
+            Alert(
+                raised_ns=self._now_ns,
+                kind="usage_lost",
+                rule=daemon.daemon_id,
+                key=daemon.name,
+                message=(
+                    f"{missing} usage events of daemon {daemon.name} were stored once and are not "
+                    "in this database; was it restored from a backup?"
+                ),
+            )
+        )
+        return msgspec.structs.replace(daemon, usage_sequence=first_sequence - 1)
 
     def _hear(self, daemon: Daemon, key: bytes, stand: Stand) -> None:
         """Take a stand that is not an Enrol's: it may have crossed a grant on the way."""

@@ -17,6 +17,8 @@ GROW_WITHIN_NS: Final = 2 * NS_PER_S
 """A lease that is used up faster than this is followed by one twice as large."""
 SHRINK_AFTER_NS: Final = 10 * NS_PER_S
 
+RECALLS_COUNT_MAX: Final = 8
+"""So often a request is sent again while others are asked to give back what it needs."""
 SATED_NS: Final = NS_PER_S // 2
 """How long nothing is asked for ahead of need where there was nothing to be had."""
 
@@ -79,7 +81,7 @@ class _Pace:
 class _Request:
     """One request that is out, or waits to be sent again."""
 
-    __slots__ = ("again_ns", "keys", "request_id", "shorts", "waiters")
+    __slots__ = ("again_ns", "keys", "recalls_count", "request_id", "shorts", "waiters")
 
     def __init__(self, request_id: str, shorts: Sequence[Short]) -> None:
         self.request_id = request_id
@@ -88,6 +90,7 @@ class _Request:
         self.waiters: list[Done] = []
         self.again_ns = 0
         """When to send it again, 0 while its reply is awaited."""
+        self.recalls_count = 0
 
 
 class Borrowing:
@@ -195,10 +198,15 @@ class Borrowing:
                 self._refused_until_ns[key] = retry_ns
             else:
                 self._refused_until_ns.pop(key, None)
-        waits = pb.LEASE_OUTCOME_RECALLED in outcomes.values() and not _NO & {*outcomes.values()}
-        if waits and request.waiters:
-            request.again_ns = retry_ns
-            return
+        recalled = [key for key, told in outcomes.items() if told == pb.LEASE_OUTCOME_RECALLED]
+        if recalled and request.waiters and not _NO & {*outcomes.values()}:
+            request.recalls_count += 1
+            if request.recalls_count < RECALLS_COUNT_MAX:
+                request.again_ns = retry_ns
+                return
+            # Whoever holds it does not answer: it is as good as spent until somebody reports.
+            self.exhausted.update(recalled)
+            self._refused_until_ns.update(dict.fromkeys(recalled, now_ns + SATED_NS))
         self._finish(request)
 
     def tick(self, now_ns: int) -> None:

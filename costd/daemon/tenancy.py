@@ -12,6 +12,7 @@ import msgspec
 
 from costd.daemon.borrow import Borrowing, Done, Short
 from costd.daemon.ledger import Ledger
+from costd.daemon.outbox import Outbox
 from costd.engine import keys
 from costd.engine.changes import Family
 from costd.engine.window import window_bounds
@@ -57,7 +58,6 @@ class Situation(msgspec.Struct, kw_only=True):
     boot_id: str = ""
     policy_number: int = 0
     policy_problem: str = ""
-    outbox_count: int = 0
     clients_count: int = 0
     kills_version: int = 0
 
@@ -91,6 +91,7 @@ class Tenancy:
         self.situation = situation
         self.recalls: Recalls | None = None
         self.borrowing = Borrowing(ledger)
+        self.outbox = Outbox(ledger)
         raw = ledger.store.get(Family.META, _META_KEY)
         saved = msgspec.msgpack.decode(raw, type=Remembered) if raw else None
         self._saved = saved or Remembered(daemon_id=daemon_id)
@@ -153,6 +154,7 @@ class Tenancy:
                     stands=[wire.stand_to_pb(key, ledger.stand(key)) for key in held],
                     books_are_old=self._saved.books_are_old,
                     usage_sequence=ledger.totals.usage_seq,
+                    usage_first_sequence=self.outbox.first_sequence(),
                 )
             )
         )
@@ -163,6 +165,7 @@ class Tenancy:
         self._ledger.fleet_changed.update(key for _, said in self._sent.values() for key, _ in said)
         self._sent.clear()
         self.borrowing.disconnected()
+        self.outbox.disconnected()
 
     def receive(self, message: pb.ToDaemon) -> None:
         """Act on what the coordinator says; what is of another epoch changes nothing."""
@@ -174,6 +177,8 @@ class Tenancy:
             self._granted(message.reply, now_ns)
         elif kind == "receipt":
             self._receipted(message.receipt)
+        elif kind == "stored":
+            self.outbox.receipted(message.stored)
         elif kind == "recall" and message.recall.epoch == self.epoch:
             self._give_back(message.recall.counter_keys)
 
@@ -199,6 +204,7 @@ class Tenancy:
         if now.steady_ns - self._reported_ns >= self._tenure_ns // REPORTS_IN_TENURE:
             self.report()
         self.borrowing.tick(now.steady_ns)
+        self.outbox.tick()
 
     def report(self) -> None:
         """Tell what changed, and so renew the tenure."""
@@ -220,7 +226,7 @@ class Tenancy:
                     policy_number=situation.policy_number,
                     policy_problem=situation.policy_problem,
                     now_ns=now.wall_ns,
-                    outbox_count=situation.outbox_count,
+                    outbox_count=self.outbox.waiting_count,
                     overspend_bound_nusd=ledger.totals.exposure_nusd,
                     clients_count=situation.clients_count,
                     kills_version=situation.kills_version,
@@ -247,6 +253,9 @@ class Tenancy:
         assert push is not None
         self.borrowing.connected(
             lambda request: push(pb.ToCoordinator(request=request)), welcome.epoch
+        )
+        self.outbox.connected(
+            lambda batch: push(pb.ToCoordinator(usage=batch)), welcome.epoch, welcome.usage_sequence
         )
 
     def _granted(self, reply: pb.LeaseReply, now_ns: int) -> None:

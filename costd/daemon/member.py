@@ -1,0 +1,125 @@
+"""A daemon's stream to the coordinator: bytes in and out around its tenancy."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import grpc
+
+from costd.daemon.tenancy import Tenancy
+from costd.telemetry.logs import Log
+from costd.wire.pb import fleet_pb2 as pb
+
+TICK_S: Final = 0.02
+"""How late a report, a repeated request or an ask ahead of need may be."""
+WAIT_S_FIRST: Final = 0.1
+WAIT_S_MAX: Final = 5.0
+"""Between attempts to reach a coordinator; half of it is chance, so that a fleet does not return
+as one."""
+SILENT_S_MAX: Final = 5.0
+"""A coordinator that says nothing for so long, though reports are answered, is not there."""
+JOIN: Final = "/costd.v1.Fleet/Join"
+
+Open = Callable[[], grpc.aio.Channel]
+Hear = Callable[[pb.ToDaemon], Awaitable[None] | None]
+
+
+class Member:
+    """Keeps the stream up; what comes is for the tenancy, or for whoever else is named."""
+
+    def __init__(self, tenancy: Tenancy, open_channel: Open, log: Log) -> None:
+        self.tenancy = tenancy
+        self._open_channel = open_channel
+        self._log = log
+        self.hears: dict[str, Hear] = {}
+        """Who acts on messages that are not of leases or usage: policy, kills, drill."""
+        self.problem = "not tried yet"
+        """Why there is no stream; empty while there is one."""
+        self._sending: asyncio.Queue[pb.ToCoordinator] | None = None
+
+    def push(self, message: pb.ToCoordinator) -> None:
+        """Send a message, if anybody listens."""
+        if self._sending is not None:
+            self._sending.put_nowait(message)
+
+    async def run(self) -> None:
+        """Stay joined until cancelled."""
+        wait_s = WAIT_S_FIRST
+        while True:
+            enrolled = await self._stay()
+            wait_s = WAIT_S_FIRST if enrolled else min(2 * wait_s, WAIT_S_MAX)
+            await asyncio.sleep(wait_s * (0.5 + random.random() / 2))  # noqa: S311  only spreads
+
+    async def _stay(self) -> bool:
+        """Join once and stay as long as it lasts; whether the coordinator took this daemon in."""
+        async with self._open_channel() as channel:
+            join = channel.stream_stream(
+                JOIN,
+                request_serializer=pb.ToCoordinator.SerializeToString,
+                response_deserializer=pb.ToDaemon.FromString,
+            )
+            call = join()
+            self._sending = asyncio.Queue()
+            self.tenancy.connected(self.push)
+            work = [
+                asyncio.create_task(self._write(call)),
+                asyncio.create_task(self._tick()),
+                asyncio.create_task(self._read(call)),
+            ]
+            enrolled = False
+            try:
+                done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+                enrolled = self.tenancy.is_enrolled
+                self._tell([one.exception() for one in done], enrolled=enrolled)
+            finally:
+                self._sending = None
+                self.tenancy.disconnected()
+                call.cancel()
+                for one in work:
+                    one.cancel()
+                await asyncio.gather(*work, return_exceptions=True)
+            return enrolled
+
+    async def _write(self, call: Any) -> None:
+        assert self._sending is not None
+        while True:
+            await call.write(await self._sending.get())
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self.tenancy.tick()
+
+    async def _read(self, call: Any) -> None:
+        while True:
+            async with asyncio.timeout(SILENT_S_MAX):
+                message = await call.read()
+            if message is grpc.aio.EOF:
+                await call.code()
+                raise ConnectionError(await call.details() or "the stream ended")
+            if self.problem:
+                self.problem = ""
+                self._log.info("coordinator_joined", epoch=message.welcome.epoch)
+            hear = self.hears.get(message.WhichOneof("message"))
+            if hear is None:
+                self.tenancy.receive(message)
+            elif (waits := hear(message)) is not None:
+                await waits
+
+    def _tell(self, errors: list[BaseException | None], *, enrolled: bool) -> None:
+        error = next((one for one in errors if one is not None), None)
+        problem = _describe(error)
+        if problem != self.problem:
+            self._log.warning("coordinator_lost", problem=problem, was_enrolled=enrolled)
+        self.problem = problem
+
+
+def _describe(error: BaseException | None) -> str:
+    if isinstance(error, grpc.aio.AioRpcError):
+        return f"{error.code().name}: {error.details()}"
+    if isinstance(error, TimeoutError):
+        return f"the coordinator said nothing for {SILENT_S_MAX:g} s"
+    return str(error) or type(error).__name__
+
+

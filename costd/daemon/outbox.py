@@ -1,0 +1,90 @@
+"""Usage events on their way to the coordinator: in order, at least once, trimmed once stored.
+
+No I/O: batches go out by the function given at `connected`, receipts come in.
+"""
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Final
+
+from costd.daemon.ledger import Ledger
+from costd.engine import keys
+from costd.engine.changes import Family
+from costd.wire import convert
+from costd.wire.pb import fleet_pb2 as pb
+
+EVENTS_COUNT_MAX: Final = 500
+"""In one batch; about 200 bytes each."""
+BATCHES_AHEAD: Final = 4
+"""So many batches are sent before the first is receipted, so that no round trip is waited for."""
+
+_META_KEY: Final = b"outbox"
+
+
+class Outbox:
+    """The daemon's usage events, as far as the coordinator has not stored them."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        raw = ledger.store.get(Family.META, _META_KEY)
+        self.stored_sequence = int.from_bytes(raw, "big") if raw else 0
+        """This event and all before it are stored at the coordinator."""
+        self._sent_sequence = 0
+        self._send: Callable[[pb.UsageBatch], None] | None = None
+        self._epoch = 0
+
+    @property
+    def waiting_count(self) -> int:
+        """Events that are not stored yet."""
+        return max(0, self._ledger.totals.usage_seq - self.stored_sequence)
+
+    def first_sequence(self) -> int:
+        """The oldest event that is still here, 0 if none is."""
+        end = keys.sequence_key(keys.SEQUENCES_END_NS)
+        found = next(iter(self._ledger.store.scan(Family.USAGE, end=end)), None)
+        return int.from_bytes(found[0], "big") if found else 0
+
+    def connected(
+        self, send: Callable[[pb.UsageBatch], None], epoch: int, stored_sequence: int
+    ) -> None:
+        """Send by this function, from behind what is stored."""
+        self._send, self._epoch = send, epoch
+        self._sent_sequence = stored_sequence
+        self._keep(stored_sequence)
+
+    def disconnected(self) -> None:
+        """Send nothing."""
+        self._send = None
+
+    def tick(self) -> None:
+        """Send what has not been sent."""
+        if self._send is None:
+            return
+        last = self._ledger.totals.usage_seq
+        while (
+            self._sent_sequence < last
+            and self._sent_sequence - self.stored_sequence < BATCHES_AHEAD * EVENTS_COUNT_MAX
+        ):
+            start = keys.sequence_key(self._sent_sequence + 1)
+            end = keys.sequence_key(last + 1)
+            rows = self._ledger.store.scan(Family.USAGE, start, end)
+            events = [
+                convert.usage_event_to_pb(int.from_bytes(key, "big"), event)
+                for key, event in islice(rows, EVENTS_COUNT_MAX)
+            ]
+            if not events:
+                return
+            self._send(pb.UsageBatch(epoch=self._epoch, events=events))
+            self._sent_sequence = events[-1].sequence
+
+    def receipted(self, receipt: pb.UsageReceipt) -> None:
+        """Note what is stored."""
+        if receipt.epoch == self._epoch:
+            self._keep(receipt.sequence)
+
+    def _keep(self, sequence: int) -> None:
+        if sequence == self.stored_sequence:
+            return
+        self.stored_sequence = sequence
+        raw = sequence.to_bytes(8, "big")
+        self._ledger.store.commit([(Family.META, _META_KEY, raw)])
