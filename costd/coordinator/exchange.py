@@ -65,6 +65,7 @@ class Exchange:
         daemon = msgspec.structs.replace(
             known,
             epoch=max(known.epoch, message.epoch) + 1,
+            sequence=0,
             name=message.name,
             version=message.version,
             boot_id=message.boot_id,
@@ -100,8 +101,9 @@ class Exchange:
         """Take what a daemon used and gives back, and renew its tenure."""
         daemon = self._current(daemon_id, message.epoch)
         named = [stand.counter_key for stand in message.stands]
-        for stand in message.stands:
-            self._hear(daemon, stand.counter_key, wire.stand_from_pb(stand))
+        if self._is_new(daemon, message.sequence):
+            for stand in message.stands:
+                self._hear(daemon, stand.counter_key, wire.stand_from_pb(stand))
         daemon = msgspec.structs.replace(
             self._heard(daemon, message.now_ns),
             policy_number=message.policy_number,
@@ -110,6 +112,7 @@ class Exchange:
             overspend_bound_nusd=message.overspend_bound_nusd,
             clients_count=message.clients_count,
             kills_version=message.kills_version,
+            sequence=max(daemon.sequence, message.sequence),
         )
         self._rows.put_daemon(daemon)
         return pb.ReportReceipt(
@@ -126,8 +129,10 @@ class Exchange:
         wants = [(want.stand.counter_key, wire.want_from_pb(want)) for want in message.wants]
         if len({key for key, _ in wants}) < len(wants):
             raise InvalidAsk(f"request {message.request_id!r} names a counter twice")
-        for key, want in wants:
-            self._hear(daemon, key, want.stand)
+        if self._is_new(daemon, message.sequence):
+            for key, want in wants:
+                self._hear(daemon, key, want.stand)
+            self._rows.put_daemon(msgspec.structs.replace(daemon, sequence=message.sequence))
         outcomes = [self._outcome(daemon, key, want) for key, want in wants]
         failed = any(outcome != pb.LEASE_OUTCOME_GRANTED for outcome, _ in outcomes)
         # All checks passed; below, either every want is granted or none.
@@ -208,6 +213,18 @@ class Exchange:
                 f"{daemon.epoch if daemon else 'known here'}; enrol anew"
             )
         return daemon
+
+    def _is_new(self, daemon: Daemon, sequence: int) -> bool:
+        """Tell whether a request or report is not a repeated one.
+
+        Errors:  InvalidAsk where one before it is missing; the daemon enrols anew, and then tells
+                 the whole truth.
+        """
+        if sequence > daemon.sequence + 1:
+            raise InvalidAsk(
+                f"message {sequence} came after {daemon.sequence}; one between is lost: enrol anew"
+            )
+        return sequence > daemon.sequence
 
     def _heard(self, daemon: Daemon, its_now_ns: int) -> Daemon:
         return msgspec.structs.replace(

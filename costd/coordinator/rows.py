@@ -26,6 +26,8 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True):
     seen_ns: int = 0
     tenure_ends_ns: int = 0
     """After this nothing more can be spent of what it holds; what is unreported is presumed spent."""
+    sequence: int = 0
+    """The newest request or report of this epoch."""
     usage_sequence: int = 0
     """The newest usage event that is stored."""
     policy_number: int = 0

@@ -251,12 +251,17 @@ class Tenancy:
         self._levels(welcome.levels)
         push = self._push
         assert push is not None
-        self.borrowing.connected(
-            lambda request: push(pb.ToCoordinator(request=request)), welcome.epoch
-        )
+        self._sequence = 0
+        self.borrowing.connected(self._send_request, welcome.epoch)
         self.outbox.connected(
             lambda batch: push(pb.ToCoordinator(usage=batch)), welcome.epoch, welcome.usage_sequence
         )
+
+    def _send_request(self, request: pb.LeaseRequest) -> None:
+        assert self._push is not None
+        self._sequence += 1
+        request.sequence = self._sequence
+        self._push(pb.ToCoordinator(request=request))
 
     def _granted(self, reply: pb.LeaseReply, now_ns: int) -> None:
         if reply.epoch != self.epoch:
