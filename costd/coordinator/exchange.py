@@ -255,8 +255,7 @@ class Exchange:
 
     def _hear(self, daemon: Daemon, key: bytes, stand: Stand) -> None:
         """Take a stand that is not an Enrol's: it may have crossed a grant on the way."""
-        share = self._rows.share(key, daemon.daemon_id)
-        self._restate(daemon, key, lend.heard(share.stand if share else NO_STAND, stand))
+        self._restate(daemon, key, lend.heard(self._held(daemon, key), stand))
 
     def _restate(
         self, daemon: Daemon, key: bytes, stand: Stand, *, is_reclaimed: bool = False
@@ -323,7 +322,7 @@ class Exchange:
         rule = self._rules.budgets.get(keys.tag_of(key))
         terms = self._terms(key)
         if self._crossed_a_grant(daemon, key, want):
-            held = self._rows.shares[key, daemon.daemon_id].stand
+            held = self._held(daemon, key)
             enough = held.amount >= want.amount_min
             return pb.LEASE_OUTCOME_GRANTED if enough else pb.LEASE_OUTCOME_NOT_NOW, held
         if rule is None or terms is None:
@@ -349,7 +348,11 @@ class Exchange:
 
         What was granted stands, and is told again.
         """
-        return self._rows.shares[key, daemon.daemon_id].stand.version != want.stand.version
+        return self._held(daemon, key).version != want.stand.version
+
+    def _held(self, daemon: Daemon, key: bytes) -> Stand:
+        share = self._rows.share(key, daemon.daemon_id)
+        return share.stand if share else NO_STAND
 
     def _in_force(self, rule: BudgetRule, key: bytes) -> bool:
         """Tell whether a counter's window is in force, or begins so soon that it may be leased."""

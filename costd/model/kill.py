@@ -33,6 +33,13 @@ class KillSwitch(msgspec.Struct, frozen=True, kw_only=True):
     releases_steady_ns: int = 0
     released_ns: int = 0
     released_by: str = ""
+    is_fleets: bool = False
+    """Whether it came from the coordinator, and is released there."""
+
+    @property
+    def changed_ns(self) -> int:
+        """When its state last changed; of two states the later one counts."""
+        return max(self.engaged_ns, self.released_ns)
 
     def engaged(self, steady_ns: int) -> bool:
         """Tell whether it stops calls now."""

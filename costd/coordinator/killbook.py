@@ -1,0 +1,136 @@
+"""The fleet's kill switches: in memory, in a journal beside it, and in the database when it is there.
+
+A switch is engaged whether or not PostgreSQL can be reached: it is written to the journal, told to
+every daemon, and stored once the database is back.
+"""
+
+import os
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from costd.errors import CoordinatorUnavailable, StoreUnavailable
+from costd.model.kill import KillSwitch
+from costd.model.time import NS_PER_S
+from costd.wire import convert
+from costd.wire.pb import fleet_pb2 as pb
+
+KEEP_NS = 30 * 86_400 * NS_PER_S
+"""A released switch is told for so long to whoever joins; a daemon that was away longer than this
+would go on with it, until a person releases it there."""
+
+
+class KillStore(Protocol):
+    """Where kill switches are kept for all replicas; implemented by the fleet stores."""
+
+    def put_kill(self, switch: KillSwitch) -> Awaitable[None]:
+        """Store one, unless a later state of it is there. Errors: CoordinatorUnavailable."""
+        ...
+
+    def list_kills(self) -> Awaitable[list[KillSwitch]]:
+        """Return all that are kept. Errors: CoordinatorUnavailable."""
+        ...
+
+
+class KillBook:
+    """All switches that this replica knows of."""
+
+    def __init__(self, store: KillStore, journal: Path, tell: Callable[[pb.KillList], None]) -> None:
+        self._store = store
+        self._journal = journal
+        self._tell = tell
+        self.switches: dict[str, KillSwitch] = {}
+        self._unstored: dict[str, KillSwitch] = {}
+        self.version = 0
+        for line in journal.read_bytes().splitlines() if journal.exists() else ():
+            switch = _read(line)
+            if switch is not None:
+                self._unstored[switch.kill_id] = switch
+        self._merge(self._unstored.values())
+
+    def get(self, kill_id: str) -> KillSwitch | None:
+        """Return a switch, engaged or released."""
+        return self.switches.get(kill_id)
+
+    async def put(self, switch: KillSwitch) -> bool:
+        """Put a switch's new state in force everywhere; whether the database has it yet.
+
+        Ensures: it survives a kill -9 of this replica once this has returned, or has told anybody.
+        Errors:  StoreUnavailable if the journal cannot be written; then nobody was told.
+        """
+        self._unstored[switch.kill_id] = switch
+        self._write_journal()
+        self._merge([switch])
+        self._tell(self.message())
+        return await self.store_all()
+
+    async def store_all(self) -> bool:
+        """Store what only the journal has; whether all of it is stored."""
+        for kill_id, switch in list(self._unstored.items()):
+            try:
+                await self._store.put_kill(switch)
+            except CoordinatorUnavailable:
+                return False
+            if self._unstored.get(kill_id) is switch:
+                del self._unstored[kill_id]
+        self._write_journal()
+        return True
+
+    async def refresh(self, now_ns: int) -> None:
+        """Learn what other replicas stored; tell everybody if something is new.
+
+        Errors:  CoordinatorUnavailable.
+        """
+        await self.store_all()
+        if self._merge(await self._store.list_kills()):
+            self._tell(self.message())
+        for kill_id, switch in list(self.switches.items()):
+            if 0 < switch.released_ns < now_ns - KEEP_NS:
+                del self.switches[kill_id]
+
+    def message(self) -> pb.KillList:
+        """What daemons are told."""
+        return pb.KillList(
+            version=self.version,
+            kills=[
+                convert.kill_to_pb(switch, engaged=not switch.released_ns)
+                for switch in self.switches.values()
+            ],
+        )
+
+    def _merge(self, told: Iterable[KillSwitch]) -> bool:
+        """Take over what is later than what is known."""
+        changed = False
+        for switch in told:
+            known = self.switches.get(switch.kill_id)
+            if known is None or known.changed_ns < switch.changed_ns:
+                self.switches[switch.kill_id] = switch
+                self.version = max(self.version + 1, switch.changed_ns)
+                changed = True
+        return changed
+
+    def _write_journal(self) -> None:
+        if not self._unstored and not self._journal.exists():
+            return
+        beside = self._journal.with_suffix(".new")
+        try:
+            with beside.open("wb") as file:
+                for switch in self._unstored.values():
+                    file.write(msgspec.json.encode(switch) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(self._journal)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"{self._journal} cannot be written ({error.strerror}); the kill switch is not "
+                "engaged here: make room, or engage it at the daemons' own sockets"
+            ) from error
+
+
+def _read(line: bytes) -> KillSwitch | None:
+    try:
+        return msgspec.json.decode(line, type=KillSwitch)
+    except msgspec.DecodeError:
+        return None  # the end of a file that was cut; `replace` makes this all but impossible
