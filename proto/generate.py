@@ -42,6 +42,8 @@ def generate() -> None:
             target.mkdir(parents=True)
             (target / "__init__.py").write_text('"""Generated from proto/ by `make proto`."""\n')
             for made in sorted(Path(folder, "costd/v1").iterdir()):
+                if package == "costd_client.pb" and made.name.startswith("fleet"):
+                    continue  # between daemons and coordinators only
                 text = re.sub(r"from costd\.v1 import", f"from {package} import", made.read_text())
                 (target / made.name).write_text(text)
 

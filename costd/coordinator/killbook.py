@@ -14,7 +14,7 @@ import msgspec
 from costd.errors import CoordinatorUnavailable, StoreUnavailable
 from costd.model.kill import KillSwitch
 from costd.model.time import NS_PER_S
-from costd.wire import convert
+from costd.wire import fleet as wire
 from costd.wire.pb import fleet_pb2 as pb
 
 KEEP_NS = 30 * 86_400 * NS_PER_S
@@ -94,10 +94,7 @@ class KillBook:
         """What daemons are told."""
         return pb.KillList(
             version=self.version,
-            kills=[
-                convert.kill_to_pb(switch, engaged=not switch.released_ns)
-                for switch in self.switches.values()
-            ],
+            kills=[wire.kill_to_pb(switch) for switch in self.switches.values()],
         )
 
     def _merge(self, told: Iterable[KillSwitch]) -> bool:

@@ -2,7 +2,11 @@
 
 from google.protobuf.duration_pb2 import Duration
 
+from costd.model.kill import KillMode, KillSwitch
+from costd.model.labels import Match, Selector
 from costd.model.lease import Lease, Level, Stand, Want
+from costd.model.time import Now
+from costd.wire import convert
 from costd.wire.pb import fleet_pb2 as pb
 
 
@@ -68,6 +72,43 @@ def lease_granted(grant: pb.Grant) -> Lease:
         amount=grant.amount, reserve_amount=grant.reserve_amount, version=grant.version
     )
     return lease_at(held, grant.level)
+
+
+def kill_to_pb(switch: KillSwitch) -> pb.FleetKill:
+    """Write a kill switch for daemons."""
+    return pb.FleetKill(
+        kill=convert.kill_to_pb(switch, engaged=not switch.released_ns),
+        scope=[
+            pb.ScopeMatch(key=match.key, values=sorted(match.values), negated=match.negated)
+            for match in switch.scope.matches
+        ],
+    )
+
+
+def kill_from_pb(message: pb.FleetKill, now: Now) -> KillSwitch:
+    """Read a kill switch of the fleet; its automatic release is reckoned on this host's clocks."""
+    kill = message.kill
+    return KillSwitch(
+        kill_id=kill.kill_id,
+        scope=Selector(
+            tuple(
+                Match(match.key, frozenset(match.values), negated=match.negated)
+                for match in message.scope
+            )
+        ),
+        mode=KillMode(kill.mode),
+        max_tier=kill.max_tier,
+        reason=kill.reason,
+        actor=kill.actor,
+        engaged_ns=kill.engaged_ns,
+        releases_ns=kill.releases_ns,
+        releases_steady_ns=(
+            max(1, now.steady_ns + kill.releases_ns - now.wall_ns) if kill.releases_ns else 0
+        ),
+        released_ns=kill.released_ns,
+        released_by=kill.released_by,
+        is_fleets=True,
+    )
 
 
 def duration(ns: int) -> Duration:
