@@ -56,7 +56,7 @@ class Exchange:
         self._lends_from_ns = lends_from_ns
         """Until then it learns what daemons hold, and grants nothing."""
 
-    # ---- messages -----------------------------------------------------------------------------
+    # ---- messages ----------------------------------------------------------------------------
 
     def enrol(self, message: pb.Enrol) -> pb.Admittance:
         """Welcome a daemon, new or come back; what it says it holds is what it holds."""
@@ -142,7 +142,9 @@ class Exchange:
         for (key, want), (outcome, stand) in zip(wants, outcomes, strict=True):
             if not failed:
                 self._restate(daemon, key, stand)
-            elif outcome == pb.LEASE_OUTCOME_GRANTED and not self._crossed_a_grant(daemon, key, want):
+            elif outcome == pb.LEASE_OUTCOME_GRANTED and not self._crossed_a_grant(
+                daemon, key, want
+            ):
                 outcome, stand = pb.LEASE_OUTCOME_SET_FAILED, want.stand  # noqa: PLW2901
             grant = reply.grants.add(
                 counter_key=key,
@@ -178,7 +180,7 @@ class Exchange:
             self._rows.put_daemon(msgspec.structs.replace(daemon, usage_sequence=sequence))
         return pb.UsageReceipt(epoch=daemon.epoch, sequence=sequence)
 
-    # ---- operators ------------------------------------------------------------------------------
+    # ---- operators ---------------------------------------------------------------------------
 
     def reclaim(self, daemon_id: str, keys_of: Iterable[bytes]) -> int:
         """Take back what a daemon that will never come back may still use; returns how much.
@@ -203,7 +205,7 @@ class Exchange:
         self._rows.put_daemon(msgspec.structs.replace(daemon, epoch=daemon.epoch + 1))
         return amount
 
-    # ---- inside -----------------------------------------------------------------------------------
+    # ---- inside ------------------------------------------------------------------------------
 
     def _current(self, daemon_id: str, epoch: int) -> Daemon:
         daemon = self._rows.daemons.get(daemon_id)
@@ -421,4 +423,3 @@ class Exchange:
         if all(outcome in final for outcome, _ in outcomes):
             return RECALL_RETRY_NS
         return EXHAUSTED_RETRY_NS
-

@@ -1,4 +1,4 @@
-"""The fleet's kill switches: in memory, in a journal beside it, and in the database when it is there.
+"""The fleet's kill switches: in memory, in a journal, and in the database when it is there.
 
 A switch is engaged whether or not PostgreSQL can be reached: it is written to the journal, told to
 every daemon, and stored once the database is back.
@@ -37,7 +37,9 @@ class KillStore(Protocol):
 class KillBook:
     """All switches that this replica knows of."""
 
-    def __init__(self, store: KillStore, journal: Path, tell: Callable[[pb.KillList], None]) -> None:
+    def __init__(
+        self, store: KillStore, journal: Path, tell: Callable[[pb.KillList], None]
+    ) -> None:
         self._store = store
         self._journal = journal
         self._tell = tell
@@ -66,6 +68,11 @@ class KillBook:
         self._tell(self.message())
         return await self.store_all()
 
+    def learn(self, switches: Iterable[KillSwitch]) -> None:
+        """Take over what the database has already, such as a budget's halt; tell everybody."""
+        if self._merge(switches):
+            self._tell(self.message())
+
     async def store_all(self) -> bool:
         """Store what only the journal has; whether all of it is stored."""
         for kill_id, switch in list(self._unstored.items()):
@@ -84,8 +91,7 @@ class KillBook:
         Errors:  CoordinatorUnavailable.
         """
         await self.store_all()
-        if self._merge(await self._store.list_kills()):
-            self._tell(self.message())
+        self.learn(await self._store.list_kills())
         for kill_id, switch in list(self.switches.items()):
             if 0 < switch.released_ns < now_ns - KEEP_NS:
                 del self.switches[kill_id]

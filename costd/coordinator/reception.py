@@ -7,12 +7,12 @@ given, time behind a clock.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple, TypeVar
 
-
 from costd.clock import Clock
 from costd.coordinator.exchange import Exchange, Span
 from costd.coordinator.rows import FleetStore, Rows
 from costd.engine.rules import Rules
 from costd.errors import CostdError, InvalidAsk
+from costd.model.kill import KillSwitch
 from costd.wire.pb import fleet_pb2 as pb
 
 Push = Callable[[pb.ToDaemon], None]
@@ -51,6 +51,9 @@ class Received(NamedTuple):
     message: pb.ToCoordinator
 
 
+_Done = tuple[list[pb.ToDaemon], set[bytes], list[KillSwitch]]
+
+
 class Reception:
     """Serves every daemon that is attached to this replica."""
 
@@ -65,8 +68,10 @@ class Reception:
         self.lends_from_ns = 0
         """Until then it learns what daemons hold, and grants nothing."""
         self._recalled_ns: dict[bytes, int] = {}
+        self.halted: Callable[[Sequence[KillSwitch]], None] | None = None
+        """Who hears of kill switches that budgets engaged."""
 
-    # ---- daemons --------------------------------------------------------------------------------
+    # ---- daemons -----------------------------------------------------------------------------
 
     async def receive(self, batch: Sequence[Received]) -> None:
         """Act on messages in one transaction, in order; a bad one among them spoils no other.
@@ -76,7 +81,7 @@ class Reception:
         """
         now_ns = self._clock.now().wall_ns
         try:
-            answers, recalled, kills = await self._transact(batch, now_ns)
+            answers, recalled, halts = await self._transact(batch, now_ns)
         except CostdError as error:
             if error.retryable:
                 raise
@@ -89,6 +94,8 @@ class Reception:
         for received, answer in zip(batch, answers, strict=True):
             self._answer(received, answer)
         self.recall(recalled, now_ns)
+        if halts and self.halted is not None:
+            self.halted(halts)
 
     def lost(self, connection: Connection) -> None:
         """Forget a stream; what its daemon holds stays good until its tenure ends."""
@@ -112,9 +119,7 @@ class Reception:
     def recall(self, counter_keys: Iterable[bytes], now_ns: int) -> None:
         """Ask everybody here who may hold something of these counters to give back."""
         due = [
-            key
-            for key in counter_keys
-            if now_ns - self._recalled_ns.get(key, 0) >= RECALL_EVERY_NS
+            key for key in counter_keys if now_ns - self._recalled_ns.get(key, 0) >= RECALL_EVERY_NS
         ]
         if not due:
             return
@@ -128,12 +133,10 @@ class Reception:
                 recall = pb.Recall(epoch=connection.epoch, counter_keys=held)
                 connection.push(pb.ToDaemon(recall=recall))
 
-    # ---- inside -----------------------------------------------------------------------------------
+    # ---- inside ------------------------------------------------------------------------------
 
-    async def _transact(
-        self, batch: Sequence[Received], now_ns: int
-    ) -> tuple[list[pb.ToDaemon], set[bytes], bool]:
-        def work(rows: Rows) -> tuple[list[pb.ToDaemon], set[bytes], bool]:
+    async def _transact(self, batch: Sequence[Received], now_ns: int) -> _Done:
+        def work(rows: Rows) -> _Done:
             exchange = Exchange(
                 rows,
                 self.published.rules,
@@ -142,7 +145,7 @@ class Reception:
                 lends_from_ns=self.lends_from_ns,
             )
             answers = [_act(exchange, received) for received in batch]
-            return answers, set(rows.recalled), bool(rows.kills)
+            return answers, set(rows.recalled), list(rows.kills)
 
         return await self._store.transact(
             work,
@@ -169,9 +172,7 @@ class Reception:
             connection.push(pb.ToDaemon(policy=self.published.message))
             connection.push(pb.ToDaemon(kills=self.kills))
             return
-        connection.holds.update(
-            grant.counter_key for grant in answer.reply.grants if grant.amount
-        )
+        connection.holds.update(grant.counter_key for grant in answer.reply.grants if grant.amount)
         for stand in message.report.stands:
             if stand.amount <= stand.settled + stand.reserved:
                 connection.holds.discard(stand.counter_key)

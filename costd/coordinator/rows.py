@@ -25,7 +25,7 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True):
     enrolled_ns: int = 0
     seen_ns: int = 0
     tenure_ends_ns: int = 0
-    """After this nothing more can be spent of what it holds; what is unreported is presumed spent."""
+    """After this it spends nothing of what it holds; what is unreported is presumed spent."""
     sequence: int = 0
     """The newest request or report of this epoch."""
     usage_sequence: int = 0

@@ -235,9 +235,7 @@ class Borrowing:
             wire.want_to_pb(key, self._want(request.shorts[key], now_ns))
             for key in sorted(request.keys)
         ]
-        self._send(
-            pb.LeaseRequest(request_id=request.request_id, epoch=self.epoch, wants=wants)
-        )
+        self._send(pb.LeaseRequest(request_id=request.request_id, epoch=self.epoch, wants=wants))
 
     def _want(self, short: Short, now_ns: int) -> Want:
         stand = self._counters.stand(short.key)
@@ -273,4 +271,3 @@ _NO: Final = frozenset(
         pb.LEASE_OUTCOME_NOT_NOW,
     }
 )
-

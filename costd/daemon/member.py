@@ -121,5 +121,3 @@ def _describe(error: BaseException | None) -> str:
     if isinstance(error, TimeoutError):
         return f"the coordinator said nothing for {SILENT_S_MAX:g} s"
     return str(error) or type(error).__name__
-
-

@@ -47,7 +47,7 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     until_steady_ns: int = 0
     """What is leased may be spent until then."""
     books_are_old: bool = False
-    """Whether the books may lack what was promised last, and the coordinator has not heard of it."""
+    """Whether the books may lack what was promised last; kept until the coordinator has heard."""
 
 
 class Situation(msgspec.Struct, kw_only=True):
@@ -129,7 +129,7 @@ class Tenancy:
         """Whether the coordinator listens."""
         return self.borrowing.is_connected
 
-    # ---- the stream -----------------------------------------------------------------------------
+    # ---- the stream --------------------------------------------------------------------------
 
     def connected(self, push: Push) -> None:
         """Begin a stream: tell the whole truth."""
@@ -182,13 +182,13 @@ class Tenancy:
         elif kind == "recall" and message.recall.epoch == self.epoch:
             self._give_back(message.recall.counter_keys)
 
-    # ---- asks -----------------------------------------------------------------------------------
+    # ---- asks --------------------------------------------------------------------------------
 
     def ask(self, shorts: Sequence[Short], done: Done | None = None) -> bool:
-        """Ask for room; False where that makes no sense now. `done` is called when to look again."""
+        """Ask for room; False where that makes no sense now. `done` says when to look again."""
         return self.borrowing.ask(shorts, self._ledger.clock.now().steady_ns, done)
 
-    # ---- time -----------------------------------------------------------------------------------
+    # ---- time --------------------------------------------------------------------------------
 
     def tick(self) -> None:
         """Report what is due, ask ahead, give back what is idle; call it some times a second."""
@@ -234,7 +234,7 @@ class Tenancy:
             )
         )
 
-    # ---- inside -----------------------------------------------------------------------------------
+    # ---- inside ------------------------------------------------------------------------------
 
     def _admitted(self, welcome: pb.Admittance) -> None:
         """Begin an epoch."""

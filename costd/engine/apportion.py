@@ -1,4 +1,4 @@
-"""How much of what a budget has left one holder gets: much while much is left, single calls last."""
+"""How much of what is left one holder gets: much while much is left, single calls at last."""
 
 _HALF = 2
 """Half of what is left is shared out at once, so that whoever asks next finds something."""

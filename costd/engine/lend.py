@@ -38,7 +38,9 @@ def restate(
     taken = pool.taken + after.taken - old.taken
     if taken > AMOUNT_MAX:
         raise InvalidAsk(f"with this, daemons would take more than {AMOUNT_MAX} of one budget")
-    columns = {name: getattr(pool, name) + getattr(after, name) - getattr(old, name) for name in _SUMS}
+    columns = {
+        name: getattr(pool, name) + getattr(after, name) - getattr(old, name) for name in _SUMS
+    }
     changed = msgspec.structs.replace(
         pool,
         **columns,
@@ -132,9 +134,7 @@ def presumed(stand: Stand) -> int:
 
 def reclaimed(stand: Stand) -> Stand:
     """What is left of a stand when an operator says that its daemon will never come back."""
-    return msgspec.structs.replace(
-        stand, amount=stand.used, reserve_amount=stand.reserve_used
-    )
+    return msgspec.structs.replace(stand, amount=stand.used, reserve_amount=stand.reserve_used)
 
 
 def beyond(before: Stand, after: Stand) -> int:

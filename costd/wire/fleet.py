@@ -68,9 +68,7 @@ def lease_at(held: Lease | None, level: pb.Level) -> Lease:
 
 def lease_granted(grant: pb.Grant) -> Lease:
     """Make the lease that a grant gives."""
-    held = Lease(
-        amount=grant.amount, reserve_amount=grant.reserve_amount, version=grant.version
-    )
+    held = Lease(amount=grant.amount, reserve_amount=grant.reserve_amount, version=grant.version)
     return lease_at(held, grant.level)
 
 
