@@ -70,6 +70,7 @@ class Reception:
         self._recalled_ns: dict[bytes, int] = {}
         self.halted: Callable[[Sequence[KillSwitch]], None] | None = None
         """Who hears of kill switches that budgets engaged."""
+        self.drill_heard: Callable[[Connection, pb.DrillConfirmation], None] | None = None
 
     # ---- daemons -----------------------------------------------------------------------------
 
@@ -101,6 +102,11 @@ class Reception:
         """Forget a stream; what its daemon holds stays good until its tenure ends."""
         if self.attached.get(connection.daemon_id) is connection:
             del self.attached[connection.daemon_id]
+
+    def drilled(self, connection: Connection, message: pb.DrillConfirmation) -> None:
+        """Pass on what a daemon found in a drill."""
+        if self.drill_heard is not None:
+            self.drill_heard(connection, message)
 
     # ---- what all must hear ------------------------------------------------------------------
 
