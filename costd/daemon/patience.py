@@ -1,0 +1,57 @@
+"""Asks that wait for the coordinator: decided at once where a lease has room."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from costd.daemon.tenancy import Tenancy
+from costd.model.lease import Wanting
+from costd.model.time import NS_PER_S
+
+Answer = TypeVar("Answer")
+
+
+class Patience:
+    """Decides with what is held, or waits a little for more; final after that.
+
+    Shape:   `decide(may_wait)` is one of the ledger's decisions: with `may_wait` it may say what
+             it wants instead, and then has written nothing.
+    """
+
+    def __init__(self, tenancy: Tenancy, wait_ns: Callable[[], int]) -> None:
+        self._tenancy = tenancy
+        self._wait_ns = wait_ns
+
+    def decide(
+        self, decide: Callable[[bool], Answer | Wanting]
+    ) -> Answer | Coroutine[Any, Any, Answer]:
+        """Return the answer, or a coroutine that will."""
+        answer = decide(True)
+        return self._wait(decide, answer) if isinstance(answer, Wanting) else answer
+
+    async def _wait(self, decide: Callable[[bool], Answer | Wanting], wanting: Wanting) -> Answer:
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + self._wait_ns() / NS_PER_S
+        while True:
+            heard = loop.create_future()
+
+            def wake(heard: asyncio.Future[None] = heard) -> None:
+                if not heard.done():
+                    heard.set_result(None)
+
+            if not self._tenancy.ask(wanting.shortages, wake):
+                break
+            try:
+                async with asyncio.timeout_at(ends):
+                    await heard
+            except TimeoutError:
+                break
+            finally:
+                self._tenancy.borrowing.forget(wake)
+            answer = decide(True)
+            if not isinstance(answer, Wanting):
+                return answer
+            wanting = answer
+        final = decide(False)
+        assert not isinstance(final, Wanting), "what may not wait is decided"
+        return final
