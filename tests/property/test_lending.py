@@ -23,9 +23,7 @@ DAEMONS = st.integers(0, 3)
 def test_a_share_is_what_is_needed_or_more_and_never_more_than_is_left(
     room, holders_count, needed, wanted, whole
 ):
-    share = apportion(
-        room, holders_count=holders_count, needed=needed, wanted=wanted, whole=whole
-    )
+    share = apportion(room, holders_count=holders_count, needed=needed, wanted=wanted, whole=whole)
     if share is None:
         assert needed > room
     else:
@@ -51,7 +49,7 @@ class Fleet:
         self.terms = Terms(limit=limit, reserve=min(reserve, limit))
         self.pool = EMPTY_POOL
         self.known = {}
-        self.truth = {each: NO_STAND for each in range(4)}
+        self.truth = dict.fromkeys(range(4), NO_STAND)
 
     def restate(self, daemon, stand):
         self.pool = lend.restate(

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from costd.cli.costd import serve
-from costd.daemon.endpoint import Endpoint, parse_endpoint
 from costd.daemon.settings import Settings, SettingsError, load_settings
+from costd.endpoint import Endpoint, parse_endpoint
 
 
 @pytest.fixture(autouse=True)
