@@ -52,7 +52,7 @@ class FleetControlService:
         self._drills = Drills(clock)
         reception.drill_heard = self._drills.confirmed
 
-    # ---- daemons and leases -----------------------------------------------------------------
+    # ---- daemons and leases ------------------------------------------------------------------
 
     async def ListDaemons(  # noqa: N802 - the RPC's name
         self,
@@ -171,7 +171,7 @@ class FleetControlService:
             window_end_ns=0 if end_ns >= NEVER_NS else end_ns,
         )
 
-    # ---- policy -----------------------------------------------------------------------------------
+    # ---- policy ------------------------------------------------------------------------------
 
     async def PublishPolicy(  # noqa: N802
         self, request: fpb.PublishPolicyRequest, caller: str
@@ -237,7 +237,7 @@ class FleetControlService:
         )
         return report
 
-    # ---- inside -----------------------------------------------------------------------------------
+    # ---- inside ------------------------------------------------------------------------------
 
     async def _all_daemons(self) -> list[Daemon]:
         found: list[Daemon] = []
@@ -261,7 +261,7 @@ class FleetControlService:
             after = page[-1][0], page[-1][1]
 
     async def _unused_nusd(self) -> dict[str, int]:
-        """What each daemon may spend and has not used, of money budgets whose window is in force."""
+        """What each daemon may still spend of money budgets whose window is in force."""
         now_ns = self._clock.now().wall_ns
         unused: dict[str, int] = {}
         async for key, daemon_id, share in self._shares():

@@ -43,11 +43,11 @@ class Fleet:
         self,
         ledger: Ledger,
         desk: Desk,
+        *,
         policy: FleetPolicy,
         situation: Situation,
         log: Log,
         open_channel: Callable[[], grpc.aio.Channel],
-        *,
         rebooted: bool = False,
         books_are_old: bool = False,
     ) -> None:

@@ -1,0 +1,139 @@
+"""What an operator sets for one coordinator: flags, then environment, then file, then defaults."""
+
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+
+from costd import address
+from costd.configuration import Configured, Pairs, SettingsError, load
+from costd.coordinator.exchange import Span
+from costd.endpoint import Endpoint, parse_endpoint
+from costd.model.time import NS_PER_S
+
+__all__ = ["Settings", "SettingsError", "load_settings"]
+
+DAY_S: Final = 86_400
+
+
+class Settings(Configured):
+    """Everything `costd coordinator` can be told; docs/operating/settings.md lists it."""
+
+    database_url: SecretStr = Field(
+        SecretStr(""),
+        description="PostgreSQL: postgresql://USER:PASSWORD@HOST/DATABASE. Empty: one of our own "
+        "in the data directory.",
+    )
+    data: Path = Field(
+        default_factory=lambda: address.default_data().with_name("coordinator"),
+        description="Directory of the embedded database and the kill switches' journal.",
+    )
+    name: str = Field(
+        default_factory=socket.gethostname,
+        min_length=1,
+        max_length=128,
+        description="This coordinator's name; the audience that role tokens must name.",
+    )
+    policy: Path | None = Field(
+        None, description="Policy file to publish at the start, if it is not the newest."
+    )
+    listen: str = Field(
+        "127.0.0.1:9466", description="TCP address host:port for daemons and operators."
+    )
+    listen_insecure: bool = Field(
+        default=False,
+        description="Serve without TLS, also where others can reach it: nothing encrypts or "
+        "authenticates them.",
+    )
+    control_socket: Path = Field(
+        default_factory=lambda: address.default_control_socket().with_name("coordinator.sock"),
+        description="Unix socket for operators on this host; 0600 always.",
+    )
+    tls_cert: Path | None = Field(
+        None, description="Certificate (PEM). Read again when it changes."
+    )
+    tls_key: Path | None = Field(None, description="Its key; readable by its owner only.")
+    tls_ca: Path | None = Field(
+        None, description="CA (PEM) that issued the certificates of daemons and operators."
+    )
+    control_keys: Pairs = Field(
+        default={},
+        description="Public keys of role tokens, by id: id=key,…; from `costctl token keygen`.",
+    )
+    metrics_listen: str = Field(
+        "127.0.0.1:9467", description="Address of the Prometheus endpoint; `off` for none."
+    )
+    tenure_s: float = Field(
+        10.0, ge=1, le=600, description="How long a daemon may spend without being heard, in s."
+    )
+    skew_max_s: float = Field(
+        5.0, ge=0.1, le=60, description="How far a daemon's clock may be off, in s."
+    )
+    usage_retention_s: int = Field(
+        400 * DAY_S, ge=DAY_S, description="How long usage events are kept, in seconds."
+    )
+    counters_retention_s: int = Field(
+        35 * DAY_S, ge=60, description="How long counters of ended windows are kept, in seconds."
+    )
+    drain_s: float = Field(
+        5.0, ge=0, le=3_600, description="How long a stopping coordinator waits, in s."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level that is logged, to standard error."
+    )
+    log_format: Literal["json", "console"] = Field(
+        "json", description="`json` for machines, `console` for people."
+    )
+
+    @model_validator(mode="after")
+    def _addresses_make_sense(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            lacking = "tls_key" if self.tls_key is None else "tls_cert"
+            raise ValueError(f"{lacking}: a certificate and its key go together; name both")
+        if self.tls_cert is not None and self.tls_ca is None:
+            raise ValueError("tls_ca: daemons show certificates; name the CA that issues them")
+        if self.tls_cert is not None and self.listen_insecure:
+            raise ValueError("listen_insecure: there is a certificate; take one of both away")
+        if not self.endpoint.is_loopback and self.tls_cert is None and not self.listen_insecure:
+            raise ValueError(
+                f"listen: {self.endpoint} can be reached by others, and nothing encrypts or "
+                "authenticates it; give tls_cert, tls_key and tls_ca (`costctl ca init`, "
+                "`costctl ca issue`), use 127.0.0.1, or say listen_insecure: true"
+            )
+        metrics = self.metrics_endpoint
+        if metrics is not None and not metrics.is_loopback and not self.listen_insecure:
+            raise ValueError(
+                f"metrics_listen: {metrics} can be reached by others, and nothing encrypts or "
+                "authenticates it; use 127.0.0.1, or say listen_insecure: true"
+            )
+        return self
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where daemons and operators are served over TCP."""
+        endpoint = parse_endpoint("listen", self.listen)
+        if endpoint is None:
+            raise ValueError("listen: daemons need an address; 127.0.0.1:0 takes a free port")
+        return endpoint
+
+    @property
+    def metrics_endpoint(self) -> Endpoint | None:
+        """Where metrics are served, None for nowhere."""
+        return parse_endpoint("metrics_listen", self.metrics_listen)
+
+    @property
+    def span(self) -> Span:
+        """How long promises last."""
+        return Span(
+            tenure_ns=int(self.tenure_s * NS_PER_S), skew_ns_max=int(self.skew_max_s * NS_PER_S)
+        )
+
+
+def load_settings(flags: Mapping[str, Any]) -> Settings:
+    """Put the settings together from flags, `COSTD_*`, the `config` file and defaults.
+
+    Errors: SettingsError with one line per fault: source, field, what is wrong.
+    """
+    return load(Settings, flags)
