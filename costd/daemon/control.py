@@ -1,12 +1,9 @@
 """The Control service: what operators see and do at one daemon. The server wraps it."""
 
 import heapq
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Protocol
-
-import msgspec
 
 from costd import __version__
 from costd.daemon import drill, views
@@ -14,14 +11,12 @@ from costd.daemon.desk import Desk
 from costd.daemon.ledger import HOUR_NS, Ledger, engaged
 from costd.engine import keys
 from costd.engine.changes import Family
-from costd.errors import BudgetNotFound, IdReused, InvalidAsk, ReservationNotFound
-from costd.model.ask import labels_problem, name_problem
-from costd.model.kill import KillMode, KillSwitch
-from costd.model.labels import RESERVED_KEYS
+from costd.errors import BudgetNotFound, InvalidAsk, ReservationNotFound
+from costd.model.kill import KillSwitch
 from costd.model.reservation import Reservation, ReservationState
 from costd.model.time import NS_PER_S
 from costd.pricing import CATALOGUE_VERSION
-from costd.wire import convert
+from costd.wire import convert, kills
 from costd.wire.pb import control_pb2 as pb
 
 ROWS_MAX = 1_000
@@ -150,62 +145,34 @@ class ControlService:
     def EngageKill(self, request: pb.EngageKillRequest, caller: str) -> pb.KillSwitch:  # noqa: N802
         """Engage a kill switch; the same id twice is one switch."""
         ledger, now = self._ledger, self._ledger.clock.now()
-        mode = _kill_mode(request.mode)
-        if mode is KillMode.MAX_TIER and request.max_tier not in ledger.rules.tier_index:
-            raise InvalidAsk(
-                f"max_tier {request.max_tier!r} is not in the policy; it has: "
-                f"{', '.join(ledger.rules.tier_index)}"
-            )
-        if not request.reason:
-            raise InvalidAsk("reason is empty; say why, for whoever finds it engaged")
-        _check_texts(kill_id=request.kill_id, actor=request.actor, reason=request.reason)
-        _check_scope(request.scope)
-        if request.kill_id:
-            known = ledger.store.get(Family.KILLS, request.kill_id.encode())
-            if known is not None and known.engaged(now.steady_ns):
-                scope = convert.scope_from_pb(dict(request.scope))
-                if (known.scope, known.mode) != (scope, mode) or (
-                    mode is KillMode.MAX_TIER and known.max_tier != request.max_tier
-                ):
-                    raise IdReused(
-                        f"kill switch {request.kill_id!r} is engaged: {known.mode} for "
-                        f"{known.scope}; release it first, or engage another id"
-                    )
-                return convert.kill_to_pb(known, engaged=True)
-        after_ns = convert.duration_ns(request, "release_after")
-        switch = KillSwitch(
-            kill_id=request.kill_id or f"kill-{uuid.uuid4().hex[:12]}",
-            scope=convert.scope_from_pb(dict(request.scope)),
-            mode=mode,
-            max_tier=request.max_tier if mode is KillMode.MAX_TIER else "",
-            reason=request.reason,
-            actor=request.actor or caller or "unknown",
-            engaged_ns=now.wall_ns,
-            releases_ns=now.wall_ns + after_ns if after_ns else 0,
-            releases_steady_ns=now.steady_ns + after_ns if after_ns else 0,
+        known = self._kill(request.kill_id)
+        switch = kills.engaged_from_pb(
+            request, known, tiers=ledger.rules.tier_index, caller=caller, now=now
         )
-        detail = f"{switch.mode} for {switch.scope}: {switch.reason}"
-        ledger.put_kill(switch, action="kill_engaged", actor=switch.actor, detail=detail)
+        if switch is not known:
+            detail = f"{switch.mode} for {switch.scope}: {switch.reason}"
+            ledger.put_kill(switch, action="kill_engaged", actor=switch.actor, detail=detail)
         return convert.kill_to_pb(switch, engaged=True)
 
     def ReleaseKill(self, request: pb.ReleaseKillRequest, caller: str) -> pb.KillSwitch:  # noqa: N802
         """Release a kill switch; releasing it again changes nothing."""
         ledger, now = self._ledger, self._ledger.clock.now()
-        _check_texts(kill_id=request.kill_id, actor=request.actor, reason=request.reason)
-        switch: KillSwitch | None = ledger.store.get(Family.KILLS, request.kill_id.encode())
-        if switch is None:
-            raise BudgetNotFound(f"no kill switch {request.kill_id!r}; `costctl kills` lists them")
-        if not switch.engaged(now.steady_ns):
-            return convert.kill_to_pb(switch, engaged=False)
-        actor = request.actor or caller or "unknown"
-        released = msgspec.structs.replace(switch, released_ns=now.wall_ns, released_by=actor)
-        ledger.put_kill(released, action="kill_released", actor=actor, detail=request.reason)
-        return convert.kill_to_pb(released, engaged=False)
+        known = self._kill(request.kill_id)
+        switch = kills.released_from_pb(request, known, caller=caller, now=now)
+        if switch is not known:
+            ledger.put_kill(
+                switch, action="kill_released", actor=switch.released_by, detail=request.reason
+            )
+        return convert.kill_to_pb(switch, engaged=False)
+
+    def _kill(self, kill_id: str) -> KillSwitch | None:
+        found: KillSwitch | None = self._ledger.store.get(Family.KILLS, kill_id.encode())
+        return found if kill_id else None
 
     async def Drill(self, request: pb.DrillRequest, caller: str) -> pb.DrillReport:  # noqa: N802
         """Measure how long a kill switch takes to reach everyone; nobody is stopped."""
-        _check_texts(actor=request.actor, reason=request.reason)
-        _check_scope(request.scope)
+        kills.check_texts(actor=request.actor, reason=request.reason)
+        kills.check_scope(request.scope)
         timeout_ns = convert.duration_ns(request, "timeout")
         if not request.HasField("timeout"):
             timeout_ns = drill.TIMEOUT_NS
@@ -254,7 +221,7 @@ class ControlService:
         """Revoke an allowance; revoking it again, or one that drains, changes nothing."""
         ledger, desk = self._ledger, self._desk
         identity = convert.reservation_id_from_text(request.allowance_id, "allowance_id")
-        _check_texts(actor=request.actor, reason=request.reason)
+        kills.check_texts(actor=request.actor, reason=request.reason)
         row = views.allowance(ledger, desk, identity)
         if row is None:
             raise ReservationNotFound(
@@ -322,28 +289,3 @@ class ControlService:
 
 def _limit(count: int) -> int:
     return min(count, 100 * ROWS_MAX) if count > 0 else ROWS_MAX
-
-
-def _check_texts(**texts: str) -> None:
-    for name, text in texts.items():
-        if len(text) > _TEXT_LENGTH_MAX:
-            raise InvalidAsk(f"{name} has more than {_TEXT_LENGTH_MAX} characters")
-        if not text.isprintable():
-            raise InvalidAsk(f"{name} has characters that cannot be printed: {text[:80]!r}")
-
-
-def _check_scope(scope: Mapping[str, str]) -> None:
-    """Check a kill switch's scope as an ask's labels, but for the keys that labels may not use."""
-    problem = labels_problem({k: v for k, v in scope.items() if k not in RESERVED_KEYS})
-    for key in RESERVED_KEYS & scope.keys():
-        problem = problem or name_problem(f"scope[{key}]", scope[key])
-    if problem:
-        raise InvalidAsk(problem.replace("labels", "scope", 1))
-
-
-def _kill_mode(text: str) -> KillMode:
-    try:
-        return KillMode(text or KillMode.DENY_ALL)
-    except ValueError as error:
-        modes = ", ".join(KillMode)
-        raise InvalidAsk(f"mode {text[:80]!r} is not one of {modes}") from error

@@ -1,0 +1,190 @@
+"""One coordinator from start to stop: the database, the policy, the streams, the operators."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, Final
+
+from costd import __version__
+from costd.clock import SystemClock, ticks_ns
+from costd.coordinator import meters
+from costd.coordinator.control import FleetControlService
+from costd.coordinator.database import Database
+from costd.coordinator.embedded import EmbeddedPostgres
+from costd.coordinator.join import Join
+from costd.coordinator.killbook import KillBook
+from costd.coordinator.migrate import Migrator, Plan
+from costd.coordinator.operators import ControlService
+from costd.coordinator.postgres import PostgresStore
+from costd.coordinator.publishing import Publishing
+from costd.coordinator.reception import Reception
+from costd.coordinator.servers import CONTROL, FLEET, FLEET_CONTROL, Servers
+from costd.coordinator.settings import Settings
+from costd.coordinator.upkeep import Upkeep
+from costd.serving.calls import CallFigures, Calls
+from costd.serving.stop import Stop
+from costd.telemetry.logs import Log
+from costd.telemetry.metrics import Metrics
+
+DATABASE_WAIT_S: Final = 60.0
+"""How long a start waits for a database that is not there yet: in a pod both start at once."""
+
+
+def run(settings: Settings, log: Log) -> None:
+    """Run a coordinator in this process until SIGTERM or SIGINT.
+
+    Errors: as `serve`.
+    """
+    asyncio.run(_serve_until_signalled(settings, log))
+
+
+async def plan(settings: Settings) -> tuple[str, Plan | None]:
+    """Tell where the database is and what a start would do to it; changes nothing.
+
+    Shape:   None where there is no database yet, which a start would make.
+    Errors:  CoordinatorUnavailable, StoreCorrupt.
+    """
+    embedded = _embedded(settings)
+    if embedded is not None and not embedded.exists():
+        return str(embedded.cluster), None
+    async with _database(settings, embedded) as database:
+        return database.where, await Migrator(database, release=__version__).plan()
+
+
+async def _serve_until_signalled(settings: Settings, log: Log) -> None:
+    stop = Stop()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.ask)
+    await serve(settings, log, stop)
+
+
+async def serve(settings: Settings, log: Log, stop: Stop) -> None:
+    """Run a coordinator until it is asked to stop.
+
+    Errors:  InvalidPolicy, CoordinatorUnavailable, StoreCorrupt, CannotListen, TlsFault; nothing
+             was served.
+    """
+    started_ns = ticks_ns()
+    settings.data.mkdir(parents=True, exist_ok=True)
+    clock = SystemClock()
+    instance_id = f"coordinator-{uuid.uuid4().hex[:12]}"
+    async with contextlib.AsyncExitStack() as stack:
+        database = await stack.enter_async_context(_database(settings, _embedded(settings)))
+        migrator = Migrator(database, release=__version__)
+        migrated = await migrator.run(instance_id, address=settings.listen)
+        for each in (*migrated.expansions, *migrated.contractions):
+            log.info("migrated", migration=str(each))
+        store = PostgresStore(database, wall_ns=lambda: clock.now().wall_ns)
+        publishing = Publishing(store, clock, log)
+        published = await publishing.first(settings.policy)
+        reception = Reception(store, clock, published, settings.span)
+        publishing.reception = reception
+        kills = KillBook(store, settings.data / "kills.journal", reception.kill)
+        await kills.refresh(clock.now().wall_ns)
+        reception.halted = kills.learn
+        join = Join(reception, log)
+        upkeep = Upkeep(
+            store,
+            migrator,
+            instance_id,
+            clock=clock,
+            log=log,
+            reception=reception,
+            publishing=publishing,
+            kills=kills,
+            retention=settings,
+        )
+        figures = CallFigures()
+        metrics = stack.enter_context(_metrics(settings, log))
+        meters.meter_fleet(metrics, reception, join, kills)
+        servers = await stack.enter_async_context(Servers(settings, log, clock, store))
+        await stack.enter_async_context(_background(join.run(), upkeep.run(), upkeep.listen()))
+        calls = Calls(figures=figures, log=log)
+        fleet = FleetControlService(store, reception, kills, clock, publishing)
+        await servers.start(
+            {
+                FLEET: calls.handlers(
+                    FLEET, None, streams={"Join": join}, guard=servers.guard(FLEET)
+                ),
+                CONTROL: calls.handlers(
+                    CONTROL,
+                    ControlService(store, reception, kills, clock, publishing),
+                    guard=servers.guard(CONTROL),
+                ),
+                FLEET_CONTROL: calls.handlers(
+                    FLEET_CONTROL, fleet, guard=servers.guard(FLEET_CONTROL)
+                ),
+            }
+        )
+        log.info(
+            "coordinating",
+            version=__version__,
+            name=settings.name,
+            pid=os.getpid(),
+            database=database.where,
+            policy=reception.published.message.number,
+            started_in_ms=(ticks_ns() - started_ns) // 1_000_000,
+            **servers.addresses,
+        )
+        await stop.asked.wait()
+        log.info("draining", daemons=len(reception.attached))
+        await servers.drain()
+        with contextlib.suppress(Exception):
+            await store.leave(instance_id)
+    log.info("stopped")
+
+
+def _embedded(settings: Settings) -> EmbeddedPostgres | None:
+    """The database of our own, where none is named."""
+    if settings.database_url.get_secret_value():
+        return None
+    return EmbeddedPostgres(settings.data)
+
+
+@contextlib.asynccontextmanager
+async def _database(
+    settings: Settings, embedded: EmbeddedPostgres | None
+) -> AsyncIterator[Database]:
+    url = settings.database_url.get_secret_value()
+    if embedded is not None:
+        url = await asyncio.to_thread(embedded.start)
+    try:
+        database = Database(url)
+        await database.open(wait_s=DATABASE_WAIT_S)
+        try:
+            yield database
+        finally:
+            await database.close()
+    finally:
+        if embedded is not None:
+            await asyncio.to_thread(embedded.stop)
+
+
+@contextlib.contextmanager
+def _metrics(settings: Settings, log: Log) -> Any:
+    metrics = Metrics(version=__version__, name=settings.name)
+    try:
+        endpoint = settings.metrics_endpoint
+        if endpoint is not None:
+            log.info("metrics_listening", address=metrics.listen(endpoint.host, endpoint.port))
+        yield metrics
+    finally:
+        metrics.close()
+
+
+@contextlib.asynccontextmanager
+async def _background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+Factory = Callable[[], Any]
