@@ -5,13 +5,14 @@ every daemon, and stored once the database is back.
 """
 
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from costd.errors import CoordinatorUnavailable, StoreUnavailable
+from costd.model.events import AuditRecord
 from costd.model.kill import KillSwitch
 from costd.model.time import NS_PER_S
 from costd.wire import fleet as wire
@@ -25,13 +26,26 @@ would go on with it, until a person releases it there."""
 class KillStore(Protocol):
     """Where kill switches are kept for all replicas; implemented by the fleet stores."""
 
-    def put_kill(self, switch: KillSwitch) -> Awaitable[None]:
+    def put_kill(self, kill: KillSwitch) -> Awaitable[int]:
         """Store one, unless a later state of it is there. Errors: CoordinatorUnavailable."""
         ...
 
-    def list_kills(self) -> Awaitable[list[KillSwitch]]:
+    def list_kills(
+        self, *, include_released: bool = False
+    ) -> Awaitable[tuple[int, list[KillSwitch]]]:
         """Return all that are kept. Errors: CoordinatorUnavailable."""
         ...
+
+    def append_audit(self, records: Sequence[AuditRecord]) -> Awaitable[None]:
+        """Append audit records. Errors: CoordinatorUnavailable."""
+        ...
+
+
+class _Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """What the database has not got yet: a switch's new state, and who did that."""
+
+    switch: KillSwitch
+    audit: AuditRecord
 
 
 class KillBook:
@@ -44,26 +58,30 @@ class KillBook:
         self._journal = journal
         self._tell = tell
         self.switches: dict[str, KillSwitch] = {}
-        self._unstored: dict[str, KillSwitch] = {}
+        self._unstored: list[_Entry] = []
         self.version = 0
         for line in journal.read_bytes().splitlines() if journal.exists() else ():
-            switch = _read(line)
-            if switch is not None:
-                self._unstored[switch.kill_id] = switch
-        self._merge(self._unstored.values())
+            entry = _read(line)
+            if entry is not None:
+                self._unstored.append(entry)
+        self._merge(entry.switch for entry in self._unstored)
 
     def get(self, kill_id: str) -> KillSwitch | None:
         """Return a switch, engaged or released."""
         return self.switches.get(kill_id)
 
-    async def put(self, switch: KillSwitch) -> bool:
+    async def put(self, switch: KillSwitch, audit: AuditRecord) -> bool:
         """Put a switch's new state in force everywhere; whether the database has it yet.
 
         Ensures: it survives a kill -9 of this replica once this has returned, or has told anybody.
         Errors:  StoreUnavailable if the journal cannot be written; then nobody was told.
         """
-        self._unstored[switch.kill_id] = switch
-        self._write_journal()
+        self._unstored.append(_Entry(switch=switch, audit=audit))
+        try:
+            self._write_journal()
+        except StoreUnavailable:
+            self._unstored.pop()
+            raise
         self._merge([switch])
         self._tell(self.message())
         return await self.store_all()
@@ -75,14 +93,18 @@ class KillBook:
 
     async def store_all(self) -> bool:
         """Store what only the journal has; whether all of it is stored."""
-        for kill_id, switch in list(self._unstored.items()):
-            try:
-                await self._store.put_kill(switch)
-            except CoordinatorUnavailable:
-                return False
-            if self._unstored.get(kill_id) is switch:
-                del self._unstored[kill_id]
-        self._write_journal()
+        stored = 0
+        try:
+            for entry in list(self._unstored):
+                await self._store.put_kill(entry.switch)
+                await self._store.append_audit([entry.audit])
+                stored += 1
+        except CoordinatorUnavailable:
+            return False
+        finally:
+            if stored:
+                del self._unstored[:stored]
+                self._write_journal()
         return True
 
     async def refresh(self, now_ns: int) -> None:
@@ -91,7 +113,8 @@ class KillBook:
         Errors:  CoordinatorUnavailable.
         """
         await self.store_all()
-        self.learn(await self._store.list_kills())
+        _, kept = await self._store.list_kills(include_released=True)
+        self.learn(kept)
         for kill_id, switch in list(self.switches.items()):
             if 0 < switch.released_ns < now_ns - KEEP_NS:
                 del self.switches[kill_id]
@@ -120,8 +143,8 @@ class KillBook:
         beside = self._journal.with_suffix(".new")
         try:
             with beside.open("wb") as file:
-                for switch in self._unstored.values():
-                    file.write(msgspec.json.encode(switch) + b"\n")
+                for entry in self._unstored:
+                    file.write(msgspec.json.encode(entry) + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(self._journal)
@@ -132,8 +155,8 @@ class KillBook:
             ) from error
 
 
-def _read(line: bytes) -> KillSwitch | None:
+def _read(line: bytes) -> _Entry | None:
     try:
-        return msgspec.json.decode(line, type=KillSwitch)
+        return msgspec.json.decode(line, type=_Entry)
     except msgspec.DecodeError:
         return None  # the end of a file that was cut; `replace` makes this all but impossible

@@ -1,0 +1,107 @@
+"""What a coordinator does by itself: live, listen to its replicas, forget what is old."""
+
+import asyncio
+from typing import Final
+
+from costd.clock import Clock
+from costd.coordinator.killbook import KillBook
+from costd.coordinator.migrate import Migrator
+from costd.coordinator.postgres import PostgresStore
+from costd.coordinator.publishing import Publishing
+from costd.coordinator.reception import Reception
+from costd.coordinator.settings import Settings
+from costd.coordinator.store import Notice, Topic
+from costd.errors import CoordinatorUnavailable
+from costd.model.time import NS_PER_S
+from costd.telemetry.logs import Log
+
+BEAT_S: Final = 1.0
+"""How often a replica says that it lives, and tries to store what the database has not got yet."""
+FORGET_EVERY_BEATS: Final = 600
+HOURS_KEPT_NS: Final = 800 * 86_400 * NS_PER_S
+
+
+class Upkeep:
+    """One replica's work beside its daemons."""
+
+    def __init__(
+        self,
+        store: PostgresStore,
+        migrator: Migrator,
+        instance_id: str,
+        *,
+        clock: Clock,
+        log: Log,
+        reception: Reception,
+        publishing: Publishing,
+        kills: KillBook,
+        settings: Settings,
+    ) -> None:
+        self._store = store
+        self._migrator = migrator
+        self._instance_id = instance_id
+        self._clock = clock
+        self._log = log
+        self._reception = reception
+        self._publishing = publishing
+        self._kills = kills
+        self._settings = settings
+        self.database_problem = ""
+        """Why the database cannot be used now; empty if it can."""
+
+    async def run(self) -> None:
+        """Beat until cancelled; whatever goes wrong is logged once, and tried again."""
+        beats = 0
+        while True:
+            try:
+                await self._beat()
+                if beats % FORGET_EVERY_BEATS == 0:
+                    await self._forget()
+                beats += 1
+                self._tell("")
+            except CoordinatorUnavailable as error:
+                self._tell(str(error))
+            except Exception as error:  # noqa: BLE001  this must go on, whatever that was
+                self._log.error("upkeep_failed", exc_info=error)
+            await asyncio.sleep(BEAT_S)
+
+    async def listen(self) -> None:
+        """Hear what other replicas tell, until cancelled."""
+        async for notice in self._store.notices():
+            try:
+                await self._heard(notice)
+            except CoordinatorUnavailable as error:
+                self._tell(str(error))
+
+    async def _heard(self, notice: Notice) -> None:
+        if notice.topic is Topic.RECALL:
+            self._reception.recall(notice.keys, self._clock.now().wall_ns)
+        if notice.topic in {Topic.KILLS, Topic.ALL}:
+            await self._kills.refresh(self._clock.now().wall_ns)
+        if notice.topic in {Topic.POLICY, Topic.ALL}:
+            await self._publishing.refresh()
+
+    async def _beat(self) -> None:
+        if not await self._store.beat(self._instance_id):
+            await self._migrator.run(self._instance_id, address=self._settings.listen)
+        await self._kills.store_all()
+
+    async def _forget(self) -> None:
+        now_ns, settings = self._clock.now().wall_ns, self._settings
+        for each in await self._migrator.contract():
+            self._log.info("migrated", migration=str(each))
+        await self._store.days.add_ahead()
+        await self._store.forget(
+            windows_before_ns=now_ns - settings.counters_retention_s * NS_PER_S
+        )
+        await self._store.forget_usage(
+            events_before_ns=now_ns - settings.usage_retention_s * NS_PER_S,
+            hours_before_ns=now_ns - HOURS_KEPT_NS,
+        )
+
+    def _tell(self, problem: str) -> None:
+        if problem and not self.database_problem:
+            self._log.error("database_unavailable", problem=problem)
+        elif self.database_problem and not problem:
+            self._log.info("database_back")
+        self.database_problem = problem
