@@ -1,7 +1,7 @@
 """What a certificate says: who it is for, as what, until when, and which CA stands behind it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
@@ -107,15 +107,10 @@ def subject_of(certificate: x509.Certificate) -> Peer:
     Shape:  from URI names only: a DNS name that looks like one is none.
     Errors: TlsFault if it has no such name, more than one, or one that is not well formed.
     """
-    try:
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-        uris = extension.value.get_values_for_type(x509.UniformResourceIdentifier)
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
-        uris = []
-    ours = [uri for uri in uris if uri.startswith(f"{SCHEME}:")]
+    ours = _names(certificate)
     if len(ours) != 1:
         raise TlsFault(
-            f"the certificate of {_subject(certificate)} has {len(ours) or 'no'} costd:// "
+            f"the certificate of {_subject(certificate)} has {len(ours) or 'no'} {SCHEME}:// "
             f"name{'s' if len(ours) > 1 else ''}, so it says not who it is for; issue it with "
             "`costctl ca issue`"
         )
@@ -123,6 +118,29 @@ def subject_of(certificate: x509.Certificate) -> Peer:
         return _peer_named(ours[0])
     except ValueError as error:
         raise TlsFault(f"the certificate's name {ours[0][:200]!r} is not sound: {error}") from error
+
+
+def kind_problem(certificate: x509.Certificate, kinds: Collection[Kind]) -> str | None:
+    """Say why a certificate is for none of these kinds; one that does not say may be for any.
+
+    Errors: TlsFault if what it says makes no sense.
+    """
+    if not kinds or not _names(certificate):
+        return None
+    peer = subject_of(certificate)
+    if peer.kind in kinds:
+        return None
+    wanted = " or ".join(sorted(kinds))
+    return f"is for the {peer.kind} {peer.name}, and one for a {wanted} is needed here"
+
+
+def _names(certificate: x509.Certificate) -> list[str]:
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        uris = extension.value.get_values_for_type(x509.UniformResourceIdentifier)
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        return []
+    return [uri for uri in uris if uri.startswith(f"{SCHEME}:")]
 
 
 def _peer_named(uri: str) -> Peer:

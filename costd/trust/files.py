@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -12,7 +12,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from costd.clock import SystemClock
-from costd.trust.certificates import TlsFault, chain_problem, read_certificates, validity_problem
+from costd.trust.certificates import (
+    Kind,
+    TlsFault,
+    chain_problem,
+    kind_problem,
+    read_certificates,
+    validity_problem,
+)
 
 BYTES_MAX: Final = 1024 * 1024
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
@@ -43,16 +50,21 @@ class TlsFiles:
         certificate: Path | None = None,
         key: Path | None = None,
         ca: Path | None = None,
+        kinds: Collection[Kind] = (),
         wall_ns: Callable[[], int] | None = None,
         tell: Callable[[str], None] | None = None,
     ) -> None:
         """Read them; `tell` hears why files that changed later were not taken.
+
+        A certificate that is for none of `kinds` is refused, if any are given; one that does not
+        say what it is for, as other CAs issue them, is not.
 
         Errors: TlsFault.
         """
         if (certificate is None) != (key is None):
             raise TlsFault("a certificate needs its key, and a key its certificate; name both")
         self.certificate, self.key, self.ca = certificate, key, ca
+        self._kinds = kinds
         clock = SystemClock()
         self.wall_ns = wall_ns or (lambda: clock.now().wall_ns)
         self._tell = tell or (lambda _problem: None)
@@ -94,6 +106,9 @@ class TlsFiles:
             problem = validity_problem(chain[0], now_ns)
             if problem:
                 raise TlsFault(f"the certificate {self.certificate} {problem}; issue a new one")
+            problem = kind_problem(chain[0], self._kinds)
+            if problem:
+                raise TlsFault(f"the certificate {self.certificate} {problem}")
             problem = chain_problem(chain, roots, now_ns) if roots else None
             if problem:
                 raise TlsFault(

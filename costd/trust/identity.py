@@ -1,6 +1,6 @@
 """Who calls: read from the connection and its metadata, never from a request."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol
@@ -64,7 +64,7 @@ class Connection(Protocol):
         """Name the other end's address."""
         ...
 
-    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
         """Tell what the handshake showed."""
         ...
 
@@ -75,8 +75,8 @@ class Connection(Protocol):
 
 def certificate_of(context: Connection) -> x509.Certificate | None:
     """Return the certificate that the other end showed and gRPC checked at the handshake."""
-    pems = context.auth_context().get("x509_pem_cert", ())
-    return read_certificates(bytes(pems[0]), "the connection")[0] if pems else None
+    pem = next(iter(context.auth_context().get("x509_pem_cert", ())), None)
+    return None if pem is None else read_certificates(bytes(pem), "the connection")[0]
 
 
 def peer_of(context: Connection) -> Peer | None:
