@@ -13,6 +13,7 @@ from costd.daemon.settings import Settings, SettingsError, load_settings
 from costd.errors import CostdError, InvalidPolicy
 from costd.serving.sockets import CannotListen
 from costd.telemetry.logs import adopt_library_logs, make_log
+from costd.trust import TlsFault
 
 COULD_NOT_RUN: Final = 1
 BAD_SETTINGS: Final = 2
@@ -42,7 +43,14 @@ def serve(
     socket: Annotated[str | None, _setting("socket")] = None,
     socket_mode: Annotated[str | None, _setting("socket_mode")] = None,
     control_socket: Annotated[str | None, _setting("control_socket")] = None,
+    tls_cert: Annotated[str | None, _setting("tls_cert")] = None,
+    tls_key: Annotated[str | None, _setting("tls_key")] = None,
+    tls_ca: Annotated[str | None, _setting("tls_ca")] = None,
+    tls_verify_clients: Annotated[str | None, _setting("tls_verify_clients")] = None,
     listen: Annotated[str | None, _setting("listen")] = None,
+    listen_tls: Annotated[str | None, _setting("listen_tls")] = None,
+    control_listen: Annotated[str | None, _setting("control_listen")] = None,
+    control_keys: Annotated[str | None, _setting("control_keys")] = None,
     metrics_listen: Annotated[str | None, _setting("metrics_listen")] = None,
     listen_insecure: Annotated[bool | None, _setting("listen_insecure")] = None,
     labels_fixed: Annotated[str | None, _setting("labels_fixed")] = None,
@@ -78,7 +86,7 @@ def serve(
         log = make_log(level=settings.log_level, style=settings.log_format, stream=sys.stderr)
         adopt_library_logs(style=settings.log_format, stream=sys.stderr)
         run(settings, log)
-    except (SettingsError, InvalidPolicy) as error:
+    except (SettingsError, InvalidPolicy, TlsFault) as error:
         _end(error, BAD_SETTINGS)
     except (CostdError, CannotListen) as error:
         _end(error, COULD_NOT_RUN)

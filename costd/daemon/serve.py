@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,19 +21,23 @@ from costd.daemon.desk import Desk
 from costd.daemon.durable import GroupSync
 from costd.daemon.ledger import Ledger, Trust
 from costd.daemon.pages import FilePages, NoPages, Pages
+from costd.daemon.refusals import audit_refusal
 from costd.daemon.reload import PolicyFile, follow_signal, watch
 from costd.daemon.servers import ADMISSION, CONTROL, Servers
 from costd.daemon.settings import Settings
 from costd.daemon.sweeper import Retention, Sweeper
 from costd.daemon.timekeeping import Timekeeper
 from costd.daemon.upkeep import Upkeep
+from costd.grants import load_public_key
 from costd.serving import sockets
 from costd.serving.calls import CallFigures, Calls
+from costd.serving.guard import Guard
 from costd.serving.sockets import CannotListen
 from costd.serving.stop import Stop
 from costd.store.rocks import STORE_FOLDER, RocksStore
 from costd.telemetry.logs import Log
 from costd.telemetry.metrics import Metrics
+from costd.trust import Authenticator, Kind, TlsFiles
 
 SWEEP_SLICE_COUNT: Final = 100
 """About 10 ms of expiring; asks are answered between slices."""
@@ -68,9 +73,11 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
     """Run a daemon until it is asked to stop.
 
     Ensures: on return the books are written out and closed, and the sockets are gone.
-    Errors:  InvalidPolicy, StoreUnavailable, StoreCorrupt, CannotListen; nothing was served.
+    Errors:  InvalidPolicy, StoreUnavailable, StoreCorrupt, CannotListen, TlsFault; nothing was
+             served.
     """
     started_ns = ticks_ns()
+    files = _tls_files(settings, log)
     store = RocksStore(settings.data / STORE_FOLDER)
     try:
         timekeeper = Timekeeper(store)
@@ -85,7 +92,7 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
         figures = CallFigures()
         async with (
             _metrics(settings, log) as metrics,
-            Servers(settings, log) as servers,
+            Servers(settings, log, files) as servers,
             _background(
                 upkeep.run(),
                 watch(Path(file.path), file.follow, log),
@@ -109,7 +116,7 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
                     AdmissionService(ledger),
                     streams={"Attach": _attach(settings, desk, durable)},
                 ),
-                control=calls.handlers(CONTROL, control),
+                control=calls.handlers(CONTROL, control, guard=_guard(settings, files, ledger)),
             )
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup.set)
             # What start-up made lives until the end; the collector need not walk it again.
@@ -136,6 +143,30 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
     finally:
         store.close()
     log.info("stopped")
+
+
+def _tls_files(settings: Settings, log: Log) -> TlsFiles | None:
+    """Read the certificate for what is served over TCP, if there is to be one."""
+    if settings.tls_cert is None:
+        return None
+    return TlsFiles(
+        certificate=settings.tls_cert,
+        key=settings.tls_key,
+        ca=settings.tls_ca if settings.tls_verify_clients else None,
+        kinds=(Kind.DAEMON,),
+        tell=lambda problem: log.error("tls_files_refused", problem=problem),
+    )
+
+
+def _guard(settings: Settings, files: TlsFiles | None, ledger: Ledger) -> Guard:
+    """Watch over the operators' calls, whichever way they come."""
+    authenticator = Authenticator(
+        wall_ns=lambda: ledger.clock.now().wall_ns,
+        audiences=(settings.name,),
+        keys={key_id: load_public_key(key) for key_id, key in settings.control_keys.items()},
+        files=files,
+    )
+    return Guard(CONTROL.full_name, authenticator, partial(audit_refusal, ledger))
 
 
 def _ledger(

@@ -10,11 +10,13 @@ from grpc_reflection.v1alpha import reflection
 
 from costd.clock import ticks_ns
 from costd.daemon.settings import Settings
+from costd.endpoint import Endpoint
 from costd.model.time import NS_PER_S
 from costd.serving import sockets
 from costd.serving.calls import CallFigures
 from costd.serving.sockets import CannotListen
 from costd.telemetry.logs import Log
+from costd.trust import TlsFiles, server_credentials
 from costd.wire.pb import admission_pb2, control_pb2
 
 SERVING: Final = health_pb2.HealthCheckResponse.SERVING
@@ -22,26 +24,36 @@ ADMISSION: Final = admission_pb2.DESCRIPTOR.services_by_name["Admission"]
 CONTROL: Final = control_pb2.DESCRIPTOR.services_by_name["Control"]
 
 CONTROL_MODE: Final = 0o600
+HANDSHAKE_MS_MAX: Final = 10_000
+"""Whoever connects and says nothing is let go; gRPC would wait for two minutes."""
+
 QUIET_S: Final = 0.2
 """A draining daemon cuts what is left once no call has been open for so long: watchers of its
 health and readers of its reflection would stay for ever."""
 
 
 class Servers:
-    """The agents' server and the operators', each with health and reflection."""
+    """The agents' server and the operators', each with health and reflection.
 
-    def __init__(self, settings: Settings, log: Log) -> None:
+    Operators elsewhere have a server of their own, so that what is open there takes nothing away
+    from those at the socket.
+    """
+
+    def __init__(self, settings: Settings, log: Log, files: TlsFiles | None = None) -> None:
         self._settings = settings
         self._log = log
+        self._files = files
         options = [
             ("grpc.max_receive_message_length", settings.message_bytes_max),
             # Two daemons on one port would each get some of the calls.
             ("grpc.so_reuseport", 0),
+            ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS_MAX),
         ]
-        self._admission, self._control = (
+        self._all = [
             grpc.aio.server(options=options, maximum_concurrent_rpcs=settings.rpcs_count_max)
-            for _ in range(2)
-        )
+            for _ in range(2 if settings.control_endpoint is None else 3)
+        ]
+        self._admission, self._control, *self._remote = self._all
         self._health = health.aio.HealthServicer()
         self._bound: dict[Path, int] = {}
         self.addresses: dict[str, str] = {}
@@ -50,7 +62,7 @@ class Servers:
         return self
 
     async def __aexit__(self, *_error: object) -> None:
-        await asyncio.gather(self._admission.stop(None), self._control.stop(None))
+        await asyncio.gather(*(server.stop(None) for server in self._all))
         for path, inode in self._bound.items():
             sockets.remove_if_ours(path, inode)
 
@@ -59,16 +71,22 @@ class Servers:
     ) -> None:
         """Bind and serve.
 
-        Errors: CannotListen.
+        Errors: CannotListen, TlsFault.
         """
         settings = self._settings
         self._bind(self._control, "control_socket", settings.control_socket, CONTROL_MODE)
         self._bind(self._admission, "socket", settings.socket, settings.socket_mode_bits)
         if settings.listen_endpoint is not None:
-            self._bind_tcp()
+            self._bind_tcp(
+                self._admission, "listen", settings.listen_endpoint, tls=settings.listen_tls
+            )
+        for remote in self._remote:
+            assert settings.control_endpoint is not None
+            self._bind_tcp(remote, "control_listen", settings.control_endpoint, tls=True)
         for server, handler, name in (
             (self._admission, admission, ADMISSION.full_name),
             (self._control, control, CONTROL.full_name),
+            *((remote, control, CONTROL.full_name) for remote in self._remote),
         ):
             # First, because gRPC asks its handlers in turn at every call.
             server.add_generic_rpc_handlers((handler,))
@@ -77,13 +95,12 @@ class Servers:
                 (name, health.SERVICE_NAME, reflection.SERVICE_NAME), server
             )
             await self._health.set(name, SERVING)
-        await asyncio.gather(self._admission.start(), self._control.start())
+        await asyncio.gather(*(server.start() for server in self._all))
 
     async def drain(self, figures: CallFigures, insisted: asyncio.Event) -> None:
         """Accept no more and let what is open finish, for a while, unless somebody insists."""
         await self._health.enter_graceful_shutdown()
-        servers = (self._admission, self._control)
-        drain_s = self._settings.drain_s
+        servers, drain_s = self._all, self._settings.drain_s
         # Stopping servers refuse new calls at once and leave open ones alone until `drain_s`.
         stopping = [asyncio.create_task(server.stop(drain_s)) for server in servers]
         await _until_quiet(figures, insisted, drain_s)
@@ -101,19 +118,26 @@ class Servers:
         self._bound[path] = path.stat().st_ino
         self.addresses[name] = str(path)
 
-    def _bind_tcp(self) -> None:
-        endpoint = self._settings.listen_endpoint
-        assert endpoint is not None
+    def _bind_tcp(
+        self, server: grpc.aio.Server, name: str, endpoint: Endpoint, *, tls: bool
+    ) -> None:
         try:
-            port = self._admission.add_insecure_port(str(endpoint))
+            if tls:
+                assert self._files is not None  # the settings see to it
+                credentials = server_credentials(
+                    self._files, client_certificates=self._settings.tls_verify_clients
+                )
+                port = server.add_secure_port(str(endpoint), credentials)
+            else:
+                port = server.add_insecure_port(str(endpoint))
         except RuntimeError as error:
             raise CannotListen(
-                f"listen: {endpoint} cannot be bound ({error}); is another program there?"
+                f"{name}: {endpoint} cannot be bound ({error}); is another program there?"
             ) from error
         bound = endpoint._replace(port=port)
-        self.addresses["listen"] = str(bound)
-        if not bound.is_loopback:
-            self._log.warning("listening_insecure", listen=str(bound))
+        self.addresses[name] = str(bound)
+        if not bound.is_loopback and not tls:
+            self._log.warning("listening_insecure", **{name: str(bound)})
 
 
 async def _until_quiet(figures: CallFigures, insisted: asyncio.Event, at_most_s: float) -> None:

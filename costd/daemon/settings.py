@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from costd import address
 from costd.configuration import Configured, Pairs, SettingsError, Words, load
 from costd.endpoint import Endpoint, parse_endpoint
+from costd.grants import load_public_key
 
 __all__ = ["Settings", "SettingsError", "load_settings"]
 
@@ -42,7 +43,30 @@ class Settings(Configured):
         ),
         description="Unix socket operators use; 0600 always.",
     )
+    tls_cert: Path | None = Field(
+        None,
+        description="Certificate (PEM) for what is served over TCP. Read again when it changes.",
+    )
+    tls_key: Path | None = Field(None, description="Its key; readable by its owner only.")
+    tls_ca: Path | None = Field(
+        None, description="CA (PEM) that issued the certificates of those who connect."
+    )
+    tls_verify_clients: bool = Field(
+        default_factory=lambda known: known.get("tls_ca") is not None,
+        description="Whoever connects over TLS must show a certificate of `tls_ca`.",
+    )
     listen: str = Field("", description="TCP address host:port for agents as well; none if empty.")
+    listen_tls: bool = Field(
+        default_factory=lambda known: known.get("tls_cert") is not None,
+        description="Serve agents over TCP with TLS.",
+    )
+    control_listen: str = Field(
+        "", description="TCP address host:port for operators as well, TLS always; none if empty."
+    )
+    control_keys: Pairs = Field(
+        default={},
+        description="Public keys of role tokens, by id: id=key,…; from `costctl token keygen`.",
+    )
     metrics_listen: str = Field(
         "127.0.0.1:9464", description="Address of the Prometheus endpoint; `off` for none."
     )
@@ -101,18 +125,56 @@ class Settings(Configured):
 
     @model_validator(mode="after")
     def _addresses_make_sense(self) -> Self:
-        for name in ("listen", "metrics_listen"):
+        for name, safe in (
+            ("listen", self.listen_tls and self.tls_verify_clients),
+            ("metrics_listen", False),
+        ):
             endpoint = parse_endpoint(name, getattr(self, name))
-            if endpoint is not None and not endpoint.is_loopback and not self.listen_insecure:
+            reachable = endpoint is not None and not endpoint.is_loopback
+            if reachable and not safe and not self.listen_insecure:
+                lacking = "authenticates" if self.listen_tls else "encrypts or authenticates"
                 raise ValueError(
-                    f"{name}: {endpoint} can be reached by others, and nothing encrypts or "
-                    "authenticates it; use 127.0.0.1, or say listen_insecure: true"
+                    f"{name}: {endpoint} can be reached by others, and nothing "
+                    f"{'encrypts or authenticates' if name == 'metrics_listen' else lacking} it; "
+                    "use 127.0.0.1, or say listen_insecure: true"
                 )
         if self.socket == self.control_socket:
             raise ValueError(
                 f"control_socket: {self.socket} is the agents' socket; operators need their own"
             )
         return self
+
+    @model_validator(mode="after")
+    def _tls_makes_sense(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            lacking = "tls_key" if self.tls_key is None else "tls_cert"
+            raise ValueError(f"{lacking}: a certificate and its key go together; name both")
+        if self.tls_verify_clients and self.tls_ca is None:
+            raise ValueError("tls_verify_clients: certificates are held against tls_ca; name it")
+        if self.listen_tls and self.tls_cert is None:
+            raise ValueError("listen_tls: TLS needs tls_cert and tls_key")
+        for key_id, text in self.control_keys.items():
+            try:
+                load_public_key(text)
+            except ValueError as error:
+                raise ValueError(f"control_keys: {key_id}: {error}") from error
+        if parse_endpoint("control_listen", self.control_listen) is not None:
+            if self.tls_cert is None:
+                raise ValueError(
+                    "control_listen: operators are served over TLS only; give tls_cert and tls_key "
+                    "(`costctl ca init`, `costctl ca issue`)"
+                )
+            if not self.tls_verify_clients and not self.control_keys:
+                raise ValueError(
+                    "control_listen: nobody could say who they are; give tls_ca for operators' "
+                    "certificates, control_keys for role tokens, or both"
+                )
+        return self
+
+    @property
+    def control_endpoint(self) -> Endpoint | None:
+        """Where operators are served over TCP, None for nowhere."""
+        return parse_endpoint("control_listen", self.control_listen)
 
     @property
     def listen_endpoint(self) -> Endpoint | None:

@@ -14,8 +14,10 @@ from google.protobuf.message_factory import GetMessageClass
 from costd.clock import ticks_ns
 from costd.errors import CostdError, InvalidAsk, InvariantBroken, StoreCorrupt, StoreUnavailable
 from costd.model.time import NS_PER_S
+from costd.serving.guard import Guard
 from costd.telemetry.histogram import Durations
 from costd.telemetry.logs import Log
+from costd.trust.identity import Identity
 from costd.wire.status import details_of, status_of
 
 CALLER_METADATA: Final = "costd-caller"
@@ -88,11 +90,17 @@ class Calls:
         self._logged_ns: dict[tuple[str, str], int] = {}
 
     def handlers(
-        self, descriptor: ServiceDescriptor, service: object, *, streams: Streams | None = None
+        self,
+        descriptor: ServiceDescriptor,
+        service: object,
+        *,
+        streams: Streams | None = None,
+        guard: Guard | None = None,
     ) -> grpc.GenericRpcHandler:
         """Serve every method the proto declares with the service's method of the same name.
 
         Shape:  methods with streams are those of `streams`, by name; without, they are not served.
+                `guard` is asked before anything of a request is read.
         Errors: AttributeError if the service lacks one.
         """
         table: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
@@ -101,6 +109,7 @@ class Calls:
                     method.name,
                     getattr(service, method.name),
                     GetMessageClass(method.input_type).FromString,
+                    guard,
                 )
             )
             for method in descriptor.methods
@@ -110,7 +119,13 @@ class Calls:
             table[name] = grpc.stream_stream_rpc_method_handler(self._stream(name, stream))
         return grpc.method_handlers_generic_handler(descriptor.full_name, table)
 
-    def _handle(self, rpc: str, respond: Respond, parse: Callable[[bytes], Message]) -> Handle:
+    def _handle(
+        self,
+        rpc: str,
+        respond: Respond,
+        parse: Callable[[bytes], Message],
+        guard: Guard | None,
+    ) -> Handle:
         figures = self._figures
         observe = figures.durations.setdefault(rpc, Durations()).observe
         durable = None if rpc.startswith(_READS) else self._durable
@@ -124,7 +139,11 @@ class Calls:
             started_ns = ticks_ns()
             figures.open_count += 1
             try:
-                request, caller = parse(raw), caller_of(context)
+                if guard is None:
+                    request, caller = parse(raw), caller_of(context)
+                else:
+                    identity = guard.check(context, rpc)
+                    request, caller = _signed(parse(raw), context, identity)
                 if aside:
                     answer = await asyncio.to_thread(respond, request, caller)
                 elif waits:
@@ -180,6 +199,15 @@ class Calls:
         if now_ns - self._logged_ns.get(kind, -_LOG_EVERY_NS) >= _LOG_EVERY_NS:
             self._logged_ns[kind] = now_ns
             self._log.error("call_failed", rpc=rpc, code=code, exc_info=error)
+
+
+def _signed(request: Message, context: Context, identity: Identity) -> tuple[Message, str]:
+    """Name the actor of a call: who proved to be one, whatever the request says."""
+    if not identity.actor:
+        return request, caller_of(context)
+    if "actor" in request.DESCRIPTOR.fields_by_name:
+        request.actor = identity.actor  # type: ignore[attr-defined]
+    return request, identity.actor
 
 
 def caller_of(context: Context) -> str:
