@@ -8,7 +8,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import AsyncConnection, errors
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.types.numeric import Int8BinaryDumper
+from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from costd.clock import ticks_ns
@@ -26,8 +26,8 @@ RETRY_S_MAX: Final = 1.0
 
 Connection = AsyncConnection[tuple[Any, ...]]
 
-RETRIED: Final = (errors.SerializationFailure, errors.DeadlockDetected)
-"""What the database asks us to run again; nothing was written then."""
+RETRIED: Final = (errors.SerializationFailure, errors.DeadlockDetected, errors.CheckViolation)
+"""What may be run again; nothing was written then. The only check is that a day has a partition."""
 
 
 class Database:
@@ -159,6 +159,8 @@ class Database:
 
 async def _configure(connection: Connection) -> None:
     # One type for every integer, so that one prepared statement serves whatever the amounts are.
+    # Both formats: lists would else take the type of the first list that came by.
+    connection.adapters.register_dumper(int, Int8Dumper)
     connection.adapters.register_dumper(int, Int8BinaryDumper)
 
 

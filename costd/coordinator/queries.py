@@ -8,7 +8,7 @@ import aiosql
 SQL_FOLDER: Final = Path(__file__).parent / "sql"
 
 _QUERIES: Final = aiosql.from_path(
-    SQL_FOLDER, "apsycopg", file_extensions=(".sql",), mandatory_parameters=False
+    SQL_FOLDER, "apsycopg", mandatory_parameters=False
 )
 
 
