@@ -94,19 +94,19 @@ class EmbeddedPostgres:
                 raise
             return f"postgresql:///postgres?user=postgres&host={self._running_socket_folder()}"
 
-    def stop(self) -> None:
-        """Leave it; the last one to leave stops the server. Stopping twice is harmless."""
+    def stop(self) -> bool:
+        """Leave it; the last one to leave stops the server, and is told so. Twice is harmless."""
         if self._users is None:
-            return
+            return False
         with _Lock(self._folder / "postgres.starting"):
             try:
                 fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return
-            else:
                 self._pg_ctl("stop", "-m", "fast")
+            except BlockingIOError:
+                return False
             finally:
                 self._leave()
+        return True
 
     def __enter__(self) -> Self:
         self.start()

@@ -7,7 +7,7 @@ what only they needed; it runs once none of them is connected any more.
 
 import re
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 from psycopg import errors
@@ -34,8 +34,6 @@ CREATE TABLE IF NOT EXISTS migrations (
     PRIMARY KEY (number, phase)
 )
 """
-
-Phase = Literal["expand", "contract"]
 
 
 class Migration(msgspec.Struct, frozen=True, order=True):

@@ -19,6 +19,8 @@ from costd.coordinator.store import (
     Topic,
     UsageSum,
     check_dimensions,
+    published_audit,
+    top_up_audit,
 )
 from costd.coordinator.transact import Transactions, next_version, tell
 from costd.coordinator.usage_days import UsageDays
@@ -83,7 +85,7 @@ class PostgresStore:
             row = {name: getattr(policy, name) for name in PolicyText.__struct_fields__}
             await connection.execute(query("add_policy"), {**row, "note": columns.clean(note)})
             await _append_audit(
-                connection, [_audit(at_ns, actor, "policy_published", f"{number} {revision}", note)]
+                connection, [published_audit(policy)]
             )
             await tell(connection, [listen.notice_text(Topic.POLICY, number)])
         return policy
@@ -335,16 +337,6 @@ def usage_sums(
     )
     since_hour_ns = -(-since_ns // HOUR_NS) * HOUR_NS
     return text, [since_hour_ns, until_ns, *(where or {}).values(), limit_count]
-
-
-def top_up_audit(top_up: TopUp) -> AuditRecord:
-    """Write who added how much to which counter."""
-    detail = f"{top_up.amount}: {top_up.reason}" if top_up.reason else str(top_up.amount)
-    return _audit(top_up.at_ns, top_up.actor, "topped_up", top_up.counter_key.hex(), detail)
-
-
-def _audit(at_ns: int, actor: str, action: str, subject: str, detail: str) -> AuditRecord:
-    return AuditRecord(at_ns=at_ns, actor=actor, action=action, subject=subject, detail=detail)
 
 
 async def _append_audit(connection: Connection, records: Sequence[AuditRecord]) -> None:

@@ -235,3 +235,25 @@ class CoordinatorStore(FleetStore, Protocol):
 def check_dimensions(names: Iterable[str]) -> Collection[str]:
     """List the names that are no dimension of hourly sums."""
     return sorted(set(names) - set(DIMENSIONS))
+
+
+def published_audit(policy: PolicyText) -> AuditRecord:
+    """Write who published which policy."""
+    return AuditRecord(
+        at_ns=policy.published_ns,
+        actor=policy.actor,
+        action="policy_published",
+        subject=f"{policy.number} {policy.revision}",
+        detail=policy.note,
+    )
+
+
+def top_up_audit(top_up: TopUp) -> AuditRecord:
+    """Write who added how much to which counter."""
+    return AuditRecord(
+        at_ns=top_up.at_ns,
+        actor=top_up.actor,
+        action="topped_up",
+        subject=top_up.counter_key.hex(),
+        detail=f"{top_up.amount}: {top_up.reason}" if top_up.reason else str(top_up.amount),
+    )
