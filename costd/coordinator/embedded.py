@@ -15,7 +15,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from time import sleep
 from typing import Final, Self
+from urllib.parse import quote
 
 from costd.errors import CoordinatorUnavailable, StoreCorrupt
 
@@ -28,6 +30,11 @@ SYSTEM_USER: Final = "costd-postgres"
 """Runs the server where costd runs as root, as which PostgreSQL refuses to run."""
 START_S: Final = 120
 """How long recovery after a crash may take before we give up waiting."""
+OLD_SERVER: Final = "is still in use"
+"""What it says while processes of a server that was killed are on their way out."""
+LAUNCHES_MAX: Final = 50
+LAUNCH_PAUSE_S: Final = 0.2
+LOG_SHOWN_CHARS: Final = 1_000
 SOCKET_NAME: Final = ".s.PGSQL.5432"
 SOCKET_PATH_BYTES_MAX: Final = 107
 """What `sun_path` holds on Linux, less its end."""
@@ -75,9 +82,12 @@ class EmbeddedPostgres:
     def start(self) -> str:
         """Return the address of the running server, after making and starting what is missing.
 
+        Shape:   starting twice is harmless.
         Errors:  CoordinatorUnavailable where it cannot start, with the end of its log;
                  StoreCorrupt for a cluster that these binaries cannot run.
         """
+        if self._users is not None:
+            return self._url()
         self._folder.mkdir(parents=True, exist_ok=True)
         with _Lock(self._folder / "postgres.starting"):
             self._users = os.open(self._folder / "postgres.users", os.O_CREAT | os.O_RDWR, 0o600)
@@ -92,7 +102,7 @@ class EmbeddedPostgres:
             except BaseException:
                 self._leave()
                 raise
-            return f"postgresql:///postgres?user=postgres&host={self._running_socket_folder()}"
+            return self._url()
 
     def stop(self) -> bool:
         """Leave it; the last one to leave stops the server, and is told so. Twice is harmless."""
@@ -176,11 +186,17 @@ class EmbeddedPostgres:
         settings = {**self._server_settings, "unix_socket_directories": str(socket_folder)}
         options = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
         log = self._cluster / "start.log"
-        log.unlink(missing_ok=True)
-        try:
-            self._pg_ctl("start", "-l", str(log), "-o", options)
-        except CoordinatorUnavailable as error:
-            raise CoordinatorUnavailable(f"{error}\n{_tail(log)}") from error
+        for attempt in range(1, LAUNCHES_MAX + 1):
+            log.unlink(missing_ok=True)
+            try:
+                self._pg_ctl("start", "-l", str(log), "-o", options)
+            except CoordinatorUnavailable as error:
+                said = _tail(log) + _tail(*(self._cluster / "log").glob("*.log"))
+                if OLD_SERVER not in said or attempt == LAUNCHES_MAX:
+                    raise CoordinatorUnavailable(f"{error}\n{said}") from error
+                sleep(LAUNCH_PAUSE_S)
+            else:
+                return
 
     def _socket_folder(self) -> Path:
         """Choose where the socket goes: in the cluster, or where the path is short enough."""
@@ -199,8 +215,9 @@ class EmbeddedPostgres:
             )
         return folder
 
-    def _running_socket_folder(self) -> str:
-        return (self._cluster / "postmaster.pid").read_text().splitlines()[_SOCKET_LINE].strip()
+    def _url(self) -> str:
+        lines = (self._cluster / "postmaster.pid").read_text().splitlines()
+        return f"postgresql:///postgres?user=postgres&host={quote(lines[_SOCKET_LINE].strip())}"
 
     def _pg_ctl(self, action: str, *arguments: str) -> None:
         shared = ("-D", str(self._cluster), "-w", "-t", str(START_S), "-s")
@@ -337,8 +354,10 @@ def _closed_parents(path: Path, account: pwd.struct_passwd) -> list[Path]:
     return closed
 
 
-def _tail(log: Path) -> str:
+def _tail(*logs: Path) -> str:
+    """Read the end of the log that was written last."""
     try:
-        return log.read_text(errors="replace")[-2_000:]
+        newest = max(logs, key=lambda log: log.stat().st_mtime_ns, default=None)
+        return newest.read_text(errors="replace")[-LOG_SHOWN_CHARS:] if newest else ""
     except OSError:
         return ""
