@@ -164,22 +164,38 @@ class EmbeddedPostgres:
         making.rename(self._cluster)
 
     def _runs(self) -> bool:
-        """Tell whether the server runs; forget the word of one whose process is another's now."""
-        pid_path = self._cluster / "postmaster.pid"
-        try:
-            pid = int(pid_path.read_text().splitlines()[0])
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except (FileNotFoundError, ProcessLookupError, IndexError, ValueError):
-            # No server, a dead one, or one just starting: pg_ctl sorts these out.
-            return False
-        if b"postgres" not in command.split(b"\0")[0]:
-            pid_path.unlink(missing_ok=True)
-            return False
-        return len(pid_path.read_text().splitlines()) > _STATUS_LINE and self._is_ready()
+        """Tell whether the server runs, and answers; forget one that is dead for certain.
 
-    def _is_ready(self) -> bool:
-        status = (self._cluster / "postmaster.pid").read_text().splitlines()[_STATUS_LINE]
-        return status.strip() == "ready"
+        A dead server's number may be another process's by now, or a zombie's where nobody reaps
+        (costd as a container's first process); PostgreSQL would take either for the server. It
+        still refuses to start while the dead one's children hold the cluster's shared memory,
+        which it finds by the cluster's inode.
+        """
+        for _ in range(int(START_S / LAUNCH_PAUSE_S)):
+            lines = self._pid_lines()
+            if not lines:
+                return False
+            if not _is_postgres(int(lines[0])):
+                break
+            if len(lines) > _STATUS_LINE and lines[_STATUS_LINE].strip() == "ready":
+                return True
+            sleep(LAUNCH_PAUSE_S)  # somebody who is gone now had it started a moment ago
+        else:
+            raise CoordinatorUnavailable(
+                f"the PostgreSQL in {self._cluster} (process {lines[0]}) does not become ready "
+                f"within {START_S} s; see its log in {self._cluster}/log"
+            )
+        (self._cluster / "postmaster.pid").unlink(missing_ok=True)
+        if len(lines) > _SOCKET_LINE:
+            socket = Path(lines[_SOCKET_LINE].strip()) / SOCKET_NAME
+            socket.with_name(f"{SOCKET_NAME}.lock").unlink(missing_ok=True)
+        return False
+
+    def _pid_lines(self) -> list[str]:
+        try:
+            return (self._cluster / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return []
 
     def _launch(self) -> None:
         socket_folder = self._socket_folder()
@@ -216,8 +232,8 @@ class EmbeddedPostgres:
         return folder
 
     def _url(self) -> str:
-        lines = (self._cluster / "postmaster.pid").read_text().splitlines()
-        return f"postgresql:///postgres?user=postgres&host={quote(lines[_SOCKET_LINE].strip())}"
+        folder = self._pid_lines()[_SOCKET_LINE].strip()
+        return f"postgresql:///postgres?user=postgres&host={quote(folder)}"
 
     def _pg_ctl(self, action: str, *arguments: str) -> None:
         shared = ("-D", str(self._cluster), "-w", "-t", str(START_S), "-s")
@@ -352,6 +368,22 @@ def _closed_parents(path: Path, account: pwd.struct_passwd) -> list[Path]:
         if not found.st_mode & needed:
             closed.append(folder)
     return closed
+
+
+def _is_postgres(pid: int) -> bool:
+    """Tell whether a process is a PostgreSQL; where nobody can, whether it is at all."""
+    if not Path("/proc/self/cmdline").exists():
+        with suppress(PermissionError):
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                return False
+        return True
+    try:
+        program = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return b"postgres" in program
 
 
 def _tail(*logs: Path) -> str:
