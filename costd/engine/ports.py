@@ -13,6 +13,15 @@ class State(Protocol):
     Exists so that rules can ask for exactly the keys they need and never touch a store.
     """
 
+    @property
+    def leases_until_ns(self) -> int:
+        """Until when leases may be spent (steady ns), 0 where there are none."""
+        ...
+
+    def is_exhausted(self, key: bytes) -> bool:
+        """Tell whether the coordinator said last that nobody has any more of this counter."""
+        ...
+
     def counter(self, key: bytes) -> Counter | None:
         """Return the counter under this key, None if nothing was counted yet."""
         ...
