@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Final
 
 from costd import __version__
@@ -96,7 +96,7 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
             reception=reception,
             publishing=publishing,
             kills=kills,
-            retention=settings,
+            settings=settings,
         )
         figures = CallFigures()
         metrics = stack.enter_context(_metrics(settings, log))
@@ -112,8 +112,9 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
                 ),
                 CONTROL: calls.handlers(
                     CONTROL,
-                    ControlService(store, reception, kills, clock, publishing),
+                    ControlService(store, reception, kills, clock, settings.name),
                     guard=servers.guard(CONTROL),
+                    some=True,
                 ),
                 FLEET_CONTROL: calls.handlers(
                     FLEET_CONTROL, fleet, guard=servers.guard(FLEET_CONTROL)
@@ -185,6 +186,3 @@ async def _background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-Factory = Callable[[], Any]

@@ -1,13 +1,24 @@
 """The Admission service: parse, ask the ledger, reply. Sync; the server wraps it."""
 
-from costd.daemon.ledger import Ledger
+from collections.abc import Coroutine
+from typing import Any
+
+from google.protobuf.message import Message
+
+from costd.daemon.ledger import Admitted, Ledger
+from costd.daemon.patience import Patience
+from costd.engine.extend import Extended
 from costd.engine.rules import BudgetRule
 from costd.errors import InvalidAsk
 from costd.model.decision import Directives, Reason
 from costd.model.kill import KillSwitch
+from costd.model.lease import Wanting
 from costd.model.usage import Usage
 from costd.wire import convert
 from costd.wire.pb import admission_pb2 as pb
+
+Reply = Message | Coroutine[Any, Any, Message]
+"""An answer, or what will become one where the coordinator has to be asked."""
 
 
 class AdmissionService:
@@ -16,15 +27,20 @@ class AdmissionService:
     Errors:  those of `costd.errors`, which the server maps to statuses.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, patience: Patience | None = None) -> None:
         self._ledger = ledger
+        self._patience = patience
+        """Who waits for leases; None where there is no coordinator."""
 
-    def Admit(self, request: pb.AdmitRequest, caller: str) -> pb.Decision:  # noqa: N802 - the RPC's name
+    def Admit(self, request: pb.AdmitRequest, caller: str) -> Reply:  # noqa: N802 - the RPC's name
         """Decide an ask."""
-        admitted = self._ledger.admit(
-            convert.ask_from_pb(request), caller=caller, grant=request.override_grant
+        ask, ledger, grant = convert.ask_from_pb(request), self._ledger, request.override_grant
+        if self._patience is None:
+            return _decision(ledger.admit(ask, caller=caller, grant=grant))
+        return self._patience.decide(
+            lambda may_wait: ledger.admit(ask, caller=caller, grant=grant, may_wait=may_wait),
+            _decision,
         )
-        return convert.decision_to_pb(admitted.decision, admitted.state, replayed=admitted.replayed)
 
     def Explain(self, request: pb.AdmitRequest, caller: str) -> pb.Explanation:  # noqa: N802
         """Decide without consuming, and show how."""
@@ -51,37 +67,30 @@ class AdmissionService:
         closed = self._ledger.void(convert.reservation_id_from_text(request.reservation_id))
         return convert.settlement_to_pb(closed.reservation, replayed=closed.replayed, late=False)
 
-    def Extend(self, request: pb.ExtendRequest, caller: str) -> pb.Extension:  # noqa: N802, ARG002
+    def Extend(self, request: pb.ExtendRequest, caller: str) -> Reply:  # noqa: N802, ARG002
         """Enlarge a running call's reservation."""
         usage: Usage | None = None
         if request.HasField("usage_so_far"):
             usage = convert.usage_from_pb(request.usage_so_far)
-        result = self._ledger.extend(
-            convert.reservation_id_from_text(request.reservation_id),
-            additional_cost_nusd=request.additional_cost_nusd,
-            additional_output_tokens=request.additional_output_tokens,
-            ttl_ns=convert.duration_ns(request, "ttl"),
-            usage_so_far=usage,
-        )
-        held = result.reservation
-        message = pb.Extension(
-            reservation_id=request.reservation_id,
-            extended=result.reason is Reason.OK,
-            reason=int(result.reason),  # type: ignore[arg-type]
-            hold_nusd=held.hold_nusd,
-            expires_ns=held.expires_ns,
-            reported_nusd=held.reported_nusd,
-        )
-        if result.reason is not Reason.OK:
-            convert.directives_to_pb(message.directives, Directives(stop=True))
-        if isinstance(result.refused_by, BudgetRule):
-            message.binding.rule, message.binding.kind = (
-                result.refused_by.budget.budget_id,
-                "budget",
+        reservation_id = convert.reservation_id_from_text(request.reservation_id)
+        ttl_ns = convert.duration_ns(request, "ttl")
+
+        def decide(may_wait: bool) -> Extended | Wanting:
+            result = self._ledger.extend(
+                reservation_id,
+                additional_cost_nusd=request.additional_cost_nusd,
+                additional_output_tokens=request.additional_output_tokens,
+                ttl_ns=ttl_ns,
+                usage_so_far=usage,
+                may_wait=may_wait,
             )
-        elif isinstance(result.refused_by, KillSwitch):
-            message.binding.rule, message.binding.kind = result.refused_by.kill_id, "kill_switch"
-        return message
+            return result.wanting if may_wait and result.wanting is not None else result
+
+        if self._patience is None:
+            result = decide(False)
+            assert not isinstance(result, Wanting)
+            return _extension(result)
+        return self._patience.decide(decide, _extension)
 
     def Record(self, request: pb.RecordRequest, caller: str) -> pb.Settlement:  # noqa: N802
         """Charge what nobody asked for."""
@@ -97,3 +106,26 @@ class AdmissionService:
         return convert.settlement_to_pb(
             closed.reservation, replayed=closed.replayed, late=closed.late
         )
+
+
+def _decision(admitted: Admitted) -> pb.Decision:
+    return convert.decision_to_pb(admitted.decision, admitted.state, replayed=admitted.replayed)
+
+
+def _extension(result: Extended) -> pb.Extension:
+    held = result.reservation
+    message = pb.Extension(
+        reservation_id=held.reservation_id.hex(),
+        extended=result.reason is Reason.OK,
+        reason=int(result.reason),  # type: ignore[arg-type]
+        hold_nusd=held.hold_nusd,
+        expires_ns=held.expires_ns,
+        reported_nusd=held.reported_nusd,
+    )
+    if result.reason is not Reason.OK:
+        convert.directives_to_pb(message.directives, Directives(stop=True))
+    if isinstance(result.refused_by, BudgetRule):
+        message.binding.rule, message.binding.kind = result.refused_by.budget.budget_id, "budget"
+    elif isinstance(result.refused_by, KillSwitch):
+        message.binding.rule, message.binding.kind = result.refused_by.kill_id, "kill_switch"
+    return message

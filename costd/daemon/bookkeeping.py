@@ -1,6 +1,6 @@
 """The store as the ledger keeps it: one batch at a time, under one policy at a time."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -194,18 +194,15 @@ class Bookkeeping:
         """State how this daemon stands on a counter."""
         return stand(self.state.counter(key) or EMPTY_COUNTER)
 
-    def set_leases(self, leases: Mapping[bytes, Lease | None]) -> None:
+    def set_leases(self, leases: Mapping[bytes, Lease]) -> None:
         """Put other leases on counters, and how the fleet stands on them; all of it or nothing.
 
-        None drops a lease, and accounts for its counter no longer: all is given back and told.
         Ensures: no lease is lowered below what is used of it.
         Errors:  StoreUnavailable.
         """
-        changes, now, dropped = Changes(), self.clock.now(), []
+        changes, now = Changes(), self.clock.now()
         for key, lease in leases.items():
             counter = self.state.counter(key) or EMPTY_COUNTER
-            if lease is None:
-                dropped.append(key)
             if counter.lease == lease:
                 continue
             rule, start_ns = self.rules.budgets.get(keys.tag_of(key)), 0
@@ -216,12 +213,21 @@ class Bookkeeping:
                 relent(counter, lease), rule, start_ns=start_ns, wall_ns=now.wall_ns
             )
             books.write(changes, rule, key, posted, critical=False, now=now)
-        marked = [key for _, key, counter in changes.puts if counter.lease is not None]
+        marked = [key for _, key, _ in changes.puts]
         changes.puts += self.lent.marks(marked)
-        changes.puts += self.lent.unmarks(dropped)
         self._write(changes)
         self.lent.held.update(marked)
-        self.lent.forgotten(dropped)
+
+    def account_no_longer(self, counter_keys: Iterable[bytes]) -> None:
+        """Stop stating counters of which all is given back and told, until they are touched again.
+
+        A counter keeps its lease, of which nothing is left, for the version it has.
+        Errors:  StoreUnavailable.
+        """
+        gone = list(counter_keys)
+        if gone:
+            self.store.commit(self.lent.unmarks(gone))
+            self.lent.forgotten(gone)
 
     # ---- operators --------------------------------------------------------------------------
 

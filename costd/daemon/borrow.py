@@ -3,7 +3,7 @@
 No I/O: requests go out by the function given, replies come in by `replied`, time by `now_ns`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from costd.model.lease import Lease, Stand, Want
@@ -63,7 +63,7 @@ class Counters(Protocol):
         """Return what this daemon holds of a counter."""
         ...
 
-    def set_leases(self, leases: dict[bytes, Lease | None]) -> None:
+    def set_leases(self, leases: Mapping[bytes, Lease]) -> None:
         """Keep leases, in one batch."""
         ...
 
@@ -177,7 +177,7 @@ class Borrowing:
         request = self._out.get(reply.request_id)
         if reply.epoch != self.epoch or request is None:
             return
-        leases: dict[bytes, Lease | None] = {}
+        leases: dict[bytes, Lease] = {}
         for grant in reply.grants:
             key, held = grant.counter_key, self._counters.lease(grant.counter_key)
             seen = held.version if held else 0

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from google.protobuf.message import Message
+
 from costd.daemon.tenancy import Tenancy
 from costd.model.lease import Wanting
 from costd.model.time import NS_PER_S
@@ -23,13 +25,20 @@ class Patience:
         self._wait_ns = wait_ns
 
     def decide(
-        self, decide: Callable[[bool], Answer | Wanting]
-    ) -> Answer | Coroutine[Any, Any, Answer]:
-        """Return the answer, or a coroutine that will."""
+        self, decide: Callable[[bool], Answer | Wanting], tell: Callable[[Answer], Message]
+    ) -> Message | Coroutine[Any, Any, Message]:
+        """Return the answer as `tell` writes it, or a coroutine that will."""
         answer = decide(True)
-        return self._wait(decide, answer) if isinstance(answer, Wanting) else answer
+        if isinstance(answer, Wanting):
+            return self._wait(decide, tell, answer)
+        return tell(answer)
 
-    async def _wait(self, decide: Callable[[bool], Answer | Wanting], wanting: Wanting) -> Answer:
+    async def _wait(
+        self,
+        decide: Callable[[bool], Answer | Wanting],
+        tell: Callable[[Answer], Message],
+        wanting: Wanting,
+    ) -> Message:
         loop = asyncio.get_running_loop()
         ends = loop.time() + self._wait_ns() / NS_PER_S
         while True:
@@ -50,8 +59,8 @@ class Patience:
                 self._tenancy.borrowing.forget(wake)
             answer = decide(True)
             if not isinstance(answer, Wanting):
-                return answer
+                return tell(answer)
             wanting = answer
         final = decide(False)
         assert not isinstance(final, Wanting), "what may not wait is decided"
-        return final
+        return tell(final)

@@ -3,7 +3,8 @@
 import contextlib
 from typing import Final
 
-from costd.daemon.ledger import HOUR_NS, Ledger
+from costd.daemon.ledger import Ledger
+from costd.daemon.tallies import HOUR_NS
 from costd.engine import keys
 from costd.engine.changes import Changes, Family
 from costd.errors import StoreUnavailable

@@ -91,6 +91,7 @@ class Tenancy:
         self.situation = situation
         self.recalls: Recalls | None = None
         self.borrowing = Borrowing(ledger)
+        ledger.state.exhausted = self.borrowing.exhausted
         self.outbox = Outbox(ledger)
         raw = ledger.store.get(Family.META, _META_KEY)
         saved = msgspec.msgpack.decode(raw, type=Remembered) if raw else None
@@ -112,7 +113,7 @@ class Tenancy:
         if rebooted:
             old = self._saved.books_are_old or books_are_old
             self._remember(until_steady_ns=0, books_are_old=old)
-            self._lower([key for key, _ in ledger.store.scan(Family.LEASES)])
+            self._lower(sorted(ledger.lent.held))
 
     @property
     def daemon_id(self) -> str:
@@ -137,7 +138,7 @@ class Tenancy:
         self._push = push
         self._sent.clear()
         self._enrolled_at_ns = now.steady_ns
-        held = [key for key, _ in ledger.store.scan(Family.LEASES)]
+        held = sorted(ledger.lent.held)
         ledger.fleet_changed.clear()
         for key in held:
             self._touched.setdefault(key, now.steady_ns)
@@ -307,7 +308,7 @@ class Tenancy:
             for level in levels
             if (held := ledger.lease(level.counter_key)) is not None
         }
-        ledger.set_leases(dict(told))
+        ledger.set_leases(told)
 
     def _forget(self, told: dict[bytes, Stand]) -> None:
         """Forget leases of which nothing is left, and all of whose use has been receipted."""
@@ -319,7 +320,7 @@ class Tenancy:
                 over.append(key)
         wall_ns = ledger.clock.now().wall_ns
         over = [key for key in over if self._is_ended(key, wall_ns) or self._is_idle(key)]
-        ledger.set_leases(dict.fromkeys(over))
+        ledger.account_no_longer(over)
         for key in over:
             self._touched.pop(key, None)
 
@@ -357,7 +358,7 @@ class Tenancy:
                     amount=stand.used,
                     reserve_amount=min(stand.reserve_amount, stand.reserve_used),
                 )
-        ledger.set_leases(dict(lowered))
+        ledger.set_leases(lowered)
         ledger.fleet_changed.update(lowered)
         return bool(lowered)
 

@@ -96,11 +96,13 @@ class Calls:
         *,
         streams: Streams | None = None,
         guard: Guard | None = None,
+        some: bool = False,
     ) -> grpc.GenericRpcHandler:
         """Serve every method the proto declares with the service's method of the same name.
 
         Shape:  methods with streams are those of `streams`, by name; without, they are not served.
                 `guard` is asked before anything of a request is read.
+                `some` serves what the service has; the rest is UNIMPLEMENTED.
         Errors: AttributeError if the service lacks one.
         """
         table: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
@@ -113,10 +115,10 @@ class Calls:
                 )
             )
             for method in descriptor.methods
-            if not method.client_streaming
+            if not method.client_streaming and (not some or hasattr(service, method.name))
         }
         for name, stream in (streams or {}).items():
-            table[name] = grpc.stream_stream_rpc_method_handler(self._stream(name, stream))
+            table[name] = grpc.stream_stream_rpc_method_handler(self._stream(name, stream, guard))
         return grpc.method_handlers_generic_handler(descriptor.full_name, table)
 
     def _handle(
@@ -131,9 +133,9 @@ class Calls:
         durable = None if rpc.startswith(_READS) else self._durable
         refuse = self._refuse
 
-        # A listing walks the store for as long as it is large; asks go on meanwhile.
-        aside = rpc.startswith("List")
         waits = inspect.iscoroutinefunction(respond)
+        # A listing walks the store for as long as it is large; asks go on meanwhile.
+        aside = rpc.startswith("List") and not waits
 
         async def handle(raw: bytes, context: Context) -> bytes:
             started_ns = ticks_ns()
@@ -164,11 +166,13 @@ class Calls:
 
         return handle
 
-    def _stream(self, rpc: str, stream: Stream) -> Stream:
+    def _stream(self, rpc: str, stream: Stream, guard: Guard | None) -> Stream:
         refuse = self._refuse
 
         async def handle(raws: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
             try:
+                if guard is not None:
+                    guard.check(context, rpc)
                 async for raw in stream(raws, context):
                     yield raw
             except Exception as error:  # noqa: BLE001  every one becomes a status

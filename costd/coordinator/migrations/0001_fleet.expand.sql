@@ -25,6 +25,7 @@ CREATE TABLE daemons (
     enrolled_ns bigint NOT NULL DEFAULT 0,
     seen_ns bigint NOT NULL DEFAULT 0,
     tenure_ends_ns bigint NOT NULL DEFAULT 0,
+    sequence bigint NOT NULL DEFAULT 0,
     usage_sequence bigint NOT NULL DEFAULT 0,
     policy_number bigint NOT NULL DEFAULT 0,
     policy_problem text NOT NULL DEFAULT '',
@@ -73,6 +74,7 @@ CREATE TABLE shares (
     late_stated bigint NOT NULL,  -- `late` of the daemon's own stand
     unadmitted bigint NOT NULL,
     shadow bigint NOT NULL,
+    version bigint NOT NULL,  -- of the newest grant
     epoch bigint NOT NULL,
     is_reclaimed boolean NOT NULL,
     lost bigint NOT NULL,

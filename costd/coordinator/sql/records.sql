@@ -40,7 +40,7 @@ UPDATE versions SET version = version + 1 WHERE name = :name RETURNING version;
 SELECT name, version FROM versions;
 
 -- name: put_kill!
--- A release is final: an engagement told later, of the same id, does not undo it.
+-- Of two states of one switch the later counts.
 INSERT INTO kills (
     kill_id, version, scope, mode, reason, actor, engaged_ns, max_tier, releases_ns,
     releases_steady_ns, released_ns, released_by
@@ -54,7 +54,8 @@ ON CONFLICT (kill_id) DO UPDATE SET
     max_tier = excluded.max_tier, releases_ns = excluded.releases_ns,
     releases_steady_ns = excluded.releases_steady_ns, released_ns = excluded.released_ns,
     released_by = excluded.released_by
-WHERE kills.released_ns = 0;
+WHERE greatest(kills.engaged_ns, kills.released_ns)
+    < greatest(excluded.engaged_ns, excluded.released_ns);
 
 -- name: list_kills
 SELECT
@@ -99,7 +100,7 @@ FROM top_ups WHERE counter_key = :counter_key ORDER BY at_ns DESC LIMIT :limit_c
 -- name: list_daemons
 SELECT
     daemon_id, name, version, boot_id, epoch, enrolled_ns, seen_ns, tenure_ends_ns,
-    usage_sequence, policy_number, policy_problem, clock_offset_ns, outbox_count,
+    sequence, usage_sequence, policy_number, policy_problem, clock_offset_ns, outbox_count,
     overspend_bound_nusd, clients_count, kills_version
 FROM daemons WHERE daemon_id > :after_id ORDER BY daemon_id LIMIT :limit_count;
 
@@ -113,7 +114,7 @@ FROM pools WHERE counter_key > :after_key ORDER BY counter_key LIMIT :limit_coun
 -- name: list_shares_of_daemon
 SELECT
     counter_key, daemon_id, amount, reserve_amount, settled, reserved, reserve_settled,
-    reserve_reserved, overrun, granted, lowered, late_stated, unadmitted, shadow, epoch,
+    reserve_reserved, overrun, granted, lowered, late_stated, unadmitted, shadow, version, epoch,
     is_reclaimed, lost, reserve_lost, late
 FROM shares WHERE daemon_id = :daemon_id AND counter_key > :after_key
 ORDER BY counter_key LIMIT :limit_count;
@@ -121,7 +122,7 @@ ORDER BY counter_key LIMIT :limit_count;
 -- name: list_shares_of_pool
 SELECT
     counter_key, daemon_id, amount, reserve_amount, settled, reserved, reserve_settled,
-    reserve_reserved, overrun, granted, lowered, late_stated, unadmitted, shadow, epoch,
+    reserve_reserved, overrun, granted, lowered, late_stated, unadmitted, shadow, version, epoch,
     is_reclaimed, lost, reserve_lost, late
 FROM shares WHERE counter_key = :counter_key AND daemon_id > :after_id
 ORDER BY daemon_id LIMIT :limit_count;
@@ -129,7 +130,7 @@ ORDER BY daemon_id LIMIT :limit_count;
 -- name: list_shares
 SELECT
     counter_key, daemon_id, amount, reserve_amount, settled, reserved, reserve_settled,
-    reserve_reserved, overrun, granted, lowered, late_stated, unadmitted, shadow, epoch,
+    reserve_reserved, overrun, granted, lowered, late_stated, unadmitted, shadow, version, epoch,
     is_reclaimed, lost, reserve_lost, late
 FROM shares WHERE (counter_key, daemon_id) > (:after_key::bytea, :after_id::text COLLATE "C")
 ORDER BY counter_key, daemon_id LIMIT :limit_count;

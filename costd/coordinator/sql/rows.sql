@@ -16,7 +16,7 @@ RETURNING daemon_id;
 -- name: lock_daemons
 SELECT
     daemon_id, name, version, boot_id, epoch, enrolled_ns, seen_ns, tenure_ends_ns,
-    usage_sequence, policy_number, policy_problem, clock_offset_ns, outbox_count,
+    sequence, usage_sequence, policy_number, policy_problem, clock_offset_ns, outbox_count,
     overspend_bound_nusd, clients_count, kills_version
 FROM daemons WHERE daemon_id = ANY (:daemon_ids::text[])
 ORDER BY daemon_id
@@ -51,7 +51,7 @@ WHERE daemon_id = ANY (:daemon_ids::text[])
 SELECT
     shares.counter_key, shares.daemon_id, amount, reserve_amount, settled, reserved,
     reserve_settled, reserve_reserved, overrun, granted, lowered, late_stated, unadmitted,
-    shadow, epoch, is_reclaimed, lost, reserve_lost, late
+    shadow, version, epoch, is_reclaimed, lost, reserve_lost, late
 FROM unnest(:keys::bytea[]) AS key (counter_key)
 CROSS JOIN unnest(:daemon_ids::text[]) AS daemon (daemon_id)
 JOIN shares
@@ -67,19 +67,19 @@ DELETE FROM pools WHERE counter_key = ANY (:keys::bytea[]);
 UPDATE daemons SET
     name = new.name, version = new.version, boot_id = new.boot_id, epoch = new.epoch,
     enrolled_ns = new.enrolled_ns, seen_ns = new.seen_ns, tenure_ends_ns = new.tenure_ends_ns,
-    usage_sequence = new.usage_sequence, policy_number = new.policy_number,
+    sequence = new.sequence, usage_sequence = new.usage_sequence, policy_number = new.policy_number,
     policy_problem = new.policy_problem, clock_offset_ns = new.clock_offset_ns,
     outbox_count = new.outbox_count, overspend_bound_nusd = new.overspend_bound_nusd,
     clients_count = new.clients_count, kills_version = new.kills_version
 FROM unnest(
     :daemon_id::text[], :name::text[], :version::text[], :boot_id::text[], :epoch::bigint[],
     :enrolled_ns::bigint[], :seen_ns::bigint[], :tenure_ends_ns::bigint[],
-    :usage_sequence::bigint[], :policy_number::bigint[], :policy_problem::text[],
+    :sequence::bigint[], :usage_sequence::bigint[], :policy_number::bigint[], :policy_problem::text[],
     :clock_offset_ns::bigint[], :outbox_count::bigint[], :overspend_bound_nusd::bigint[],
     :clients_count::bigint[], :kills_version::bigint[]
 ) AS new (
     daemon_id, name, version, boot_id, epoch, enrolled_ns, seen_ns, tenure_ends_ns,
-    usage_sequence, policy_number, policy_problem, clock_offset_ns, outbox_count,
+    sequence, usage_sequence, policy_number, policy_problem, clock_offset_ns, outbox_count,
     overspend_bound_nusd, clients_count, kills_version
 )
 WHERE daemons.daemon_id = new.daemon_id COLLATE "C";
@@ -109,14 +109,14 @@ WHERE pools.counter_key = new.counter_key;
 -- name: write_shares!
 INSERT INTO shares (
     counter_key, daemon_id, amount, reserve_amount, settled, reserved, reserve_settled,
-    reserve_reserved, overrun, granted, lowered, late_stated, unadmitted, shadow, epoch,
+    reserve_reserved, overrun, granted, lowered, late_stated, unadmitted, shadow, version, epoch,
     is_reclaimed, lost, reserve_lost, late
 )
 SELECT * FROM unnest(
     :counter_key::bytea[], :daemon_id::text[], :amount::bigint[], :reserve_amount::bigint[],
     :settled::bigint[], :reserved::bigint[], :reserve_settled::bigint[],
     :reserve_reserved::bigint[], :overrun::bigint[], :granted::bigint[], :lowered::bigint[],
-    :late_stated::bigint[], :unadmitted::bigint[], :shadow::bigint[], :epoch::bigint[],
+    :late_stated::bigint[], :unadmitted::bigint[], :shadow::bigint[], :version::bigint[], :epoch::bigint[],
     :is_reclaimed::boolean[], :lost::bigint[], :reserve_lost::bigint[], :late::bigint[]
 )
 ON CONFLICT (counter_key, daemon_id) DO UPDATE SET
@@ -125,7 +125,7 @@ ON CONFLICT (counter_key, daemon_id) DO UPDATE SET
     reserve_settled = excluded.reserve_settled, reserve_reserved = excluded.reserve_reserved,
     overrun = excluded.overrun, granted = excluded.granted, lowered = excluded.lowered,
     late_stated = excluded.late_stated, unadmitted = excluded.unadmitted,
-    shadow = excluded.shadow, epoch = excluded.epoch, is_reclaimed = excluded.is_reclaimed,
+    shadow = excluded.shadow, version = excluded.version, epoch = excluded.epoch, is_reclaimed = excluded.is_reclaimed,
     lost = excluded.lost, reserve_lost = excluded.reserve_lost, late = excluded.late;
 
 -- name: notify
