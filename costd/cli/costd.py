@@ -55,6 +55,8 @@ def serve(
     listen_insecure: Annotated[bool | None, _setting("listen_insecure")] = None,
     labels_fixed: Annotated[str | None, _setting("labels_fixed")] = None,
     claims: Annotated[str | None, _setting("claims")] = None,
+    coordinator: Annotated[str | None, _setting("coordinator")] = None,
+    coordinator_insecure: Annotated[bool | None, _setting("coordinator_insecure")] = None,
     durability: Annotated[str | None, _setting("durability")] = None,
     reservations_retention_s: Annotated[str | None, _setting("reservations_retention_s")] = None,
     counters_retention_s: Annotated[str | None, _setting("counters_retention_s")] = None,

@@ -76,7 +76,7 @@ class AdmissionService:
         ttl_ns = convert.duration_ns(request, "ttl")
 
         def decide(may_wait: bool) -> Extended | Wanting:
-            result = self._ledger.extend(
+            return self._ledger.extend(
                 reservation_id,
                 additional_cost_nusd=request.additional_cost_nusd,
                 additional_output_tokens=request.additional_output_tokens,
@@ -84,13 +84,12 @@ class AdmissionService:
                 usage_so_far=usage,
                 may_wait=may_wait,
             )
-            return result.wanting if may_wait and result.wanting is not None else result
 
-        if self._patience is None:
-            result = decide(False)
-            assert not isinstance(result, Wanting)
-            return _extension(result)
-        return self._patience.decide(decide, _extension)
+        if self._patience is not None:
+            return self._patience.decide(decide, _extension)
+        result = decide(False)
+        assert not isinstance(result, Wanting), "what may not wait is decided"
+        return _extension(result)
 
     def Record(self, request: pb.RecordRequest, caller: str) -> pb.Settlement:  # noqa: N802
         """Charge what nobody asked for."""

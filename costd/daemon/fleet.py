@@ -13,6 +13,7 @@ from costd.daemon.fleet_kills import put_in_force
 from costd.daemon.fleet_policy import FleetPolicy
 from costd.daemon.ledger import Ledger
 from costd.daemon.member import Member
+from costd.daemon.patience import Patience
 from costd.daemon.tenancy import Situation, Tenancy
 from costd.engine.changes import Family
 from costd.model.labels import Selector
@@ -20,6 +21,19 @@ from costd.store.port import Store
 from costd.telemetry.logs import Log
 from costd.wire import fleet as wire
 from costd.wire.pb import fleet_pb2 as pb
+
+CHANNEL_OPTIONS: Final = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    # A coordinator whose host is gone without a word is noticed after a few seconds.
+    ("grpc.keepalive_time_ms", 2_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
+LEAVE_S: Final = 2.0
+"""How long a stopping daemon waits until what it gives back and its usage are stored."""
 
 _ID_KEY: Final = b"daemon_id"
 
@@ -70,11 +84,33 @@ class Fleet:
             "kills": lambda message: self._kills(message.kills),
             "drill": lambda message: self._drill(message.drill),
         }
+        self.patience = Patience(self.tenancy, lambda: ledger.rules.policy.fleet.lease_wait_ns)
         self._drilling: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Belong to the fleet until cancelled."""
         await self.member.run()
+
+    async def ready(self, stopped: asyncio.Event) -> bool:
+        """Wait until a policy is in force; False if the daemon is stopped before."""
+        in_force = self.policy.in_force
+        if not in_force.is_set():
+            self._log.warning("waiting_for_policy", coordinator=self.member.problem or "joined")
+        waits = [asyncio.create_task(each.wait()) for each in (in_force, stopped)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for each in waits:
+            each.cancel()
+        return in_force.is_set()
+
+    async def leave(self) -> None:
+        """Give back what is not used, and wait a little until it and all usage are stored."""
+        if not self.tenancy.is_enrolled:
+            return
+        self.tenancy.leave()
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + LEAVE_S
+        while not self.tenancy.is_settled and self.tenancy.is_enrolled and loop.time() < ends:
+            await asyncio.sleep(LEAVE_S / 100)
 
     def _kills(self, message: pb.KillList) -> None:
         put_in_force(self._ledger, message)

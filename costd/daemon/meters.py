@@ -12,6 +12,7 @@ from opentelemetry.sdk.metrics.export import HistogramDataPoint
 
 from costd.daemon import views
 from costd.daemon.desk import Desk
+from costd.daemon.fleet import Fleet
 from costd.daemon.ledger import Ledger
 from costd.daemon.reload import PolicyFile
 from costd.daemon.sweeper import Sweeper
@@ -175,3 +176,28 @@ def meter_calls(metrics: Metrics, figures: CallFigures, *, now_ns: Callable[[], 
 
 def _one(read: Callable[[], float]) -> Callable[[], Readings]:
     return lambda: [(read(), {})]
+
+
+def meter_fleet(metrics: Metrics, fleet: Fleet) -> None:
+    """Observe a daemon's membership in a fleet."""
+    tenancy = fleet.tenancy
+    metrics.gauge(
+        "costd_fleet_joined",
+        "1 while the coordinator listens to this daemon.",
+        lambda: [(int(tenancy.is_enrolled), {})],
+    )
+    metrics.gauge(
+        "costd_fleet_outbox_events",
+        "Usage events that the coordinator has not stored yet.",
+        lambda: [(tenancy.outbox.waiting_count, {})],
+    )
+    metrics.gauge(
+        "costd_fleet_leases",
+        "Counters that hold a lease, or use that is not receipted.",
+        lambda: [(len(tenancy.ledger.lent.held), {})],
+    )
+    metrics.gauge(
+        "costd_overspend_bound_nusd",
+        "How far this daemon may pass its budgets at worst; docs/INVARIANTS.md has the formula.",
+        lambda: [(tenancy.overspend_bound_nusd, {})],
+    )

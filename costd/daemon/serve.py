@@ -10,8 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import grpc
+
 from costd import __version__
-from costd.clock import ticks_ns
+from costd.clock import boot_id, ticks_ns
 from costd.daemon import meters
 from costd.daemon.admission import AdmissionService
 from costd.daemon.allowances import AllowanceBooks
@@ -20,6 +22,8 @@ from costd.daemon.attach import Attach
 from costd.daemon.control import ControlService
 from costd.daemon.desk import Desk
 from costd.daemon.durable import GroupSync
+from costd.daemon.fleet import CHANNEL_OPTIONS, Fleet
+from costd.daemon.fleet_policy import FleetPolicy
 from costd.daemon.ledger import Ledger
 from costd.daemon.pages import FilePages, NoPages, Pages
 from costd.daemon.refusals import audit_refusal
@@ -27,6 +31,7 @@ from costd.daemon.reload import PolicyFile, follow_signal, watch
 from costd.daemon.servers import ADMISSION, CONTROL, Servers
 from costd.daemon.settings import Settings
 from costd.daemon.sweeper import Retention, Sweeper
+from costd.daemon.tenancy import Situation
 from costd.daemon.timekeeping import Timekeeper
 from costd.daemon.upkeep import Upkeep
 from costd.grants import load_public_key
@@ -38,7 +43,7 @@ from costd.serving.stop import Stop
 from costd.store.rocks import STORE_FOLDER, RocksStore
 from costd.telemetry.logs import Log
 from costd.telemetry.metrics import Metrics
-from costd.trust import Authenticator, Kind, TlsFiles
+from costd.trust import Authenticator, Kind, TlsFiles, channel_credentials, expecting
 
 SWEEP_SLICE_COUNT: Final = 100
 """About 10 ms of expiring; asks are answered between slices."""
@@ -82,8 +87,13 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
     store = RocksStore(settings.data / STORE_FOLDER)
     try:
         timekeeper = Timekeeper(store)
-        file = PolicyFile(settings.policy.absolute(), timekeeper.clock, log)
-        ledger = _ledger(settings, store, file, timekeeper)
+        situation = Situation(name=settings.name, version=__version__, boot_id=boot_id())
+        policy: PolicyFile | FleetPolicy
+        if settings.policy is None:
+            policy = FleetPolicy(store, timekeeper.clock, log, situation)
+        else:
+            policy = PolicyFile(settings.policy.absolute(), timekeeper.clock, log)
+        ledger = _ledger(settings, store, policy, timekeeper)
         hangup = asyncio.Event()
         books = AllowanceBooks(ledger)
         desk = Desk(ledger, books, _pages(settings, log, books))
@@ -91,21 +101,31 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
         upkeep = Upkeep(sweeper, timekeeper, log)
         durable = GroupSync(store.sync) if settings.durability == "disk" else None
         figures = CallFigures()
+        fleet: Fleet | None = None
+        if isinstance(policy, FleetPolicy):
+            fleet = _fleet(settings, log, ledger, desk, policy, situation, timekeeper)
+            following = [fleet.run()]
+        else:
+            following = [
+                watch(Path(policy.path), policy.follow, log),
+                follow_signal(policy, hangup),
+            ]
         async with (
             _metrics(settings, log) as metrics,
             Servers(settings, log, files) as servers,
-            _background(
-                upkeep.run(),
-                watch(Path(file.path), file.follow, log),
-                follow_signal(file, hangup),
-            ),
+            _background(upkeep.run(), *following),
         ):
-            _meter(metrics, upkeep, sweeper, file)
+            _meter(metrics, upkeep, sweeper, policy)
+            if fleet is not None:
+                meters.meter_fleet(metrics, fleet)
+                if not await fleet.ready(stop.asked):
+                    log.info("stopped")
+                    return
             meters.meter_calls(metrics, figures, now_ns=lambda: timekeeper.clock.now().wall_ns)
             calls = Calls(figures=figures, log=log, durable=durable)
             control = ControlService(
                 ledger,
-                file,
+                policy,
                 desk,
                 data_dir=str(settings.data),
                 durability=settings.durability,
@@ -114,7 +134,7 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
             await servers.start(
                 admission=calls.handlers(
                     ADMISSION,
-                    AdmissionService(ledger),
+                    AdmissionService(ledger, fleet.patience if fleet else None),
                     streams={"Attach": _attach(settings, desk, durable)},
                 ),
                 control=calls.handlers(CONTROL, control, guard=_guard(settings, files, ledger)),
@@ -129,14 +149,16 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
                 name=settings.name,
                 pid=os.getpid(),
                 data=str(settings.data),
-                policy=file.path,
-                revision=file.policy.revision,
+                policy=policy.path,
+                revision=policy.policy.revision,
                 started_in_ms=(ticks_ns() - started_ns) // 1_000_000,
                 **servers.addresses,
             )
             await stop.asked.wait()
             log.info("draining", open_count=figures.open_count)
             await servers.drain(figures, stop.insisted)
+            if fleet is not None:
+                await fleet.leave()
         upkeep.tell_alerts()
         sweeper.save()
         timekeeper.save()
@@ -170,16 +192,66 @@ def _guard(settings: Settings, files: TlsFiles | None, ledger: Ledger) -> Guard:
     return Guard(CONTROL.full_name, authenticator, partial(audit_refusal, ledger))
 
 
+def _fleet(
+    settings: Settings,
+    log: Log,
+    ledger: Ledger,
+    desk: Desk,
+    policy: FleetPolicy,
+    situation: Situation,
+    timekeeper: Timekeeper,
+) -> Fleet:
+    """Belong to the fleet of a coordinator."""
+    target = settings.coordinator
+    if settings.coordinator_insecure:
+        log.warning(
+            "coordinator_insecure",
+            coordinator=target,
+            problem="nothing encrypts or authenticates the coordinator; anybody there is believed",
+        )
+    files = None if settings.coordinator_insecure else _coordinator_files(settings, log)
+
+    def open_channel() -> grpc.aio.Channel:
+        if files is None:
+            return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+        options = (*CHANNEL_OPTIONS, *expecting(Kind.COORDINATOR))
+        return grpc.aio.secure_channel(target, channel_credentials(files), options=options)
+
+    return Fleet(
+        ledger,
+        desk,
+        policy=policy,
+        situation=situation,
+        log=log,
+        open_channel=open_channel,
+        rebooted=timekeeper.rebooted,
+        books_are_old=timekeeper.rebooted
+        and not timekeeper.stopped_cleanly
+        and settings.durability != "disk",
+    )
+
+
+def _coordinator_files(settings: Settings, log: Log) -> TlsFiles:
+    return TlsFiles(
+        certificate=settings.tls_cert,
+        key=settings.tls_key,
+        ca=settings.tls_ca,
+        kinds=(Kind.DAEMON,),
+        tell=lambda problem: log.error("tls_files_refused", problem=problem),
+    )
+
+
 def _ledger(
-    settings: Settings, store: RocksStore, file: PolicyFile, timekeeper: Timekeeper
+    settings: Settings, store: RocksStore, file: PolicyFile | FleetPolicy, timekeeper: Timekeeper
 ) -> Ledger:
-    """Open the books under the policy in force, which the file governs from then on."""
+    """Open the books under the policy in force, which its source governs from then on."""
     ledger = Ledger(
         store,
         file.policy,
         timekeeper.clock,
         trust=Trust(settings.name, dict(settings.labels_fixed), frozenset(settings.claims)),
         closed_keep_s=settings.reservations_retention_s,
+        in_fleet=bool(settings.coordinator),
     )
     file.govern(ledger)
     return ledger
@@ -217,7 +289,9 @@ async def _background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _meter(metrics: Metrics, upkeep: Upkeep, sweeper: Sweeper, file: PolicyFile) -> None:
+def _meter(
+    metrics: Metrics, upkeep: Upkeep, sweeper: Sweeper, file: PolicyFile | FleetPolicy
+) -> None:
     meters.meter_ledger(metrics, sweeper.ledger)
     if sweeper.desk is not None:
         meters.meter_allowances(metrics, sweeper.desk)

@@ -20,7 +20,11 @@ DAY_S: Final = 86_400
 class Settings(Configured):
     """Everything `costd serve` can be told; docs/operating/settings.md lists it."""
 
-    policy: Path = Field(description="Policy file. Watched: a good change is in force at once.")
+    policy: Path | None = Field(
+        None,
+        description="Policy file. Watched: a good change is in force at once. None with "
+        "`coordinator`, which publishes it.",
+    )
     data: Path = Field(
         default_factory=address.default_data,
         description="Directory of the books; made if absent. One daemon at a time.",
@@ -82,6 +86,13 @@ class Settings(Configured):
     claims: Words = Field(
         default=(),
         description="Critical task classes that callers here may claim: class,…; `*` for all.",
+    )
+    coordinator: str = Field(
+        "", description="Coordinator to share budgets by, host:port; none if empty."
+    )
+    coordinator_insecure: bool = Field(
+        default=False,
+        description="Talk to the coordinator without TLS: nothing encrypts or authenticates it.",
     )
     durability: Literal["process", "disk"] = Field(
         "process",
@@ -175,6 +186,28 @@ class Settings(Configured):
     def control_endpoint(self) -> Endpoint | None:
         """Where operators are served over TCP, None for nowhere."""
         return parse_endpoint("control_listen", self.control_listen)
+
+    @model_validator(mode="after")
+    def _policy_comes_from_somewhere(self) -> Self:
+        if not self.coordinator:
+            if self.policy is None:
+                raise ValueError(
+                    "policy: needed; give --policy, COSTD_POLICY or --config, or name a coordinator"
+                )
+            return self
+        if parse_endpoint("coordinator", self.coordinator) is None:
+            raise ValueError("coordinator: write it as host:port")
+        if self.policy is not None:
+            raise ValueError(
+                "policy: the coordinator publishes it; take it away here, and publish it there "
+                "with `costctl policy apply FILE`"
+            )
+        if not self.coordinator_insecure and (self.tls_cert is None or self.tls_ca is None):
+            raise ValueError(
+                "coordinator: it wants to know who this is, over TLS; give tls_cert, tls_key and "
+                "tls_ca (`costctl ca issue NAME --kind daemon`), or say coordinator_insecure: true"
+            )
+        return self
 
     @property
     def listen_endpoint(self) -> Endpoint | None:

@@ -87,7 +87,7 @@ class Tenancy:
         Shape:   after `rebooted` what it held is dead; `books_are_old` says that what was promised
                  last may not have reached the disk.
         """
-        self._ledger = ledger
+        self.ledger = ledger
         self.situation = situation
         self.recalls: Recalls | None = None
         self.borrowing = Borrowing(ledger)
@@ -134,7 +134,7 @@ class Tenancy:
 
     def connected(self, push: Push) -> None:
         """Begin a stream: tell the whole truth."""
-        ledger, now = self._ledger, self._ledger.clock.now()
+        ledger, now = self.ledger, self.ledger.clock.now()
         self._push = push
         self._sent.clear()
         self._enrolled_at_ns = now.steady_ns
@@ -163,7 +163,7 @@ class Tenancy:
     def disconnected(self) -> None:
         """End a stream; what is held may be spent until the tenure ends."""
         self._push = None
-        self._ledger.fleet_changed.update(key for _, said in self._sent.values() for key, _ in said)
+        self.ledger.fleet_changed.update(key for _, said in self._sent.values() for key, _ in said)
         self._sent.clear()
         self.borrowing.disconnected()
         self.outbox.disconnected()
@@ -174,7 +174,7 @@ class Tenancy:
         if kind == "welcome":
             self._admitted(message.welcome)
         elif kind == "reply":
-            now_ns = self._ledger.clock.now().steady_ns
+            now_ns = self.ledger.clock.now().steady_ns
             self._granted(message.reply, now_ns)
         elif kind == "receipt":
             self._receipted(message.receipt)
@@ -187,16 +187,16 @@ class Tenancy:
 
     def ask(self, shorts: Sequence[Short], done: Done | None = None) -> bool:
         """Ask for room; False where that makes no sense now. `done` says when to look again."""
-        return self.borrowing.ask(shorts, self._ledger.clock.now().steady_ns, done)
+        return self.borrowing.ask(shorts, self.ledger.clock.now().steady_ns, done)
 
     # ---- time --------------------------------------------------------------------------------
 
     def tick(self) -> None:
         """Report what is due, ask ahead, give back what is idle; call it some times a second."""
-        now = self._ledger.clock.now()
+        now = self.ledger.clock.now()
         if self._push is None or not self.is_enrolled:
             return
-        changed = self._ledger.fleet_changed
+        changed = self.ledger.fleet_changed
         for key in changed:
             self._touched[key] = now.steady_ns
         self._give_back_freed(now.steady_ns)
@@ -210,7 +210,7 @@ class Tenancy:
     def report(self) -> None:
         """Tell what changed, and so renew the tenure."""
         assert self._push is not None
-        ledger, now = self._ledger, self._ledger.clock.now()
+        ledger, now = self.ledger, self.ledger.clock.now()
         named = list(islice(ledger.fleet_changed, STANDS_COUNT_MAX))
         ledger.fleet_changed.difference_update(named)
         stands = [(key, ledger.stand(key)) for key in named]
@@ -228,12 +228,27 @@ class Tenancy:
                     policy_problem=situation.policy_problem,
                     now_ns=now.wall_ns,
                     outbox_count=self.outbox.waiting_count,
-                    overspend_bound_nusd=ledger.totals.exposure_nusd,
+                    overspend_bound_nusd=self.overspend_bound_nusd,
                     clients_count=situation.clients_count,
                     kills_version=situation.kills_version,
                 )
             )
         )
+
+    def leave(self) -> None:
+        """Give back everything that is not used; the daemon stops."""
+        self._lower(sorted(self.ledger.lent.held))
+        self.report()
+
+    @property
+    def overspend_bound_nusd(self) -> int:
+        """How far calls in flight may pass what is held for them, as far as that is known."""
+        return self.ledger.totals.exposure_nusd
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all that was told is receipted."""
+        return not (self._sent or self.ledger.fleet_changed or self.outbox.waiting_count)
 
     # ---- inside ------------------------------------------------------------------------------
 
@@ -246,7 +261,7 @@ class Tenancy:
             books_are_old=False,
         )
         self._heard(welcome.now_ns)
-        ledger = self._ledger
+        ledger = self.ledger
         reclaimed = [key for key in welcome.reclaimed_keys if ledger.lease(key) is not None]
         self._lower(reclaimed)
         self._levels(welcome.levels)
@@ -295,14 +310,14 @@ class Tenancy:
     def _remember(self, **changed: Any) -> None:
         self._saved = msgspec.structs.replace(self._saved, **changed)
         raw = msgspec.msgpack.encode(self._saved)
-        self._ledger.store.commit([(Family.META, _META_KEY, raw)])
-        self._ledger.state.leases_until_ns = self._saved.until_steady_ns
+        self.ledger.store.commit([(Family.META, _META_KEY, raw)])
+        self.ledger.state.leases_until_ns = self._saved.until_steady_ns
 
     def _heard(self, now_ns: int) -> None:
-        self.clock_offset_ns = now_ns - self._ledger.clock.now().wall_ns
+        self.clock_offset_ns = now_ns - self.ledger.clock.now().wall_ns
 
     def _levels(self, levels: Iterable[pb.Level]) -> None:
-        ledger = self._ledger
+        ledger = self.ledger
         told = {
             level.counter_key: wire.lease_at(held, level)
             for level in levels
@@ -312,7 +327,7 @@ class Tenancy:
 
     def _forget(self, told: dict[bytes, Stand]) -> None:
         """Forget leases of which nothing is left, and all of whose use has been receipted."""
-        ledger = self._ledger
+        ledger = self.ledger
         over: list[bytes] = []
         for key, stand in told.items():
             is_over = stand.amount <= stand.used and not stand.reserved
@@ -336,19 +351,19 @@ class Tenancy:
 
     def _give_back(self, counter_keys: Iterable[bytes]) -> None:
         """Give back at once what others need."""
-        held = [key for key in counter_keys if self._ledger.lease(key) is not None]
+        held = [key for key in counter_keys if self.ledger.lease(key) is not None]
         if not held:
             return
         if self.recalls is not None:
             self.recalls.pressed(held)
-        until_ns = self._ledger.clock.now().steady_ns + RECALLED_NS
+        until_ns = self.ledger.clock.now().steady_ns + RECALLED_NS
         self._recalled.update(dict.fromkeys(held, until_ns))
         if self._lower(held):
             self.report()
 
     def _lower(self, counter_keys: Iterable[bytes]) -> bool:
         """Lower leases to what is used of them; the next report tells. False if none was higher."""
-        ledger = self._ledger
+        ledger = self.ledger
         lowered = {}
         for key in counter_keys:
             lease, stand = ledger.lease(key), ledger.stand(key)
@@ -367,25 +382,25 @@ class Tenancy:
         if not self._recalled:
             return
         self._recalled = {k: until for k, until in self._recalled.items() if until > steady_ns}
-        if self._lower([key for key in self._ledger.fleet_changed if key in self._recalled]):
+        if self._lower([key for key in self.ledger.fleet_changed if key in self._recalled]):
             self.report()
 
     def _ask_ahead(self, changed: Iterable[bytes], wall_ns: int, steady_ns: int) -> None:
         """Ask for more of what runs low, and for the next window of what soon ends."""
         for key in list(changed):
-            stand = self._ledger.stand(key)
+            stand = self.ledger.stand(key)
             step = self.borrowing.step_of(key)
             if key in self._recalled:
                 continue
             if step and stand.amount - stand.used < step // 2:
                 self.borrowing.ask_ahead(key, stand.amount, steady_ns)
             end_ns, tag, per = keys.split_counter_key(key)
-            rule = self._ledger.rules.budgets.get(tag)
+            rule = self.ledger.rules.budgets.get(tag)
             if rule is None or end_ns >= NEVER_NS or not 0 < end_ns - wall_ns < EARLY_NS:
                 continue
             next_end_ns = window_bounds(rule.budget.window, end_ns)[1]
             following = keys.window_prefix(next_end_ns, tag) + per.encode()
-            if self._ledger.lease(following) is None:
+            if self.ledger.lease(following) is None:
                 self.borrowing.ask_ahead(following, 0, steady_ns, step=step)
 
     def _is_ended(self, key: bytes, wall_ns: int) -> bool:
