@@ -161,7 +161,7 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
                 await fleet.leave()
         upkeep.tell_alerts()
         sweeper.save()
-        timekeeper.save()
+        timekeeper.stop()
         store.sync()
     finally:
         store.close()
