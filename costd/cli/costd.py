@@ -1,5 +1,6 @@
 """`costd`: run the daemon. Exit codes: 0 stopped, 1 could not run, 2 bad settings or policy."""
 
+import asyncio
 import sys
 from typing import Annotated, Any, Final
 
@@ -8,8 +9,12 @@ from ruamel.yaml import YAML
 
 from costd import __version__
 from costd.cli.program import Command, Group
+from costd.configuration import Configured, SettingsError
+from costd.coordinator import serve as coordinating
+from costd.coordinator import settings as coordinator_settings
+from costd.coordinator.migrate import Plan
 from costd.daemon.serve import run
-from costd.daemon.settings import Settings, SettingsError, load_settings
+from costd.daemon.settings import Settings, load_settings
 from costd.errors import CostdError, InvalidPolicy
 from costd.serving.sockets import CannotListen
 from costd.telemetry.logs import adopt_library_logs, make_log
@@ -27,9 +32,9 @@ app = typer.Typer(
 )
 
 
-def _setting(name: str) -> Any:
+def _setting(name: str, program: type[Configured] = Settings) -> Any:
     """Declare a setting's flag; the setting itself says what it means and checks its value."""
-    description = Settings.model_fields[name].description
+    description = program.model_fields[name].description
     return typer.Option(f"--{name.replace('_', '-')}", help=description, show_default=False)
 
 
@@ -92,6 +97,85 @@ def serve(
         _end(error, BAD_SETTINGS)
     except (CostdError, CannotListen) as error:
         _end(error, COULD_NOT_RUN)
+
+
+def _coordinators(name: str) -> Any:
+    return _setting(name, coordinator_settings.Settings)
+
+
+@app.command(cls=Command)
+def coordinator(
+    *,
+    config: Annotated[str | None, _coordinators("config")] = None,
+    database_url: Annotated[str | None, _coordinators("database_url")] = None,
+    data: Annotated[str | None, _coordinators("data")] = None,
+    name: Annotated[str | None, _coordinators("name")] = None,
+    policy: Annotated[str | None, _coordinators("policy")] = None,
+    listen: Annotated[str | None, _coordinators("listen")] = None,
+    listen_insecure: Annotated[bool | None, _coordinators("listen_insecure")] = None,
+    control_socket: Annotated[str | None, _coordinators("control_socket")] = None,
+    tls_cert: Annotated[str | None, _coordinators("tls_cert")] = None,
+    tls_key: Annotated[str | None, _coordinators("tls_key")] = None,
+    tls_ca: Annotated[str | None, _coordinators("tls_ca")] = None,
+    control_keys: Annotated[str | None, _coordinators("control_keys")] = None,
+    metrics_listen: Annotated[str | None, _coordinators("metrics_listen")] = None,
+    tenure_s: Annotated[str | None, _coordinators("tenure_s")] = None,
+    skew_max_s: Annotated[str | None, _coordinators("skew_max_s")] = None,
+    usage_retention_s: Annotated[str | None, _coordinators("usage_retention_s")] = None,
+    counters_retention_s: Annotated[str | None, _coordinators("counters_retention_s")] = None,
+    drain_s: Annotated[str | None, _coordinators("drain_s")] = None,
+    log_level: Annotated[str | None, _coordinators("log_level")] = None,
+    log_format: Annotated[str | None, _coordinators("log_format")] = None,
+    print_settings: Annotated[
+        bool, typer.Option("--print-settings", help="Print the settings in force, and end.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Say what a start would do to the database, and end.")
+    ] = False,
+) -> None:
+    """Run a coordinator, which shares budgets among daemons, until SIGTERM or SIGINT.
+
+    Without a --database-url it runs a PostgreSQL of its own in its data
+    directory. Flags beat the environment (COSTD_DATABASE_URL=…), which beats
+    the --config file.
+    """
+    given = locals()
+    fields = coordinator_settings.Settings.model_fields
+    flags = {name: given[name] for name in fields if given[name] is not None}
+    try:
+        settings = coordinator_settings.load_settings(flags)
+        if print_settings:
+            YAML().dump(settings.model_dump(mode="json", exclude={"config"}), sys.stdout)
+            return
+        if check:
+            _tell_plan(*asyncio.run(coordinating.plan(settings)))
+            return
+        log = make_log(level=settings.log_level, style=settings.log_format, stream=sys.stderr)
+        adopt_library_logs(style=settings.log_format, stream=sys.stderr)
+        coordinating.run(settings, log)
+    except (SettingsError, InvalidPolicy) as error:
+        _end(error, BAD_SETTINGS)
+    except (CostdError, CannotListen, TlsFault) as error:
+        _end(error, COULD_NOT_RUN)
+
+
+def _tell_plan(where: str, plan: Plan | None) -> None:
+    """Say what a start would do; exit code 1 if it would be refused."""
+    typer.echo(f"database: {where}")
+    if plan is None:
+        typer.echo("a start would make it")
+        return
+    for what, migrations in (
+        ("would run now", (*plan.expansions, *plan.contractions)),
+        (f"would wait for {', '.join(plan.older)}", plan.waiting),
+    ):
+        for each in migrations:
+            typer.echo(f"{each}: {what}")
+    if plan.refusal:
+        typer.echo(f"costd: a start would be refused: {plan.refusal}", err=True)
+        raise typer.Exit(COULD_NOT_RUN)
+    if not (plan.expansions or plan.contractions or plan.waiting):
+        typer.echo("nothing to migrate")
 
 
 @app.command(cls=Command)

@@ -74,7 +74,7 @@ class Desk:
     """Implements `costd.daemon.bookkeeping.Watcher` for one daemon's clients."""
 
     def __init__(self, ledger: Ledger, books: AllowanceBooks, pages: Pages) -> None:
-        self._ledger = ledger
+        self.ledger = ledger
         self.books = books
         self.pages = pages
         self.attached: dict[str, Connection] = {}
@@ -118,7 +118,7 @@ class Desk:
         page, path = self._page_of(session_id) if hello.maps_pages else ("", "")
         if session is not None and session.page not in {"", page}:
             self.pages.close_client(session.page)
-        steady_ns = self._ledger.clock.now().steady_ns
+        steady_ns = self.ledger.clock.now().steady_ns
         session = msgspec.structs.replace(
             session or Session(session_id=session_id, caller=connection.caller),
             page=page,
@@ -196,7 +196,7 @@ class Desk:
         if switch.released_ns:
             self._tell_generation()
             return
-        ids = covered(switch.scope, self._ledger, self._open())
+        ids = covered(switch.scope, self.ledger, self._open())
         self._revoke(ids, pb.REVOCATION_REASON_KILL_SWITCH, always_tell=True)
 
     def policy_changed(self) -> None:
@@ -215,7 +215,7 @@ class Desk:
 
         What others hold comes back then before anybody has to be denied.
         """
-        rules, read = self._ledger.rules, self._ledger.state.counter
+        rules, read = self.ledger.rules, self.ledger.state.counter
         scarce = []
         for line in held.counters if self._holdings else ():
             if self._holdings.on(line.key):
@@ -233,8 +233,8 @@ class Desk:
 
     def scope_labels(self) -> frozenset[str]:
         """The labels that some rule or engaged kill switch reads."""
-        read = {match.key for kill in self._ledger.kills for match in kill.scope.matches}
-        return self._ledger.rules.scope_labels | (read - RESERVED_KEYS)
+        read = {match.key for kill in self.ledger.kills for match in kill.scope.matches}
+        return self.ledger.rules.scope_labels | (read - RESERVED_KEYS)
 
     # ---- time -------------------------------------------------------------------------------
 
@@ -260,7 +260,7 @@ class Desk:
         Ensures: a session is remembered for longer than anything that its reports have booked,
                  so that a report which is sent again counts once however late that is.
         """
-        ledger = self._ledger
+        ledger = self.ledger
         policy = ledger.rules.policy
         kept_ns = ledger.closed_keep_ns + policy.late_settle_ns + policy.ttl_ns_max
         forgotten_ns = ledger.clock.now().steady_ns - kept_ns
@@ -292,7 +292,7 @@ class Desk:
             return RETRY_SOON_S
         allowance, allotment = granted.allowance, granted.allotment
         self._index(allowance.allowance_id)
-        policy = self._ledger.rules.policy
+        policy = self.ledger.rules.policy
         task_class = policy.task_classes[granted.held.ask.task_class]
         answer.allowance.CopyFrom(
             allowance_to_pb(
@@ -376,7 +376,7 @@ class Desk:
                 yield allowance
 
     def _held(self, allowance_id: bytes) -> Reservation:
-        held = self._ledger.find_reservation(allowance_id)
+        held = self.ledger.find_reservation(allowance_id)
         assert held is not None
         return held
 

@@ -11,7 +11,6 @@ from costd.daemon import drill as drills
 from costd.daemon.desk import Desk
 from costd.daemon.fleet_kills import put_in_force
 from costd.daemon.fleet_policy import FleetPolicy
-from costd.daemon.ledger import Ledger
 from costd.daemon.member import Member
 from costd.daemon.patience import Patience
 from costd.daemon.tenancy import Situation, Tenancy
@@ -22,16 +21,6 @@ from costd.telemetry.logs import Log
 from costd.wire import fleet as wire
 from costd.wire.pb import fleet_pb2 as pb
 
-CHANNEL_OPTIONS: Final = (
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
-    # A coordinator whose host is gone without a word is noticed after a few seconds.
-    ("grpc.keepalive_time_ms", 2_000),
-    ("grpc.keepalive_timeout_ms", 2_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-)
 LEAVE_S: Final = 2.0
 """How long a stopping daemon waits until what it gives back and its usage are stored."""
 
@@ -55,7 +44,6 @@ class Fleet:
 
     def __init__(
         self,
-        ledger: Ledger,
         desk: Desk,
         *,
         policy: FleetPolicy,
@@ -65,11 +53,13 @@ class Fleet:
         rebooted: bool = False,
         books_are_old: bool = False,
     ) -> None:
+        ledger = desk.ledger
         self._ledger = ledger
         self._desk = desk
         self._situation = situation
         self._log = log
         self.policy = policy
+        policy.report_to(situation)
         self.tenancy = Tenancy(
             ledger,
             daemon_id=daemon_id_of(ledger.store),
@@ -109,7 +99,7 @@ class Fleet:
         self.tenancy.leave()
         loop = asyncio.get_running_loop()
         ends = loop.time() + LEAVE_S
-        while not self.tenancy.is_settled and self.tenancy.is_enrolled and loop.time() < ends:
+        while not self.tenancy.is_settled and self.tenancy.is_enrolled and loop.time() < ends:  # noqa: ASYNC110  receipts come to the tenancy, which knows no loop
             await asyncio.sleep(LEAVE_S / 100)
 
     def _kills(self, message: pb.KillList) -> None:

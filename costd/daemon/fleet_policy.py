@@ -27,7 +27,7 @@ class FleetPolicy:
     why the newest published one is not in force here.
     """
 
-    def __init__(self, store: Store, clock: Clock, log: Log, situation: Situation) -> None:
+    def __init__(self, store: Store, clock: Clock, log: Log) -> None:
         """Take up the last good one, if there was one.
 
         Errors:  InvalidPolicy where this release cannot read what an earlier one kept.
@@ -35,7 +35,7 @@ class FleetPolicy:
         self._store = store
         self._clock = clock
         self._log = log
-        self._situation = situation
+        self._situation = Situation()
         self._ledger: Ledger | None = None
         self.in_force = asyncio.Event()
         raw = store.get(Family.META, _META_KEY)
@@ -44,6 +44,12 @@ class FleetPolicy:
         self.error = ""
         self.loaded_count = 1 if raw else 0
         self.refused_count = 0
+
+    def report_to(self, situation: Situation) -> None:
+        """Say in which situation the number in force is told, and what was refused."""
+        situation.policy_number = self._situation.policy_number
+        situation.policy_problem = self._situation.policy_problem
+        self._situation = situation
 
     def govern(self, ledger: Ledger) -> None:
         """Say in which ledger later policies are put in force."""

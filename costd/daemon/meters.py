@@ -13,6 +13,7 @@ from opentelemetry.sdk.metrics.export import HistogramDataPoint
 from costd.daemon import views
 from costd.daemon.desk import Desk
 from costd.daemon.fleet import Fleet
+from costd.daemon.fleet_policy import FleetPolicy
 from costd.daemon.ledger import Ledger
 from costd.daemon.reload import PolicyFile
 from costd.daemon.sweeper import Sweeper
@@ -122,7 +123,7 @@ def meter_upkeep(metrics: Metrics, upkeep: Upkeep, sweeper: Sweeper) -> None:
     )
 
 
-def meter_policy(metrics: Metrics, file: PolicyFile) -> None:
+def meter_policy(metrics: Metrics, file: PolicyFile | FleetPolicy) -> None:
     """Observe which policy is in force and whether the file on disk is it."""
     metrics.gauge(
         "costd.policy_info",

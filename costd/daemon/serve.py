@@ -10,10 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import grpc
-
 from costd import __version__
-from costd.clock import boot_id, ticks_ns
+from costd.clock import ticks_ns
 from costd.daemon import meters
 from costd.daemon.admission import AdmissionService
 from costd.daemon.allowances import AllowanceBooks
@@ -22,8 +20,9 @@ from costd.daemon.attach import Attach
 from costd.daemon.control import ControlService
 from costd.daemon.desk import Desk
 from costd.daemon.durable import GroupSync
-from costd.daemon.fleet import CHANNEL_OPTIONS, Fleet
+from costd.daemon.fleet import Fleet
 from costd.daemon.fleet_policy import FleetPolicy
+from costd.daemon.joining import membership
 from costd.daemon.ledger import Ledger
 from costd.daemon.pages import FilePages, NoPages, Pages
 from costd.daemon.refusals import audit_refusal
@@ -31,7 +30,6 @@ from costd.daemon.reload import PolicyFile, follow_signal, watch
 from costd.daemon.servers import ADMISSION, CONTROL, Servers
 from costd.daemon.settings import Settings
 from costd.daemon.sweeper import Retention, Sweeper
-from costd.daemon.tenancy import Situation
 from costd.daemon.timekeeping import Timekeeper
 from costd.daemon.upkeep import Upkeep
 from costd.grants import load_public_key
@@ -43,7 +41,7 @@ from costd.serving.stop import Stop
 from costd.store.rocks import STORE_FOLDER, RocksStore
 from costd.telemetry.logs import Log
 from costd.telemetry.metrics import Metrics
-from costd.trust import Authenticator, Kind, TlsFiles, channel_credentials, expecting
+from costd.trust import Authenticator, Kind, TlsFiles
 
 SWEEP_SLICE_COUNT: Final = 100
 """About 10 ms of expiring; asks are answered between slices."""
@@ -87,10 +85,9 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
     store = RocksStore(settings.data / STORE_FOLDER)
     try:
         timekeeper = Timekeeper(store)
-        situation = Situation(name=settings.name, version=__version__, boot_id=boot_id())
         policy: PolicyFile | FleetPolicy
         if settings.policy is None:
-            policy = FleetPolicy(store, timekeeper.clock, log, situation)
+            policy = FleetPolicy(store, timekeeper.clock, log)
         else:
             policy = PolicyFile(settings.policy.absolute(), timekeeper.clock, log)
         ledger = _ledger(settings, store, policy, timekeeper)
@@ -103,7 +100,7 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
         figures = CallFigures()
         fleet: Fleet | None = None
         if isinstance(policy, FleetPolicy):
-            fleet = _fleet(settings, log, ledger, desk, policy, situation, timekeeper)
+            fleet = membership(settings, log, desk, policy=policy, timekeeper=timekeeper)
             following = [fleet.run()]
         else:
             following = [
@@ -190,55 +187,6 @@ def _guard(settings: Settings, files: TlsFiles | None, ledger: Ledger) -> Guard:
         files=files,
     )
     return Guard(CONTROL.full_name, authenticator, partial(audit_refusal, ledger))
-
-
-def _fleet(
-    settings: Settings,
-    log: Log,
-    ledger: Ledger,
-    desk: Desk,
-    policy: FleetPolicy,
-    situation: Situation,
-    timekeeper: Timekeeper,
-) -> Fleet:
-    """Belong to the fleet of a coordinator."""
-    target = settings.coordinator
-    if settings.coordinator_insecure:
-        log.warning(
-            "coordinator_insecure",
-            coordinator=target,
-            problem="nothing encrypts or authenticates the coordinator; anybody there is believed",
-        )
-    files = None if settings.coordinator_insecure else _coordinator_files(settings, log)
-
-    def open_channel() -> grpc.aio.Channel:
-        if files is None:
-            return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
-        options = (*CHANNEL_OPTIONS, *expecting(Kind.COORDINATOR))
-        return grpc.aio.secure_channel(target, channel_credentials(files), options=options)
-
-    return Fleet(
-        ledger,
-        desk,
-        policy=policy,
-        situation=situation,
-        log=log,
-        open_channel=open_channel,
-        rebooted=timekeeper.rebooted,
-        books_are_old=timekeeper.rebooted
-        and not timekeeper.stopped_cleanly
-        and settings.durability != "disk",
-    )
-
-
-def _coordinator_files(settings: Settings, log: Log) -> TlsFiles:
-    return TlsFiles(
-        certificate=settings.tls_cert,
-        key=settings.tls_key,
-        ca=settings.tls_ca,
-        kinds=(Kind.DAEMON,),
-        tell=lambda problem: log.error("tls_files_refused", problem=problem),
-    )
 
 
 def _ledger(

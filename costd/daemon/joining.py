@@ -1,0 +1,69 @@
+"""Make a daemon a member of the fleet that its settings name."""
+
+from typing import Final
+
+import grpc
+
+from costd import __version__
+from costd.daemon.desk import Desk
+from costd.daemon.fleet import Fleet
+from costd.daemon.fleet_policy import FleetPolicy
+from costd.daemon.settings import Settings
+from costd.daemon.tenancy import Situation
+from costd.daemon.timekeeping import Timekeeper
+from costd.telemetry.logs import Log
+from costd.trust import Kind, TlsFiles, channel_credentials, expecting
+
+CHANNEL_OPTIONS: Final = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    # A coordinator whose host is gone without a word is noticed after a few seconds.
+    ("grpc.keepalive_time_ms", 2_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
+
+
+def membership(
+    settings: Settings, log: Log, desk: Desk, *, policy: FleetPolicy, timekeeper: Timekeeper
+) -> Fleet:
+    """Make a member of what stands behind a desk; `run` joins.
+
+    Errors:  TlsFault for certificates that cannot be used.
+    """
+    target = settings.coordinator
+    files = None
+    if settings.coordinator_insecure:
+        log.warning(
+            "coordinator_insecure",
+            coordinator=target,
+            problem="nothing encrypts or authenticates the coordinator; anybody there is believed",
+        )
+    else:
+        files = TlsFiles(
+            certificate=settings.tls_cert,
+            key=settings.tls_key,
+            ca=settings.tls_ca,
+            kinds=(Kind.DAEMON,),
+            tell=lambda problem: log.error("tls_files_refused", problem=problem),
+        )
+
+    def open_channel() -> grpc.aio.Channel:
+        if files is None:
+            return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+        options = (*CHANNEL_OPTIONS, *expecting(Kind.COORDINATOR))
+        return grpc.aio.secure_channel(target, channel_credentials(files), options=options)
+
+    situation = Situation(name=settings.name, version=__version__, boot_id=timekeeper.clock.boot_id)
+    lost_power = timekeeper.rebooted and not timekeeper.stopped_cleanly
+    return Fleet(
+        desk,
+        policy=policy,
+        situation=situation,
+        log=log,
+        open_channel=open_channel,
+        rebooted=timekeeper.rebooted,
+        books_are_old=lost_power and settings.durability != "disk",
+    )
