@@ -100,7 +100,7 @@ class Calls:
         """Serve every method the proto declares with the service's method of the same name.
 
         Shape:  methods with streams are those of `streams`, by name; without, they are not served.
-                `guard` is asked before anything of a request is read.
+                `guard` is asked before anything of a request or stream is read.
         Errors: AttributeError if the service lacks one.
         """
         table: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
@@ -116,7 +116,7 @@ class Calls:
             if not method.client_streaming
         }
         for name, stream in (streams or {}).items():
-            table[name] = grpc.stream_stream_rpc_method_handler(self._stream(name, stream))
+            table[name] = grpc.stream_stream_rpc_method_handler(self._stream(name, stream, guard))
         return grpc.method_handlers_generic_handler(descriptor.full_name, table)
 
     def _handle(
@@ -164,11 +164,13 @@ class Calls:
 
         return handle
 
-    def _stream(self, rpc: str, stream: Stream) -> Stream:
+    def _stream(self, rpc: str, stream: Stream, guard: Guard | None) -> Stream:
         refuse = self._refuse
 
         async def handle(raws: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
             try:
+                if guard is not None:
+                    guard.check(context, rpc)
                 async for raw in stream(raws, context):
                     yield raw
             except Exception as error:  # noqa: BLE001  every one becomes a status
