@@ -30,6 +30,11 @@ def grpc_target(text: str) -> str:
     return text
 
 
+def is_local(target: str) -> bool:
+    """Tell whether a target is a Unix socket."""
+    return target.startswith(("unix:", "unix-abstract:"))
+
+
 def socket_path(target: str) -> Path | None:
     """Return the file of a `unix:` target, None for any other."""
     if not target.startswith("unix:"):

@@ -11,9 +11,12 @@ from costd.cli.address import (
     ADDRESS_VARIABLE,
     CONTROL_VARIABLE,
     grpc_target,
+    is_local,
     socket_path,
 )
+from costd.cli.credentials import shown
 from costd.cli.exits import ExitCode, Failure
+from costd.cli.handshake import disagreement
 from costd.wire.pb.admission_pb2_grpc import AdmissionStub
 from costd.wire.pb.control_pb2_grpc import ControlStub
 
@@ -68,14 +71,21 @@ def identity(caller: str) -> tuple[tuple[str, str], ...]:
 @contextmanager
 def _channel(address: str, named_by: str) -> Iterator[grpc.Channel]:
     target = grpc_target(address)
-    with grpc.insecure_channel(target, options=_OPTIONS) as channel:
+    # A socket is guarded by its mode; what is shown to a daemon elsewhere stays at home.
+    credentials = None if is_local(target) else shown().channel_credentials()
+    made = (
+        grpc.insecure_channel(target, options=_OPTIONS)
+        if credentials is None
+        else grpc.secure_channel(target, credentials, options=_OPTIONS)
+    )
+    with made as channel:
         try:
             yield channel
         except grpc.RpcError as error:
-            raise _failure(error, target, named_by) from error
+            raise _failure(error, target, named_by, tls=credentials is not None) from error
 
 
-def _failure(error: grpc.RpcError, target: str, named_by: str) -> Failure:
+def _failure(error: grpc.RpcError, target: str, named_by: str, *, tls: bool) -> Failure:
     code, details = error.code(), error.details() or "no details given"
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return Failure(
@@ -83,6 +93,9 @@ def _failure(error: grpc.RpcError, target: str, named_by: str) -> Failure:
             f"addresses of their own, name the right one with {named_by}"
         )
     if code in _UNREACHABLE:
+        misunderstanding = None if is_local(target) else disagreement(target, details, tls=tls)
+        if misunderstanding:
+            return Failure(f"{target}: {misunderstanding}", ExitCode.UNREACHABLE)
         return Failure(
             f"no daemon answers at {target}: {_obstacle(target, details)}. Start one with "
             f"`costd serve --policy FILE --data DIR`, or name another address with {named_by}",

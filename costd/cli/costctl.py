@@ -9,6 +9,7 @@ from costd.cli import (
     ask,
     balance,
     budgets,
+    ca,
     drill,
     kill,
     override,
@@ -19,14 +20,22 @@ from costd.cli import (
     reservations,
     settle,
     status,
+    tokens,
     top,
     usage,
 )
+from costd.cli.credentials import reaching
 from costd.cli.exits import ExitCode, Failure
 from costd.cli.program import Command, Group
 from costd.errors import CostdError, InvalidPolicy
 
-CALLS, BOOKS, STOP, RULES = "Calls", "Books", "Emergency", "Policy and prices"
+CALLS, BOOKS, STOP, RULES, TRUST = (
+    "Calls",
+    "Books",
+    "Emergency",
+    "Policy and prices",
+    "Certificates and roles",
+)
 
 
 class _Group(Group):
@@ -85,10 +94,12 @@ def _make_app() -> typer.Typer:
         ("prices", prices.prices, RULES),
         ("price", prices.price, RULES),
     ):
-        app.command(name, cls=Command, rich_help_panel=panel)(command)
+        app.command(name, cls=Command, rich_help_panel=panel)(reaching(command))
     app.add_typer(_allowance(), rich_help_panel=STOP)
     app.add_typer(_overrides(), rich_help_panel=STOP)
     app.add_typer(_policies(), rich_help_panel=RULES)
+    app.add_typer(_certificates(), rich_help_panel=TRUST)
+    app.add_typer(_tokens(), rich_help_panel=TRUST)
     return app
 
 
@@ -96,7 +107,7 @@ def _allowance() -> typer.Typer:
     group = typer.Typer(
         name="allowance", cls=Group, help="Revoke allowances.", no_args_is_help=True
     )
-    group.command("revoke", cls=Command)(allowances.revoke)
+    group.command("revoke", cls=Command)(reaching(allowances.revoke))
     return group
 
 
@@ -129,6 +140,31 @@ def _policies() -> typer.Typer:
         ("diff", policy.compare),
         ("test", policy.try_out),
         ("reload", policy.reload),
+    ):
+        group.command(name, cls=Command)(reaching(command))
+    return group
+
+
+def _certificates() -> typer.Typer:
+    group = typer.Typer(
+        name="ca",
+        cls=Group,
+        help="Make a certificate authority, and issue certificates.",
+        no_args_is_help=True,
+    )
+    for name, command in (("init", ca.init), ("issue", ca.issue), ("show", ca.show)):
+        group.command(name, cls=Command)(command)
+    return group
+
+
+def _tokens() -> typer.Typer:
+    group = typer.Typer(
+        name="token", cls=Group, help="Sign role tokens, and look into them.", no_args_is_help=True
+    )
+    for name, command in (
+        ("keygen", tokens.keygen),
+        ("issue", tokens.issue),
+        ("inspect", tokens.inspect),
     ):
         group.command(name, cls=Command)(command)
     return group

@@ -1,6 +1,5 @@
 """`override`: make keys, sign override grants, look into them."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -15,14 +14,13 @@ from costd.cli.address import default_daemon_name
 from costd.cli.document import emit
 from costd.cli.exits import ExitCode, Failure
 from costd.cli.identifiers import operator, uuid7
-from costd.cli.sources import read_file, read_text_or_file
+from costd.cli.sources import read_file, read_text_or_file, write_secret
 from costd.cli.times import moment_and_distance, wall_ns
 from costd.model.grant import Grant, GrantRefusal
 from costd.model.money import format_nusd
 from costd.model.time import NS_PER_S
 from costd.policy import load_policy
 
-KEY_FILE_MODE = 0o600
 CLAIM_TIMES = ("nbf", "exp", "iat")
 
 KeyFile = Annotated[Path, typer.Option("--key", help="Private key file from `override keygen`.")]
@@ -49,14 +47,7 @@ def keygen(
     """Make an Ed25519 key: the private half into FILE, the public half for the policy."""
     pair = grants.keygen()
     name = key_id or out.stem
-    try:
-        descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, KEY_FILE_MODE)
-    except FileExistsError as error:
-        raise Failure(f"{out} exists already; keys are never overwritten") from error
-    except OSError as error:
-        raise Failure(f"{out} cannot be written: {error.strerror}") from error
-    with os.fdopen(descriptor, "w") as file:
-        file.write(pair.private_pem)
+    write_secret(out, pair.private_pem)
     if as_json:
         emit({"key_id": name, "public_key": pair.public_key, "private_key_file": str(out)})
         return

@@ -1,11 +1,13 @@
-"""Read what people point at: a file, standard input, or the text itself."""
+"""Read what people point at (a file, standard input, the text itself); write secrets."""
 
+import os
 import sys
 from pathlib import Path
 
 from costd.cli.exits import ExitCode, Failure
 
 BYTES_MAX = 16 * 1024 * 1024
+SECRET_MODE = 0o600
 
 
 def read_text_or_file(text: str) -> str:
@@ -34,3 +36,18 @@ def read_file(name: str) -> str:
         raise Failure(f"{shown} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise Failure(f"{shown} is not UTF-8 text (byte {error.start})") from error
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Write a new file that only its owner can read.
+
+    Errors: Failure; nothing is overwritten.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, SECRET_MODE)
+    except FileExistsError as error:
+        raise Failure(f"{path} exists already; keys are never overwritten") from error
+    except OSError as error:
+        raise Failure(f"{path} cannot be written: {error.strerror}") from error
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)

@@ -158,8 +158,8 @@ class Settings(Configured):
     @model_validator(mode="after")
     def _tls_makes_sense(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
-            lacking = "tls_key" if self.tls_key is None else "tls_cert"
-            raise ValueError(f"{lacking}: a certificate and its key go together; name both")
+            given, lacking = ("tls_cert", "tls_key")[:: 1 if self.tls_key is None else -1]
+            raise ValueError(f"{given}: a certificate and its key go together; give {lacking} too")
         if self.tls_verify_clients and self.tls_ca is None:
             raise ValueError("tls_verify_clients: certificates are held against tls_ca; name it")
         if self.listen_tls and self.tls_cert is None:

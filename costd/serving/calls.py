@@ -101,7 +101,7 @@ class Calls:
         """Serve every method the proto declares with the service's method of the same name.
 
         Shape:  methods with streams are those of `streams`, by name; without, they are not served.
-                `guard` is asked before anything of a request is read.
+                `guard` is asked before anything of a request or stream is read.
                 `some` serves what the service has; the rest is UNIMPLEMENTED.
         Errors: AttributeError if the service lacks one.
         """

@@ -1,5 +1,8 @@
 """Who is who, and who may do what: certificates, role tokens, roles.
 
+A host makes `TlsFiles`, serves with `server_credentials(files)`, calls with
+`channel_credentials(files)` and `expecting(kind)`, and asks at each call
+`identity = Authenticator(…).identify(context)`, then `require(identity, service, method)`.
 docs/operating/security.md says how to set it up, docs/adr/0015-certificates-and-roles.md why it is
 so.
 """

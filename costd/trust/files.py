@@ -138,8 +138,20 @@ def read_file(path: Path) -> bytes:
 def parse_key(raw: bytes, path: Path) -> PrivateKeyTypes:
     """Read a private key from a file that nobody else can read.
 
-    Shape:  one of ours may be read by us alone; one of root's by its group as well, which is how
-            secrets are mounted for a service (PostgreSQL has the same rule).
+    Errors: TlsFault.
+    """
+    check_private(path)
+    try:
+        return serialization.load_pem_private_key(raw, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise TlsFault(f"{path} is no unencrypted private key in PEM") from error
+
+
+def check_private(path: Path) -> None:
+    """See that nobody else can read or change a secret.
+
+    Shape:  a file of ours may be read by us alone; one of root's by its group as well, which is
+            how secrets are mounted for a service (PostgreSQL has the same rule).
     Errors: TlsFault.
     """
     try:
@@ -150,12 +162,8 @@ def parse_key(raw: bytes, path: Path) -> PrivateKeyTypes:
     if status.st_mode & forbidden:
         raise TlsFault(
             f"{path} has mode {stat.S_IMODE(status.st_mode):04o}, so others can read or change "
-            f"this key; chmod 600 {path}"
+            f"this secret; chmod 600 {path}"
         )
-    try:
-        return serialization.load_pem_private_key(raw, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise TlsFault(f"{path} is no unencrypted private key in PEM") from error
 
 
 def _stamp(path: Path | None) -> object:

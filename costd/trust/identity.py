@@ -31,6 +31,8 @@ class Shown(StrEnum):
     SOCKET = "socket"
     CERTIFICATE = "certificate"
     TOKEN = "token"  # noqa: S105  a word, not a secret
+    NOTHING = "nothing"
+    """Only where the host was told to believe anybody, for trying out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +45,7 @@ class Identity:
     role: Role | None
     """None for a certificate that is no operator's."""
     kind: Kind | None = None
-    """What the certificate of the connection says, if there is one."""
+    """Of the certificate that `name` is from; None if it is from none."""
 
     @property
     def actor(self) -> str:
@@ -55,6 +57,9 @@ class Identity:
 
 SOCKET_OWNER: Final = Identity(shown=Shown.SOCKET, name="", role=Role.ADMIN)
 """Whoever may open a socket of mode 0600 may do everything."""
+
+ANYBODY: Final = Identity(shown=Shown.NOTHING, name="", role=Role.ADMIN)
+"""Whoever comes unencrypted to a host that was told to believe anybody."""
 
 
 class Connection(Protocol):
@@ -99,6 +104,8 @@ class Authenticator:
     audiences: Collection[str]
     keys: Mapping[str, Ed25519PublicKey] = field(default_factory=dict)
     files: TlsFiles | None = None
+    insecure: bool = False
+    """Believe anybody who shows nothing on a connection without TLS; for trying out."""
 
     def identify(self, context: Connection) -> Identity:
         """Say who calls.
@@ -115,8 +122,7 @@ class Authenticator:
             name, role = verify_token(
                 token, keys=self.keys, audiences=self.audiences, wall_ns=self.wall_ns()
             )
-            kind = None if certified is None else certified.kind
-            return Identity(shown=Shown.TOKEN, name=name, role=role, kind=kind)
+            return Identity(shown=Shown.TOKEN, name=name, role=role)
         if certified is not None:
             return Identity(
                 shown=Shown.CERTIFICATE,
@@ -126,6 +132,8 @@ class Authenticator:
             )
         if is_local(context):
             return SOCKET_OWNER
+        if self.insecure and not _is_encrypted(context):
+            return ANYBODY
         raise Unauthenticated(
             "nobody said who calls; send a role token (`costctl --token-file`, from `costctl token "
             "issue`) or show an operator's certificate (`--tls-cert`, from `costctl ca issue`)"
@@ -147,8 +155,11 @@ class Authenticator:
 
 def is_local(context: Connection) -> bool:
     """Tell whether a call came over a Unix socket of the file system."""
-    secured = context.auth_context().get("transport_security_type", ())
-    return str(context.peer()).startswith("unix:") and b"ssl" not in secured
+    return str(context.peer()).startswith("unix:") and not _is_encrypted(context)
+
+
+def _is_encrypted(context: Connection) -> bool:
+    return b"ssl" in context.auth_context().get("transport_security_type", ())
 
 
 def _token_of(context: Connection) -> str | None:

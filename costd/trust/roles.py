@@ -5,7 +5,7 @@ from typing import Final
 
 from costd.errors import NotPermitted
 from costd.trust.certificates import Kind, Role
-from costd.trust.identity import Identity
+from costd.trust.identity import Identity, Shown
 
 Method = tuple[str, str]
 """A service by its full name, and one of its methods."""
@@ -35,7 +35,13 @@ ROLE_OF: Final[Mapping[Method, Role]] = {
 KIND_OF: Final[Mapping[Method, Kind]] = {
     (_FLEET, "Join"): Kind.DAEMON,
 }
-"""The kind whose certificate a method needs. Services between machines belong here."""
+"""The kind whose certificate a method needs. Services between machines belong here.
+
+A token is not enough, whatever certificate it comes with: the name that counts is the machine's.
+"""
+
+_UNNAMED: Final = frozenset({Shown.SOCKET, Shown.NOTHING})
+"""Ways to come that prove no name and allow everything."""
 
 
 def require(identity: Identity, service: str, method: str) -> None:
@@ -46,10 +52,10 @@ def require(identity: Identity, service: str, method: str) -> None:
     called = service, method
     kind = KIND_OF.get(called)
     if kind is not None:
-        if identity.kind is not kind:
+        if identity.shown not in _UNNAMED and identity.kind is not kind:
             raise NotPermitted(
-                f"{method} needs the certificate of a {kind}, and {_described(identity)} shows "
-                f"another; issue one with `costctl ca issue NAME --kind {kind}`"
+                f"{method} needs the certificate of a {kind}, and {_described(identity)} showed a "
+                f"{identity.shown}; issue one with `costctl ca issue NAME --kind {kind}`"
             )
         return
     role = ROLE_OF.get(called)

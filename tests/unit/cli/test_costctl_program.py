@@ -14,7 +14,7 @@ from costd.cli.exits import ExitCode
 
 COMMANDS = (
     "status admit explain settle void record budgets reservations allowances usage alerts audit kill "
-    "release kills allowance override policy prices price top"
+    "release kills allowance override policy prices price top ca token"
 )
 POLICY_COMMANDS = "check show diff test reload"
 
@@ -170,7 +170,9 @@ def test_every_command_is_documented():
     text = (Path(__file__).parents[3] / "docs/reference/costctl.md").read_text()
     groups = {
         "allowance": ("revoke",),
+        "ca": ("init", "issue", "show"),
         "override": ("keygen", "issue", "inspect"),
+        "token": ("keygen", "issue", "inspect"),
         "policy": tuple(POLICY_COMMANDS.split()),
     }
     for command in COMMANDS.split():

@@ -5,7 +5,7 @@ import pytest
 
 from costd.daemon.durable import GroupSync
 from costd.daemon.servers import ADMISSION, CONTROL
-from costd.errors import IdReused, InvalidAsk, StoreUnavailable
+from costd.errors import IdReused, InvalidAsk, NotPermitted, StoreUnavailable
 from costd.serving.calls import CallFigures, Calls, caller_of
 from costd.telemetry.logs import make_log
 from costd.wire.pb import admission_pb2 as pb
@@ -179,3 +179,35 @@ async def test_a_name_that_metadata_may_not_hold_is_refused(call, name):
     _, context = await call(answering(pb.Decision()), metadata=metadata)
     assert context.code == "INVALID_ARGUMENT"
     assert context.details.startswith("costd-caller ")
+
+
+class Guard:
+    """Lets nobody pass."""
+
+    def check(self, context, method):
+        raise NotPermitted(f"{method} is not for you")
+
+
+async def test_a_guard_is_asked_before_a_request_or_a_stream_is_read(figures, log):
+    reached = []
+
+    async def stream(raws, context):
+        reached.append(context)
+        yield b""
+
+    calls = Calls(figures=figures, log=make_log(level="info", style="json", stream=log))
+    handler = calls.handlers(
+        ADMISSION,
+        Service(lambda request, caller: reached.append(request)),
+        streams={"Attach": stream},
+        guard=Guard(),
+    )
+    context = Context()
+    assert await handler.service(Details("Admit")).unary_unary(b"\xff", context) == b""
+    assert (context.code, context.details) == ("PERMISSION_DENIED", "Admit is not for you")
+    context = Context()
+    assert [
+        raw async for raw in handler.service(Details("Attach")).stream_stream(None, context)
+    ] == []
+    assert (context.code, context.details) == ("PERMISSION_DENIED", "Attach is not for you")
+    assert reached == []

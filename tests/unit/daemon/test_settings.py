@@ -7,6 +7,7 @@ import pytest
 from costd.cli.costd import serve
 from costd.daemon.settings import Settings, SettingsError, load_settings
 from costd.endpoint import Endpoint, parse_endpoint
+from costd.grants import keygen
 
 
 @pytest.fixture(autouse=True)
@@ -210,3 +211,53 @@ def test_the_documentation_lists_every_setting_as_the_settings_describe_themselv
 def test_every_setting_is_a_flag_of_serve():
     flags = set(inspect.signature(serve).parameters) - {"print_settings"}
     assert flags == set(Settings.model_fields)
+
+
+PUBLIC = keygen().public_key
+TLS = {"policy": "p", "tls_cert": "d.crt", "tls_key": "d.key"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "fault"),
+    [
+        ({"policy": "p", "tls_cert": "d.crt"}, "--tls-cert: .* give tls_key too"),
+        ({"policy": "p", "tls_key": "d.key"}, "--tls-key: .* give tls_cert too"),
+        (TLS | {"tls_verify_clients": "true"}, "--tls-verify-clients: certificates are held"),
+        ({"policy": "p", "listen_tls": "true"}, "--listen-tls: TLS needs tls_cert and tls_key"),
+        ({"policy": "p", "control_listen": "127.0.0.1:1"}, "--control-listen: .* over TLS only"),
+        (
+            TLS | {"control_listen": "127.0.0.1:1"},
+            "--control-listen: nobody could say who they are",
+        ),
+        (TLS | {"control_listen": "7443"}, "--control-listen: '7443' is not host:port"),
+        ({"policy": "p", "control_keys": "ops=AAAA"}, "--control-keys: ops: .* has 3 bytes"),
+        ({"policy": "p", "control_keys": "ops"}, "--control-keys: write it as key=value"),
+        (TLS | {"listen": "0.0.0.0:1"}, "--listen: .* nothing authenticates it"),
+        (
+            TLS | {"tls_ca": "ca.crt", "listen": "0.0.0.0:1", "listen_tls": "false"},
+            "--listen: .* nothing encrypts or authenticates it",
+        ),
+        (
+            TLS | {"tls_ca": "ca.crt", "metrics_listen": "0.0.0.0:1"},
+            "--metrics-listen: .* nothing encrypts or authenticates it",
+        ),
+    ],
+)
+def test_tls_settings_that_do_not_go_together_say_which(flags, fault):
+    with pytest.raises(SettingsError, match=fault):
+        load_settings({name.replace("-", "_"): value for name, value in flags.items()})
+
+
+def test_a_certificate_turns_tls_on_and_a_ca_asks_for_clients_certificates():
+    plain = load_settings({"policy": "p"})
+    assert (plain.listen_tls, plain.tls_verify_clients, plain.control_endpoint) == (
+        False,
+        False,
+        None,
+    )
+    secured = load_settings(TLS)
+    assert (secured.listen_tls, secured.tls_verify_clients) == (True, False)
+    mutual = load_settings(TLS | {"tls_ca": "ca.crt", "listen": "0.0.0.0:1"})
+    assert (mutual.listen_tls, mutual.tls_verify_clients) == (True, True)
+    tokens = TLS | {"control_listen": "0.0.0.0:1", "control_keys": f"ops={PUBLIC}"}
+    assert load_settings(tokens).control_endpoint == Endpoint("0.0.0.0", 1)
