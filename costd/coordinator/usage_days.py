@@ -65,7 +65,7 @@ class UsageDays:
             names = [str(row[0]) for row in await cursor.fetchall()]
         return [date.fromisoformat(name.removeprefix(PREFIX)) for name in names]
 
-    async def drop_before(self, day: date) -> list[date]:
+    async def drop_before(self, day: date, *, wait_ms: int = LOCK_WAIT_MS) -> list[date]:
         """Drop the partitions of the days before one; returns those that went.
 
         Shape:   one that is being read is left for the next time.
@@ -77,7 +77,7 @@ class UsageDays:
                 try:
                     async with connection.transaction():
                         await connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY,))
-                        await connection.execute(f"SET LOCAL lock_timeout = {LOCK_WAIT_MS}")
+                        await connection.execute(f"SET LOCAL lock_timeout = {wait_ms:d}")
                         name = sql.Identifier(f"{PREFIX}{old:%Y%m%d}")
                         await connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(name))
                 except errors.LockNotAvailable:
