@@ -36,7 +36,12 @@ class Transactions:
     """Runs `work` over locked rows; see `costd.coordinator.rows.FleetStore`."""
 
     def __init__(
-        self, database: Database, days: UsageDays, *, wall_ns: Callable[[], int], polls: bool = False
+        self,
+        database: Database,
+        days: UsageDays,
+        *,
+        wall_ns: Callable[[], int],
+        polls: bool = False,
     ) -> None:
         self._database = database
         self._days = days

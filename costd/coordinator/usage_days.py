@@ -15,7 +15,7 @@ AHEAD_DAYS: Final = 3
 LOCK_KEY: Final = 0x636F737465
 """Of the advisory lock under which partitions are made and dropped."""
 LOCK_WAIT_MS: Final = 5_000
-"""Dropping one waits so long for readers, and holds up writers as long; then it tries again later."""
+"""Dropping one waits so long for readers, holding up writers; then it is left for later."""
 
 
 class UsageDays:
@@ -90,7 +90,8 @@ def _made(name: str, day: date) -> sql.Composed:
     return sql.SQL(
         "CREATE TABLE {table} (LIKE usage_events INCLUDING ALL,"
         " CONSTRAINT {check} CHECK (day >= {day} AND day < {next_day}));"
-        " ALTER TABLE usage_events ATTACH PARTITION {table} FOR VALUES FROM ({day}) TO ({next_day});"
+        " ALTER TABLE usage_events"
+        " ATTACH PARTITION {table} FOR VALUES FROM ({day}) TO ({next_day});"
         " ALTER TABLE {table} DROP CONSTRAINT {check}"
     ).format(
         table=sql.Identifier(name),

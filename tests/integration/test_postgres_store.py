@@ -8,13 +8,14 @@ import pytest
 from msgspec.structs import replace
 
 from costd.coordinator.database import Database
+from costd.coordinator.listen import read_notice
 from costd.coordinator.postgres import PostgresStore
 from costd.coordinator.rows import Daemon, Rows, Share
 from costd.coordinator.store import Notice, Topic
 from costd.coordinator.transact import NOTICE_BYTES_MAX, recall_notices
-from costd.coordinator.listen import read_notice
 from costd.coordinator.usage_days import UsageDays
 from costd.coordinator.usage_rows import DAY_NS, day_of
+from costd.model.events import Alert, AuditRecord
 from costd.model.kill import KillMode, KillSwitch
 from costd.model.labels import Selector
 from costd.model.lease import Stand
@@ -62,9 +63,7 @@ def spend(daemon_id: str, keys):
 async def test_no_update_of_a_hot_counter_is_lost_between_two_coordinators(stores):
     async def run(store: PostgresStore, daemon_id: str) -> None:
         for _ in range(20):
-            await store.transact(
-                spend(daemon_id, KEYS[:1]), daemon_ids=[daemon_id], keys=KEYS[:1]
-            )
+            await store.transact(spend(daemon_id, KEYS[:1]), daemon_ids=[daemon_id], keys=KEYS[:1])
 
     await asyncio.gather(*[run(stores[n % 2], f"d{n}") for n in range(8)])
     [(_, pool)] = await stores[0].list_pools()
@@ -74,7 +73,9 @@ async def test_no_update_of_a_hot_counter_is_lost_between_two_coordinators(store
     assert [share.stand.settled for _, _, share in shares] == [20] * 8
 
 
-async def test_one_daemon_that_enrols_at_two_coordinators_for_the_first_time_gets_two_epochs(stores):
+async def test_one_daemon_that_enrols_at_two_coordinators_for_the_first_time_gets_two_epochs(
+    stores,
+):
     async def enrol(store: PostgresStore) -> int:
         def work(rows: Rows) -> int:
             known = rows.daemons.get("d") or Daemon(daemon_id="d")
@@ -102,7 +103,7 @@ async def test_sets_in_any_order_of_new_and_old_counters_never_wait_in_a_circle(
     )
     assert deadlocks == 0
     pools = dict(await stores[0].list_pools())
-    held = {key: 0 for key in pools}
+    held = dict.fromkeys(pools, 0)
     for key, _, share in await stores[0].list_shares():
         held[key] += share.stand.settled
     assert held == {key: pool.settled for key, pool in pools.items()}
@@ -138,7 +139,10 @@ async def test_every_day_has_a_partition_made_ahead_or_when_it_is_needed(stores)
     assert (await store.days.present())[0] == today
     assert len(await store.days.present()) == 4
     await store.transact(keep(NOW_NS, NOW_NS - 9 * DAY_NS, 0))
-    assert (await store.days.present())[:2] == [day_of(NOW_NS - 400 * DAY_NS), day_of(NOW_NS - 9 * DAY_NS)]
+    assert (await store.days.present())[:2] == [
+        day_of(NOW_NS - 400 * DAY_NS),
+        day_of(NOW_NS - 9 * DAY_NS),
+    ]
     [(rows,)] = await ask(store, f"SELECT count(*) FROM usage_events_{today:%Y%m%d}")
     assert rows == 1
 
@@ -192,8 +196,6 @@ async def test_events_of_a_transaction_that_fails_are_in_no_sum(stores):
 
 
 async def test_logs_are_forgotten_when_they_are_old(stores):
-    from costd.model.events import Alert, AuditRecord
-
     def work(rows: Rows) -> None:
         for at in (1, 5):
             rows.alerts.append(Alert(raised_ns=at, kind="k", rule="r", message="m"))
@@ -248,7 +250,12 @@ async def test_a_pool_of_connections_outlives_more_work_than_it_has_connections(
     await database.open()
     store = PostgresStore(database, wall_ns=lambda: NOW_NS)
     await asyncio.gather(
-        *[store.transact(spend(f"d{n}", KEYS[n : n + 1]), daemon_ids=[f"d{n}"], keys=KEYS[n : n + 1]) for n in range(12)]
+        *[
+            store.transact(
+                spend(f"d{n}", KEYS[n : n + 1]), daemon_ids=[f"d{n}"], keys=KEYS[n : n + 1]
+            )
+            for n in range(12)
+        ]
     )
     assert len(await store.list_pools()) == 12
     await database.close()

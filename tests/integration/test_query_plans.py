@@ -4,6 +4,7 @@ import json
 import re
 from datetime import date
 
+import psycopg
 import pytest
 
 from costd.coordinator.database import Database
@@ -64,8 +65,6 @@ OF_QUERY = {
 
 @pytest.fixture(scope="module")
 def filled(postgres_url, template):
-    import psycopg
-
     name = f"{template}_filled"
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
