@@ -11,8 +11,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
+
+from costd.coordinator.database import Database
+from costd.coordinator.embedded import EmbeddedPostgres
+from costd.coordinator.migrate import Migrator
 
 sys.path.insert(0, str(Path(__file__).parent / "unit" / "engine"))
 
@@ -24,8 +29,6 @@ settings.load_profile("unhurried")
 @pytest.fixture(scope="session")
 def postgres_url():
     """A PostgreSQL for the whole run, shared by all of its workers; the last one stops it."""
-    from costd.coordinator.embedded import EmbeddedPostgres
-
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"{os.getpid()}")
     # Not below pytest's own folder, which other users may not enter: root has it run by another.
     folder = Path(tempfile.gettempdir()) / f"costd-tests-{run}"
@@ -41,9 +44,6 @@ def postgres_url():
 @pytest.fixture(scope="session")
 def template(postgres_url):
     """A database with the schema of this release, to copy: ten times faster than migrating."""
-    from costd.coordinator.database import Database
-    from costd.coordinator.migrate import Migrator
-
     name = f"template_{uuid4().hex}"
     _execute(postgres_url, f"CREATE DATABASE {name}")
 
@@ -79,7 +79,6 @@ def make_database(postgres_url, request):
 @pytest.fixture
 def open_database(make_database):
     """Open databases with the schema of this release, as `async with open_database() as database`."""
-    from costd.coordinator.database import Database
 
     @asynccontextmanager
     async def opened(url=""):
@@ -101,8 +100,6 @@ async def database(open_database):
 
 
 def _execute(url, statement):
-    import psycopg
-
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(statement)
 

@@ -95,12 +95,22 @@ class Database:
                  stands in RETRIED as it is.
         """
         with self.translated():
-            async with self._pool.connection() as connection:
-                try:
-                    yield connection
-                except BaseException:
-                    await _roll_back(connection)
-                    raise
+            connection = await self._living()
+            try:
+                yield connection
+            except BaseException:
+                await _roll_back(connection)
+                raise
+            finally:
+                await self._pool.putconn(connection)
+
+    async def _living(self) -> Connection:
+        """Take a connection that was not cut while it lay idle; the pool drops those that were."""
+        while True:
+            connection = await self._pool.getconn()
+            if not _was_cut(connection):
+                return connection
+            await self._pool.putconn(connection)
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[Connection]:
@@ -162,6 +172,16 @@ async def _configure(connection: Connection) -> None:
     # Both formats: lists would else take the type of the first list that came by.
     connection.adapters.register_dumper(int, Int8Dumper)
     connection.adapters.register_dumper(int, Int8BinaryDumper)
+
+
+def _was_cut(connection: Connection) -> bool:
+    """Look at what came in, without a round trip: an idle connection gets a word only to end it."""
+    try:
+        connection.pgconn.consume_input()
+        connection.pgconn.consume_input()
+    except psycopg.OperationalError:
+        return True
+    return connection.broken or connection.closed
 
 
 async def _roll_back(connection: Connection) -> None:

@@ -271,7 +271,7 @@ class EmbeddedPostgres:
             )
 
     def _reachable(self, binaries: Path) -> Path:
-        """See to it that the server's user reaches binaries and data, without opening what is private.
+        """See to it that the server's user reaches binaries and data; open nothing private for it.
 
         Ensures: binaries that it cannot reach (a venv below /root) are copied beside the data.
         """

@@ -85,5 +85,3 @@ def read_notice(payload: str) -> Notice | None:
 def notice_text(topic: Topic, version: int) -> str:
     """Write what `read_notice` reads."""
     return f"{topic} {version}"
-
-

@@ -7,7 +7,7 @@ what only they needed; it runs once none of them is connected any more.
 
 import re
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from psycopg import errors
@@ -165,7 +165,7 @@ class Migrator:
             older=tuple(sorted({name for names in older.values() for name in names})),
             unknown=tuple(
                 f"{number:04}_{name}.{phase}"
-                for (number, phase), name in sorted(done.items())
+                for (number, phase), name in sorted(done.items(), key=_order)
                 if (number, phase) not in known
             ),
         )
@@ -209,7 +209,12 @@ def read_migrations(folder: Path) -> tuple[Migration, ...]:
             raise ValueError(f"{path}: {found[key]} has the same number and phase")
         found[key] = Migration(*key, named["name"], path.read_text())
     # Of one number, what adds runs before what takes away.
-    return tuple(sorted(found.values(), key=lambda each: (each.number, each.phase != "expand")))
+    return tuple(found[key] for key, _ in sorted(found.items(), key=_order))
+
+
+def _order(each: tuple[tuple[int, str], Any]) -> tuple[int, bool]:
+    (number, phase), _ = each
+    return number, phase != "expand"
 
 
 async def _done(connection: Connection) -> dict[tuple[int, str], str]:

@@ -84,9 +84,7 @@ class PostgresStore:
             )
             row = {name: getattr(policy, name) for name in PolicyText.__struct_fields__}
             await connection.execute(query("add_policy"), {**row, "note": columns.clean(note)})
-            await _append_audit(
-                connection, [published_audit(policy)]
-            )
+            await _append_audit(connection, [published_audit(policy)])
             await tell(connection, [listen.notice_text(Topic.POLICY, number)])
         return policy
 
@@ -120,9 +118,7 @@ class PostgresStore:
             await tell(connection, [listen.notice_text(Topic.KILLS, version)])
         return version
 
-    async def list_kills(
-        self, *, include_released: bool = False
-    ) -> tuple[int, list[KillSwitch]]:
+    async def list_kills(self, *, include_released: bool = False) -> tuple[int, list[KillSwitch]]:
         """Return the list's version with what it held then, newest first."""
         rows = await self._rows("list_kills", include_released=include_released)
         kills = [columns.kill_from_row(row[1:]) for row in rows if row[1] is not None]
@@ -151,9 +147,7 @@ class PostgresStore:
         self, counter_key: bytes, *, limit_count: int = LIMIT_COUNT
     ) -> list[TopUp]:
         """List what was added to a counter, newest first."""
-        rows = await self._rows(
-            "list_top_ups", counter_key=counter_key, limit_count=limit_count
-        )
+        rows = await self._rows("list_top_ups", counter_key=counter_key, limit_count=limit_count)
         return [columns.from_row(TopUp, row) for row in rows]
 
     async def list_daemons(
@@ -276,9 +270,7 @@ class PostgresStore:
             await connection.execute(query("forget_alerts"), {"before_ns": alerts_before_ns})
             await connection.execute(query("forget_audit"), {"before_ns": audit_before_ns})
             await connection.execute(query("forget_kills"), {"before_ns": audit_before_ns})
-            await connection.execute(
-                query("forget_recalls"), {"older_s": listen.RECALLS_KEPT_S}
-            )
+            await connection.execute(query("forget_recalls"), {"older_s": listen.RECALLS_KEPT_S})
 
     # ---- replicas -------------------------------------------------------------------------------
 
@@ -326,8 +318,10 @@ def usage_sums(
     groups = [sql.Identifier(name) for name in by]
     sums = [sql.SQL("sum({})").format(sql.Identifier(name)) for name in MEASURES]
     # Nothing at all is one group of no rows, which is no group.
-    tail = sql.SQL("GROUP BY {}").format(sql.SQL(", ").join(groups)) if by else sql.SQL(
-        "HAVING count(*) > 0"
+    tail = (
+        sql.SQL("GROUP BY {}").format(sql.SQL(", ").join(groups))
+        if by
+        else sql.SQL("HAVING count(*) > 0")
     )
     text = sql.SQL("SELECT {} FROM usage_hourly WHERE {} {} ORDER BY {} LIMIT %s").format(
         sql.SQL(", ").join([*groups, *sums]),

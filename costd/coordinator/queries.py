@@ -7,9 +7,7 @@ import aiosql
 
 SQL_FOLDER: Final = Path(__file__).parent / "sql"
 
-_QUERIES: Final = aiosql.from_path(
-    SQL_FOLDER, "apsycopg", mandatory_parameters=False
-)
+_QUERIES: Final = aiosql.from_path(SQL_FOLDER, "apsycopg", mandatory_parameters=False)
 
 
 def query(name: str) -> Any:

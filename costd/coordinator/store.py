@@ -171,7 +171,7 @@ class CoordinatorStore(FleetStore, Protocol):
     def list_pools(
         self, *, after_key: bytes = b"", limit_count: int = LIMIT_COUNT
     ) -> Awaitable[list[tuple[bytes, Pool]]]:
-        """List counters behind one, in order of their keys: the windows that end first come first."""
+        """List counters behind one, in order of their keys: windows that end first come first."""
         ...
 
     def list_shares(

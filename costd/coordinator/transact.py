@@ -10,7 +10,7 @@ from random import random
 from typing import Any, Final, TypeVar
 
 import msgspec
-from psycopg import errors
+from psycopg import OperationalError, errors
 
 from costd.coordinator import columns
 from costd.coordinator.database import RETRIED, Connection, Database
@@ -36,7 +36,12 @@ class Transactions:
     """Runs `work` over locked rows; see `costd.coordinator.rows.FleetStore`."""
 
     def __init__(
-        self, database: Database, days: UsageDays, *, wall_ns: Callable[[], int], polls: bool = False
+        self,
+        database: Database,
+        days: UsageDays,
+        *,
+        wall_ns: Callable[[], int],
+        polls: bool = False,
     ) -> None:
         self._database = database
         self._days = days
@@ -55,12 +60,17 @@ class Transactions:
         for attempt in range(1, ATTEMPTS_MAX + 1):
             try:
                 async with self._database.connection() as connection:
-                    locked = await _lock(
-                        connection,
-                        daemon_ids=sorted({*daemon_ids, *with_all_shares_of}),
-                        keys=sorted(set(keys)),
-                        with_all_shares_of=sorted(set(with_all_shares_of)),
-                    )
+                    try:
+                        locked = await _lock(
+                            connection,
+                            daemon_ids=sorted({*daemon_ids, *with_all_shares_of}),
+                            keys=sorted(set(keys)),
+                            with_all_shares_of=sorted(set(with_all_shares_of)),
+                        )
+                    except OperationalError as error:
+                        if not connection.broken:
+                            raise
+                        raise _LostEarly(str(error)) from error
                     result = work(locked.rows)
                     missing = self._days.missing(self._event_days(locked.rows))
                     if not missing:
@@ -69,7 +79,7 @@ class Transactions:
                     await connection.rollback()
                 # Made on another connection, with nothing locked; then all is done again.
                 await self._days.add(missing)
-            except RETRIED as error:
+            except (*RETRIED, _LostEarly) as error:
                 if isinstance(error, errors.CheckViolation):
                     self._days.forget()
                 if attempt == ATTEMPTS_MAX:
@@ -139,6 +149,10 @@ class Transactions:
             else:
                 writes.append(("notify", {"notices": recall_notices(recalled)}))
         return writes
+
+
+class _LostEarly(Exception):
+    """The connection broke before anything was written; another one may do."""
 
 
 class _Locked(msgspec.Struct, frozen=True, kw_only=True):

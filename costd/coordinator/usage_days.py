@@ -15,7 +15,7 @@ AHEAD_DAYS: Final = 3
 LOCK_KEY: Final = 0x636F737465
 """Of the advisory lock under which partitions are made and dropped."""
 LOCK_WAIT_MS: Final = 5_000
-"""Dropping one waits so long for readers, and holds up writers as long; then it tries again later."""
+"""Dropping one waits so long for readers, holding up writers; then it is left for later."""
 
 
 class UsageDays:
@@ -65,7 +65,7 @@ class UsageDays:
             names = [str(row[0]) for row in await cursor.fetchall()]
         return [date.fromisoformat(name.removeprefix(PREFIX)) for name in names]
 
-    async def drop_before(self, day: date) -> list[date]:
+    async def drop_before(self, day: date, *, wait_ms: int = LOCK_WAIT_MS) -> list[date]:
         """Drop the partitions of the days before one; returns those that went.
 
         Shape:   one that is being read is left for the next time.
@@ -77,7 +77,7 @@ class UsageDays:
                 try:
                     async with connection.transaction():
                         await connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY,))
-                        await connection.execute(f"SET LOCAL lock_timeout = {LOCK_WAIT_MS}")
+                        await connection.execute(f"SET LOCAL lock_timeout = {wait_ms:d}")
                         name = sql.Identifier(f"{PREFIX}{old:%Y%m%d}")
                         await connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(name))
                 except errors.LockNotAvailable:
@@ -90,7 +90,8 @@ def _made(name: str, day: date) -> sql.Composed:
     return sql.SQL(
         "CREATE TABLE {table} (LIKE usage_events INCLUDING ALL,"
         " CONSTRAINT {check} CHECK (day >= {day} AND day < {next_day}));"
-        " ALTER TABLE usage_events ATTACH PARTITION {table} FOR VALUES FROM ({day}) TO ({next_day});"
+        " ALTER TABLE usage_events"
+        " ATTACH PARTITION {table} FOR VALUES FROM ({day}) TO ({next_day});"
         " ALTER TABLE {table} DROP CONSTRAINT {check}"
     ).format(
         table=sql.Identifier(name),

@@ -126,7 +126,9 @@ def hourly_arrays(events: Iterable[Event], now_ns: int) -> dict[str, list[Any]]:
         )
         measured = _measures(event)
         known = sums.get(key)
-        sums[key] = measured if known is None else [a + b for a, b in zip(known, measured, strict=True)]
+        sums[key] = (
+            measured if known is None else [a + b for a, b in zip(known, measured, strict=True)]
+        )
     rows = sorted((key[0], _tag(key), key, measured) for key, measured in sums.items())
     columns: dict[str, list[Any]] = {
         "hour_ns": [hour_ns for hour_ns, *_ in rows],

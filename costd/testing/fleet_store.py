@@ -99,7 +99,9 @@ class MemoryFleetStore:
             *(each for each in rows.written_shares if each[1] not in locked_ids),
         ]
         if loose:
-            raise InvariantBroken(f"a transaction changed rows that it had not locked: {loose[0]!r}")
+            raise InvariantBroken(
+                f"a transaction changed rows that it had not locked: {loose[0]!r}"
+            )
         # All checks passed; only writes below.
         self.daemons |= {each: rows.daemons[each] for each in rows.written_daemons}
         self.pools |= {key: rows.pools[key] for key in rows.written_pools}
@@ -166,9 +168,7 @@ class MemoryFleetStore:
         self._tell(Notice(topic=Topic.KILLS, version=self.kills_version))
         return self.kills_version
 
-    async def list_kills(
-        self, *, include_released: bool = False
-    ) -> tuple[int, list[KillSwitch]]:
+    async def list_kills(self, *, include_released: bool = False) -> tuple[int, list[KillSwitch]]:
         """Return the list's version with what it held then, newest first."""
         found = [each for each in self.kills.values() if include_released or not each.released_ns]
         return self.kills_version, sorted(found, key=lambda each: (-each.engaged_ns, each.kill_id))

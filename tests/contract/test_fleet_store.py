@@ -14,8 +14,8 @@ from costd.coordinator.store import (
     CoordinatorStore,
     Notice,
     PolicyText,
-    TopUp,
     Topic,
+    TopUp,
     UsageSum,
 )
 from costd.coordinator.usage_rows import DAY_NS, HOUR_NS
@@ -283,7 +283,10 @@ async def test_alerts_and_audit_are_appended_and_listed_newest_first(store):
     await store.append_audit([replace(AUDIT, at_ns=9)])
     await store.append_audit([])
     alerts = await store.list_alerts()
-    assert [each for _, each in alerts] == [replace(ALERT, raised_ns=7), replace(ALERT, raised_ns=5)]
+    assert [each for _, each in alerts] == [
+        replace(ALERT, raised_ns=7),
+        replace(ALERT, raised_ns=5),
+    ]
     assert alerts[0][0] > alerts[1][0]
     assert [each.raised_ns for _, each in await store.list_alerts(since_ns=6)] == [7]
     records = [each for _, each in await store.list_audit()]

@@ -13,7 +13,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from costd.coordinator.embedded import EmbeddedPostgres, SYSTEM_USER
+from costd.coordinator import embedded
+from costd.coordinator.embedded import SYSTEM_USER, EmbeddedPostgres
 from costd.errors import CoordinatorUnavailable, StoreCorrupt
 
 FAST = {"fsync": "off", "shared_buffers": "1MB", "max_connections": "10"}
@@ -102,6 +103,7 @@ def test_coordinators_share_it_and_the_last_one_stops_it(cluster_folder):
 CRASHER = """
 import sys, time
 from pathlib import Path
+from costd.coordinator import embedded
 from costd.coordinator.embedded import EmbeddedPostgres
 import psycopg
 url = EmbeddedPostgres(Path(sys.argv[1]), server_settings={"max_connections": "10"}).start()
@@ -139,9 +141,9 @@ def test_a_server_that_was_killed_recovers_what_was_committed(cluster_folder):
         pid = postmaster_of(server.cluster)
         os.kill(pid, signal.SIGKILL)
         # Its children end by themselves once they notice, this connection's among them.
-        with pytest.raises(psycopg.OperationalError):
-            while True:
-                connection.execute("SELECT 1")
+        with suppress(psycopg.OperationalError):
+            while connection.execute("SELECT 1"):
+                pass
     second = EmbeddedPostgres(cluster_folder, server_settings=settings)
     assert ask(second.start(), "SELECT number FROM kept") == 7
     second.stop()
@@ -178,7 +180,7 @@ def test_a_damaged_cluster_is_refused_and_left_alone(folder):
 def test_a_cluster_of_a_version_that_is_not_here_is_refused(folder):
     (folder / "postgres").mkdir()
     (folder / "postgres" / "PG_VERSION").write_text("11\n")
-    with pytest.raises(StoreCorrupt, match="PostgreSQL 11's.*16, 18.*COSTD_DATABASE_URL"):
+    with pytest.raises(StoreCorrupt, match=r"PostgreSQL 11's.*16, 18.*COSTD_DATABASE_URL"):
         EmbeddedPostgres(folder).start()
 
 
@@ -215,8 +217,6 @@ def test_root_opens_nothing_that_was_closed(folder):
 
 @pytest.mark.skipif(not AS_ROOT, reason="only for root does another user run the server")
 def test_binaries_that_the_servers_user_cannot_reach_are_copied(cluster_folder, monkeypatch):
-    from costd.coordinator import embedded
-
     closed = Path(tempfile.mkdtemp(prefix="costd-venv-"))
     found = embedded._binaries("18")
     shutil.copytree(found.parent, closed / "pginstall18", symlinks=True)
@@ -228,5 +228,3 @@ def test_binaries_that_the_servers_user_cannot_reach_are_copied(cluster_folder, 
         assert stat.S_IMODE(closed.stat().st_mode) == 0o700
     finally:
         shutil.rmtree(closed)
-
-

@@ -47,10 +47,6 @@ WHERE day BETWEEN :since_day::date AND :until_day::date
 ORDER BY day DESC, settled_ns DESC, daemon_id DESC, sequence DESC
 LIMIT :limit_count;
 
--- name: count_events
-SELECT daemon_id, count(*), min(sequence), max(sequence), sum(cost_nusd)::bigint
-FROM usage_events GROUP BY daemon_id ORDER BY daemon_id;
-
 -- name: list_partitions
 SELECT child.relname
 FROM pg_inherits
