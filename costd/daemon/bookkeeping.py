@@ -101,6 +101,10 @@ class Bookkeeping:
         self.state = StoredState(store)
         self.costs = Costs(store)
         self.lent = Lent(store)
+        self.refuses = ""
+        """Why nothing can be promised now; empty if it can. What was promised is settled always."""
+        self.usage_stored_sequence: int | None = None
+        """Usage events up to this one are stored at the coordinator; None where there is none."""
         self.rules = compiled(policy, clock.now().wall_ns, in_fleet=in_fleet)
         puts = unregistered(store, self.rules)
         if puts:

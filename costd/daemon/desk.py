@@ -150,7 +150,7 @@ class Desk:
         answer = pb.AllowanceGrant(request_id=request.request_id)
         retry_s = RETRY_LATER_S
         slot = self._free_slot(session)
-        if slot is not None and request.calls_count > 0:
+        if slot is not None and request.calls_count > 0 and not self.ledger.refuses:
             try:
                 retry_s = self._grant(session, request, slot, answer)
             except StoreUnavailable:

@@ -81,6 +81,7 @@ class Tenancy:
         situation: Situation,
         rebooted: bool = False,
         books_are_old: bool = False,
+        outbox_count_max: int = 0,
     ) -> None:
         """Take up what the last run left.
 
@@ -92,7 +93,7 @@ class Tenancy:
         self.recalls: Recalls | None = None
         self.borrowing = Borrowing(ledger)
         ledger.state.exhausted = self.borrowing.exhausted
-        self.outbox = Outbox(ledger)
+        self.outbox = Outbox(ledger, count_max=outbox_count_max)
         raw = ledger.store.get(Family.META, _META_KEY)
         saved = msgspec.msgpack.decode(raw, type=Remembered) if raw else None
         self._saved = saved or Remembered(daemon_id=daemon_id)
