@@ -85,11 +85,7 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
     store = RocksStore(settings.data / STORE_FOLDER)
     try:
         timekeeper = Timekeeper(store)
-        policy: PolicyFile | FleetPolicy
-        if settings.policy is None:
-            policy = FleetPolicy(store, timekeeper.clock, log)
-        else:
-            policy = PolicyFile(settings.policy.absolute(), timekeeper.clock, log)
+        policy = _policy(settings, store, timekeeper, log)
         ledger = _ledger(settings, store, policy, timekeeper)
         hangup = asyncio.Event()
         books = AllowanceBooks(ledger)
@@ -163,6 +159,15 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
     finally:
         store.close()
     log.info("stopped")
+
+
+def _policy(
+    settings: Settings, store: RocksStore, timekeeper: Timekeeper, log: Log
+) -> PolicyFile | FleetPolicy:
+    """Say where the policy comes from: a file, or the coordinator."""
+    if settings.policy is None:
+        return FleetPolicy(store, timekeeper.clock, log)
+    return PolicyFile(settings.policy.absolute(), timekeeper.clock, log)
 
 
 def _tls_files(settings: Settings, log: Log) -> TlsFiles | None:
