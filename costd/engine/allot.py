@@ -140,7 +140,8 @@ def _lifetime_ns(question: Question, larger: Evaluation, terms: AllowanceTerms) 
     ends_ns = [rule.window(wall_ns)[1] - wall_ns for rule, _, _ in larger.lines]
     held_ns = question.rules.policy.ttl_ns_max - DRAIN_MARGIN_NS
     rated_ns = RATE_LIFETIME_NS if larger.rates else terms.lifetime_ns
-    if any(rule.is_shared for rule, _, _ in larger.lines):  # what is lent is not lent for longer
+    if any(rule.is_shared and line.hold for rule, line, _ in larger.lines):
+        # What is lent is not lent for longer.
         ends_ns.append(question.state.leases_until_ns - question.now.steady_ns)
     return min(terms.lifetime_ns, rated_ns, held_ns, *ends_ns)
 
