@@ -70,6 +70,7 @@ class Fleet:
             outbox_count_max=outbox_count_max,
         )
         self.tenancy.recalls = desk
+        desk.borrow = self.tenancy.ask
         self.member = Member(self.tenancy, open_channel, log)
         self.member.hears = {
             "policy": lambda message: policy.heard(message.policy),
