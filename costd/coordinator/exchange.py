@@ -13,7 +13,7 @@ from costd.engine import books, keys, lend
 from costd.engine.changes import Changes
 from costd.engine.lend import Terms
 from costd.engine.rules import BudgetRule, Rules
-from costd.errors import InvalidAsk, StaleEpoch
+from costd.errors import InvalidAsk, NotPermitted, StaleEpoch
 from costd.model.counter import Counter
 from costd.model.events import Alert
 from costd.model.lease import NO_STAND, Pool, Stand, Want
@@ -58,15 +58,24 @@ class Exchange:
 
     # ---- messages ----------------------------------------------------------------------------
 
-    def enrol(self, message: pb.Enrol) -> pb.Admittance:
-        """Welcome a daemon, new or come back; what it says it holds is what it holds."""
+    def enrol(self, message: pb.Enrol, peer: str = "") -> pb.Admittance:
+        """Welcome a daemon, new or come back; what it says it holds is what it holds.
+
+        Shape:   `peer` is the name that its certificate says, empty where nothing certifies it.
+        Errors:  NotPermitted where those books were enrolled under another name.
+        """
         rows, daemon_id = self._rows, message.daemon_id
         known = rows.daemons.get(daemon_id) or Daemon(daemon_id=daemon_id)
+        if peer and known.name not in {"", peer}:
+            raise NotPermitted(
+                f"daemon {daemon_id!r} is {known.name!r}, and this certificate says {peer!r}; "
+                "issue one for its name, or begin new books in an empty data directory"
+            )
         daemon = msgspec.structs.replace(
             known,
             epoch=max(known.epoch, message.epoch) + 1,
             sequence=0,
-            name=message.name,
+            name=peer or message.name,
             version=message.version,
             boot_id=message.boot_id,
             enrolled_ns=self._now_ns,

@@ -209,7 +209,7 @@ def _act(exchange: Exchange, received: Received) -> pb.ToDaemon:
     connection, message = received
     kind = message.WhichOneof("message")
     if kind == "enrol":
-        return pb.ToDaemon(welcome=exchange.enrol(message.enrol))
+        return pb.ToDaemon(welcome=exchange.enrol(message.enrol, connection.peer))
     daemon_id = connection.daemon_id
     if kind == "request":
         return pb.ToDaemon(reply=exchange.request(daemon_id, message.request))
