@@ -14,6 +14,7 @@ from costd.cli.address import (
     socket_path,
 )
 from costd.cli.exits import ExitCode, Failure
+from costd.model.time import NS_PER_S
 from costd.wire.pb.admission_pb2_grpc import AdmissionStub
 from costd.wire.pb.control_pb2_grpc import ControlStub
 
@@ -24,14 +25,6 @@ MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 CALLER_METADATA = "costd-caller"
 """The metadata key under which a caller says who it is."""
 
-_OPTIONS = (
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    (
-        "grpc.service_config",
-        json.dumps({"methodConfig": [{"name": [{}], "timeout": f"{ANSWER_S}s"}]}),
-    ),
-)
 _CONFLICTS = {
     grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.ALREADY_EXISTS,
@@ -51,12 +44,12 @@ def admission(address: str) -> Iterator[AdmissionStub]:
 
 
 @contextmanager
-def control(address: str) -> Iterator[ControlStub]:
-    """Connect to the service that operators ask.
+def control(address: str, *, work_ns: int = 0) -> Iterator[ControlStub]:
+    """Connect to the service that operators ask; `work_ns` is what an answer may take longer.
 
     Errors: Failure for every gRPC error inside the block.
     """
-    with _channel(address, f"--control or {CONTROL_VARIABLE}") as channel:
+    with _channel(address, f"--control or {CONTROL_VARIABLE}", work_ns) as channel:
         yield ControlStub(channel)  # type: ignore[no-untyped-call]  # generated
 
 
@@ -66,13 +59,23 @@ def identity(caller: str) -> tuple[tuple[str, str], ...]:
 
 
 @contextmanager
-def _channel(address: str, named_by: str) -> Iterator[grpc.Channel]:
+def _channel(address: str, named_by: str, work_ns: int = 0) -> Iterator[grpc.Channel]:
     target = grpc_target(address)
-    with grpc.insecure_channel(target, options=_OPTIONS) as channel:
+    with grpc.insecure_channel(target, options=_options(work_ns)) as channel:
         try:
             yield channel
         except grpc.RpcError as error:
             raise _failure(error, target, named_by) from error
+
+
+def _options(work_ns: int) -> list[tuple[str, int | str]]:
+    """Set how large an answer may be, and how late: a longer timeout of one call is ignored."""
+    answer = {"name": [{}], "timeout": f"{ANSWER_S + work_ns / NS_PER_S:.3f}s"}
+    return [
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.service_config", json.dumps({"methodConfig": [answer]})),
+    ]
 
 
 def _failure(error: grpc.RpcError, target: str, named_by: str) -> Failure:
