@@ -7,7 +7,7 @@ import threading
 
 import grpc
 import pytest
-from attach_desk import Wire
+from attach_desk import Books, Wire
 from costd_client import journal as journal_module
 from costd_client.journal import Journal, leftovers
 from costd_client.outbox import Delivery, Outbox
@@ -140,6 +140,29 @@ def test_a_line_written_behind_a_torn_one_counts(wire, tmp_path):
     settled = told(wire, tmp_path)
     assert len(settled) == 400
     assert set(settled.values()) == {1}
+
+
+def test_a_kill_between_any_two_writes_or_within_one_has_nothing_charged_twice(
+    wire, kind, tmp_path
+):
+    wire.answers = False
+    for count in (2, 3, 1):
+        end(wire, count, kind)
+        wire.poll(after_s=0.03)
+    end(wire, 1, kind)
+    die(wire)
+    path = journal_of(tmp_path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    for whole_count in range(1, len(lines)):
+        written = b"".join(lines[:whole_count])
+        numbered_count = written.count(b'"report"')
+        for torn in (b"", lines[whole_count][:-5]):
+            for booked_count in range(numbered_count + 1):  # sent is only what has a number
+                wire.books = Books(granted=wire.books.granted)
+                for report in wire.reports()[:booked_count]:
+                    wire.books.book(report)
+                path.write_bytes(written + torn)
+                assert list(told(wire, tmp_path).values()) == [1] * written.count(b'"end"')
 
 
 def test_a_copy_that_a_kill_left_half_written_is_swept_with_the_file(wire, kind, tmp_path):
