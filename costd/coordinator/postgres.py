@@ -335,4 +335,4 @@ def usage_sums(
 
 async def _append_audit(connection: Connection, records: Sequence[AuditRecord]) -> None:
     if records:
-        await connection.execute(query("append_audit"), columns.arrays(AuditRecord, records))
+        await connection.execute(query("append_audit"), columns.rows_json(records))

@@ -13,15 +13,14 @@ import msgspec
 from psycopg import OperationalError, errors
 
 from costd.coordinator import columns
+from costd.coordinator.columns import rows_json
 from costd.coordinator.database import RETRIED, Connection, Database
 from costd.coordinator.queries import query
-from costd.coordinator.rows import Daemon, Rows
+from costd.coordinator.rows import Rows
 from costd.coordinator.store import Topic
 from costd.coordinator.usage_days import UsageDays
-from costd.coordinator.usage_rows import day_of, event_row, filed_ns, hourly_arrays
+from costd.coordinator.usage_rows import day_of, event_row, filed_ns, hourly_rows
 from costd.errors import CoordinatorUnavailable, InvariantBroken
-from costd.model.events import Alert, AuditRecord
-from costd.model.lease import Pool
 
 Result = TypeVar("Result")
 
@@ -126,22 +125,21 @@ class Transactions:
         unused_keys = sorted(locked.new_pools - rows.written_pools)
         if unused_keys:
             writes.append(("drop_unused_pools", {"keys": unused_keys}))
-        daemons = [rows.daemons[daemon_id] for daemon_id in sorted(rows.written_daemons)]
-        if daemons:
-            writes.append(("write_daemons", columns.arrays(Daemon, daemons)))
-        keys = sorted(rows.written_pools)
-        if keys:
-            pools = columns.arrays(Pool, [rows.pools[key] for key in keys])
-            writes.append(("write_pools", {"counter_key": keys, **pools}))
-        shares = [(key, rows.shares[key]) for key in sorted(rows.written_shares)]
-        if shares:
-            writes.append(("write_shares", columns.share_arrays(shares)))
+        if rows.written_daemons:
+            daemons = [rows.daemons[daemon_id] for daemon_id in sorted(rows.written_daemons)]
+            writes.append(("write_daemons", rows_json(daemons)))
+        if rows.written_pools:
+            pools = [(key, rows.pools[key]) for key in sorted(rows.written_pools)]
+            writes.append(("write_pools", rows_json(columns.pool_rows(pools))))
+        if rows.written_shares:
+            shares = [(key, rows.shares[key]) for key in sorted(rows.written_shares)]
+            writes.append(("write_shares", rows_json(columns.share_rows(shares))))
         if rows.alerts:
-            writes.append(("append_alerts", columns.arrays(Alert, rows.alerts)))
+            writes.append(("append_alerts", rows_json(rows.alerts)))
         if rows.audit:
-            writes.append(("append_audit", columns.arrays(AuditRecord, rows.audit)))
+            writes.append(("append_audit", rows_json(rows.audit)))
         if rows.usage:
-            writes.append(("add_hourly", hourly_arrays(rows.usage, self._wall_ns())))
+            writes.append(("add_hourly", rows_json(hourly_rows(rows.usage, self._wall_ns()))))
         if rows.recalled:
             recalled = sorted(rows.recalled)
             if self._polls:

@@ -8,7 +8,6 @@ import msgspec
 
 from costd.coordinator.rows import Daemon, Rows, Share
 from costd.coordinator.store import (
-    DIMENSIONS,
     LIMIT_COUNT,
     MEASURES,
     Notice,
@@ -20,7 +19,7 @@ from costd.coordinator.store import (
     published_audit,
     top_up_audit,
 )
-from costd.coordinator.usage_rows import HOUR_NS, Event, hourly_arrays
+from costd.coordinator.usage_rows import HOUR_NS, Event, hourly_rows
 from costd.errors import InvalidAsk, InvariantBroken
 from costd.model.events import Alert, AuditRecord
 from costd.model.kill import KillSwitch
@@ -279,11 +278,8 @@ class MemoryFleetStore:
         unknown = check_dimensions([*by, *(where or {})])
         if unknown:
             raise InvalidAsk(f"usage is not summed by {', '.join(unknown)}")
-        columns = hourly_arrays(self.usage, self._wall_ns())
-        names = ("hour_ns", *DIMENSIONS, *MEASURES)
         sums: dict[tuple[Any, ...], list[int]] = {}
-        for values in zip(*(columns[name] for name in names), strict=True):
-            row = dict(zip(names, values, strict=True))
+        for row in hourly_rows(self.usage, self._wall_ns()):
             whole = -(-since_ns // HOUR_NS) * HOUR_NS <= row["hour_ns"] < until_ns
             if whole and all(row[name] == value for name, value in (where or {}).items()):
                 group = sums.setdefault(tuple(row[name] for name in by), [0] * len(MEASURES))

@@ -89,6 +89,9 @@ def parameters(name: str, text: str) -> dict[str, object]:
     for column, kind in re.findall(r"%\((\w+)\)s::(\w+)\[\]", text):
         one = {"bytea": KEY, "text": "a", "boolean": False}.get(kind, 1)
         columns[column] = given.get(column) if isinstance(given.get(column), list) else [one] * 2
+    given["rows"] = json.dumps(
+        [{"counter_key": "AAAA", "tag": "AAAA", "daemon_id": f"d{n}", "hour_ns": n} for n in (1, 2)]
+    )
     names = set(re.findall(r"%\((\w+)\)s", text))
     return {each: columns.get(each, given.get(each)) for each in names}
 
