@@ -36,7 +36,13 @@ def postgres_url():
     server = EmbeddedPostgres(
         folder, server_settings={**unsafe, "max_connections": "200", "deadlock_timeout": "200ms"}
     )
-    yield server.start()
+    url = server.start()
+    # For roles with a password; written by every worker, to the same effect.
+    rules = server.cluster / "pg_hba.conf"
+    needs_password = 'local all "/^careful_" scram-sha-256\n'
+    rules.write_text(needs_password + rules.read_text().replace(needs_password, ""))
+    _execute(url, "SELECT pg_reload_conf()")
+    yield url
     if server.stop():
         shutil.rmtree(folder)
 

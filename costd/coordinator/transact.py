@@ -4,13 +4,14 @@ Two round trips: lock and read, then write and commit. Between them only `work` 
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date
+from functools import partial
 from random import random
 from typing import Any, Final, TypeVar
 
 import msgspec
-from psycopg import OperationalError, errors
+from psycopg import AsyncCursor, OperationalError, errors
 
 from costd.coordinator import columns
 from costd.coordinator.columns import rows_json
@@ -58,18 +59,13 @@ class Transactions:
         """Run `work` over locked rows and write what it wants written, all of it or nothing."""
         for attempt in range(1, ATTEMPTS_MAX + 1):
             try:
-                async with self._database.connection() as connection:
-                    try:
-                        locked = await _lock(
-                            connection,
-                            daemon_ids=sorted({*daemon_ids, *with_all_shares_of}),
-                            keys=sorted(set(keys)),
-                            with_all_shares_of=sorted(set(with_all_shares_of)),
-                        )
-                    except OperationalError as error:
-                        if not connection.broken:
-                            raise
-                        raise _LostEarly(str(error)) from error
+                async with self._database.connection(passing=RETRIED) as connection:
+                    locked = await _locked(
+                        connection,
+                        daemon_ids=sorted({*daemon_ids, *with_all_shares_of}),
+                        keys=sorted(set(keys)),
+                        with_all_shares_of=sorted(set(with_all_shares_of)),
+                    )
                     result = work(locked.rows)
                     missing = self._days.missing(self._event_days(locked.rows))
                     if not missing:
@@ -162,66 +158,108 @@ class _Locked(msgspec.Struct, frozen=True, kw_only=True):
     new_pools: set[bytes]
 
 
-async def _lock(
+async def _locked(
     connection: Connection,
     *,
     daemon_ids: Sequence[str],
     keys: Sequence[bytes],
     with_all_shares_of: Sequence[str],
 ) -> _Locked:
-    """Begin, lock what was asked for, and read it."""
+    """Begin, lock what was asked for, and read it.
+
+    Shape:   rows that are missing must be inserted before any is locked, so where some turn out to
+             be, it begins anew; nearly always all are there.
+    """
+    lock = partial(
+        _lock,
+        connection,
+        daemon_ids=daemon_ids,
+        keys=keys,
+        with_all_shares_of=with_all_shares_of,
+    )
+    try:
+        locked = await lock(adds=False)
+        if len(locked.rows.daemons) < len(daemon_ids) or len(locked.rows.pools) < len(locked.keys):
+            await connection.rollback()
+            locked = await lock(adds=True)
+    except OperationalError as error:
+        if not connection.broken:
+            raise
+        raise _LostEarly(str(error)) from error
+    return locked
+
+
+async def _lock(
+    connection: Connection,
+    *,
+    daemon_ids: Sequence[str],
+    keys: Sequence[bytes],
+    with_all_shares_of: Sequence[str],
+    adds: bool,
+) -> _Locked:
+    sent = _Sent(connection)
     async with connection.pipeline():
-        await connection.execute(query("begin"))
-        named = {"daemon_ids": daemon_ids}
+        await sent.send("begin", {})
         if daemon_ids:
-            new_daemons = await connection.execute(query("add_missing_daemons"), named)
-            daemons = await connection.execute(query("lock_daemons"), named, binary=True)
+            named = {"daemon_ids": daemon_ids}
+            if adds:
+                await sent.send("add_missing_daemons", named)
+            await sent.send("lock_daemons", named)
         if with_all_shares_of:
-            open_keys = await connection.execute(
-                query("open_share_keys"), {"daemon_ids": with_all_shares_of}
-            )
+            await sent.send("open_share_keys", {"daemon_ids": with_all_shares_of})
         else:
-            pools = await _lock_pools(connection, keys, daemon_ids)
+            await _lock_pools(sent, keys, daemon_ids, adds=adds)
     if with_all_shares_of:
-        found = {bytes(key) for (key,) in await open_keys.fetchall()}
+        found = {bytes(key) for (key,) in await sent.rows("open_share_keys")}
         keys = sorted({*keys, *found})
         async with connection.pipeline():
-            pools = await _lock_pools(connection, keys, daemon_ids)
-    new_pools, pool_rows, share_rows = [
-        await cursor.fetchall() if cursor else [] for cursor in pools
-    ]
-    added = {row[0] for row in await new_daemons.fetchall()} if daemon_ids else set()
-    known = [columns.daemon_from_row(r) for r in await daemons.fetchall()] if daemon_ids else []
-    added_keys = {bytes(row[0]) for row in new_pools}
+            await _lock_pools(sent, keys, daemon_ids, adds=adds)
+    new_daemons = {row[0] for row in await sent.rows("add_missing_daemons")}
+    new_pools = {bytes(row[0]) for row in await sent.rows("add_missing_pools")}
+    daemons = map(columns.daemon_from_row, await sent.rows("lock_daemons"))
+    pools = map(columns.pool_from_row, await sent.rows("lock_pools"))
+    shares = await sent.rows("read_shares")
     return _Locked(
         rows=Rows(
-            daemons={each.daemon_id: each for each in known if each.daemon_id not in added},
-            pools={
-                key: pool
-                for key, pool in map(columns.pool_from_row, pool_rows)
-                if key not in added_keys
-            },
-            shares={(bytes(row[0]), row[1]): columns.share_from_row(row[2:]) for row in share_rows},
+            daemons={each.daemon_id: each for each in daemons if each.daemon_id not in new_daemons},
+            pools={key: pool for key, pool in pools if key not in new_pools},
+            shares={(bytes(row[0]), row[1]): columns.share_from_row(row[2:]) for row in shares},
         ),
         daemon_ids=frozenset(daemon_ids),
         keys=frozenset(keys),
-        new_daemons=added,
-        new_pools=added_keys,
+        new_daemons=new_daemons,
+        new_pools=new_pools,
     )
 
 
 async def _lock_pools(
-    connection: Connection, keys: Sequence[bytes], daemon_ids: Sequence[str]
-) -> tuple[Any, ...]:
-    """Send what inserts, locks and reads; the cursors are read once the pipeline is through."""
+    sent: "_Sent", keys: Sequence[bytes], daemon_ids: Sequence[str], *, adds: bool
+) -> None:
     if not keys:
-        return None, None, None
+        return
     parameters = {"keys": keys, "daemon_ids": daemon_ids}
-    added = await connection.execute(query("add_missing_pools"), parameters)
-    pools = await connection.execute(query("lock_pools"), parameters, binary=True)
-    if not daemon_ids:
-        return added, pools, None
-    return added, pools, await connection.execute(query("read_shares"), parameters, binary=True)
+    if adds:
+        await sent.send("add_missing_pools", parameters)
+    await sent.send("lock_pools", parameters)
+    if daemon_ids:
+        await sent.send("read_shares", parameters)
+
+
+class _Sent:
+    """What was sent down a pipeline, by the query's name; read once the pipeline is through."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._cursors: dict[str, AsyncCursor[tuple[Any, ...]]] = {}
+
+    async def send(self, name: str, parameters: Mapping[str, Any]) -> None:
+        """Send a query without waiting for its answer."""
+        self._cursors[name] = await self._connection.execute(query(name), parameters, binary=True)
+
+    async def rows(self, name: str) -> list[tuple[Any, ...]]:
+        """Return the rows of what was sent, none where it was not."""
+        cursor = self._cursors.get(name)
+        return await cursor.fetchall() if cursor is not None else []
 
 
 def _check_written(locked: _Locked) -> None:

@@ -84,7 +84,7 @@ def event_row(daemon_id: str, event: control_pb2.UsageEvent, now_ns: int) -> tup
         event.calls_count,
         event.verdict,
     )
-    # A look at the whole is cheaper than one at each; a number may look like one, and harms nothing.
+    # One look at the whole is cheaper than one at each; where a number looks like it, no harm.
     if b"\0" in event.SerializeToString():
         return tuple(clean(value) if isinstance(value, str) else value for value in row)
     return row
