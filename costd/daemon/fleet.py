@@ -68,6 +68,7 @@ class Fleet:
             books_are_old=books_are_old,
         )
         self.tenancy.recalls = desk
+        desk.borrow = self.tenancy.ask
         self.member = Member(self.tenancy, open_channel, log)
         self.member.hears = {
             "policy": lambda message: policy.heard(message.policy),
