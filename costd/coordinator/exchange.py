@@ -299,7 +299,7 @@ class Exchange:
             return pb.LEASE_OUTCOME_GRANTED if enough else pb.LEASE_OUTCOME_NOT_NOW, held
         if rule is None or terms is None:
             return pb.LEASE_OUTCOME_NO_BUDGET, want.stand
-        if not self._in_force(rule, key):
+        if not self._in_force(rule, key, want):
             return pb.LEASE_OUTCOME_WRONG_WINDOW, want.stand
         if (
             self._now_ns < self._lends_from_ns
@@ -326,11 +326,16 @@ class Exchange:
         share = self._rows.share(key, daemon.daemon_id)
         return share.stand if share else NO_STAND
 
-    def _in_force(self, rule: BudgetRule, key: bytes) -> bool:
-        """Tell whether a counter's window is in force, or begins so soon that it may be leased."""
+    def _in_force(self, rule: BudgetRule, key: bytes, want: Want) -> bool:
+        """Tell whether a counter's window is in force, or begins so soon that it may be leased.
+
+        One that has ended is still leased to a daemon with calls in flight there, for extensions.
+        """
         end_ns = keys.split_counter_key(key)[0]
         if end_ns >= NEVER_NS:
             return rule.window(self._now_ns)[1] == end_ns
+        if end_ns <= self._now_ns and want.stand.reserved:
+            return True
         moments = (-self._span.skew_ns_max, 0, self._span.early_ns)
         return any(rule.window(self._now_ns + moment)[1] == end_ns for moment in moments)
 
