@@ -207,6 +207,7 @@ class Leases(RuleBasedStateMachine):
             for _, each in self.world.store.scan(Family.RESERVATIONS)
             if each.state is ReservationState.HELD
             for line in each.counters
+            if line.hold
         ]
         rules = self.world.ledger.rules.budgets
         shared = {key for key in held if rules[key[8:16]].is_shared}
