@@ -106,6 +106,11 @@ class Settings(Configured):
         description="With more of them: `deny` new asks until it has stored some, or `grow` "
         "until the disk is full. None is ever dropped.",
     )
+    kill_file: Path | None = Field(
+        None,
+        description="File with a list of kill switches. Watched: one engages by appearing, and "
+        "releases by disappearing.",
+    )
     durability: Literal["process", "disk"] = Field(
         "process",
         description="What an answer survives: `process` kill -9, `disk` power loss as well.",
