@@ -75,6 +75,13 @@ class CoordinatorProcess(CostdProcess):
         Errors: DaemonFailed.
         """
         super().start()
+        return self.served()
+
+    def served(self) -> Self:
+        """Wait until it serves, after `launch`.
+
+        Errors: DaemonFailed.
+        """
         self.listen = self.address
         return self
 
@@ -198,7 +205,9 @@ class FleetProcesses:
                 policy=self._policy,
             )
             self.coordinators.append(made)
-            made.start()
+            made.launch()
+        for made in self.coordinators:
+            made.served()
         for _ in range(daemons):
             self.add_daemon()
         for daemon in self.daemons:
