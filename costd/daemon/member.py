@@ -8,6 +8,7 @@ from typing import Any, Final
 import grpc
 
 from costd.daemon.tenancy import Tenancy
+from costd.model.time import NS_PER_S
 from costd.telemetry.logs import Log
 from costd.wire.pb import fleet_pb2 as pb
 
@@ -18,7 +19,8 @@ WAIT_S_MAX: Final = 5.0
 """Between attempts to reach a coordinator; half of it is chance, so that a fleet does not return
 as one."""
 SILENT_S_MAX: Final = 5.0
-"""A coordinator that says nothing for so long, though reports are answered, is not there."""
+"""A coordinator that says nothing for so long is not there; longer where reports are rare."""
+REPORTS_MISSED_MAX: Final = 3
 JOIN: Final = "/costd.v1.Fleet/Join"
 
 Open = Callable[[str], grpc.aio.Channel]
@@ -110,8 +112,12 @@ class Member:
 
     async def _read(self, call: Any) -> None:
         while True:
-            async with asyncio.timeout(SILENT_S_MAX):
-                message = await call.read()
+            silent_s = self._silent_s_max
+            try:
+                async with asyncio.timeout(silent_s):
+                    message = await call.read()
+            except TimeoutError:
+                raise ConnectionError(f"nothing was said for {silent_s:g} s") from None
             if message is grpc.aio.EOF:
                 await call.code()
                 raise ConnectionError(await call.details() or "the stream ended")
@@ -127,6 +133,11 @@ class Member:
             elif (waits := hear(message)) is not None:
                 await waits
 
+    @property
+    def _silent_s_max(self) -> float:
+        report_s = self.tenancy.report_every_ns / NS_PER_S
+        return max(SILENT_S_MAX, REPORTS_MISSED_MAX * report_s)
+
     def _tell(self, errors: list[BaseException | None], *, enrolled: bool) -> None:
         error = next((one for one in errors if one is not None), None)
         problem = f"{self.target}: {_describe(error)}"
@@ -139,6 +150,4 @@ class Member:
 def _describe(error: BaseException | None) -> str:
     if isinstance(error, grpc.aio.AioRpcError):
         return f"{error.code().name}: {error.details()}"
-    if isinstance(error, TimeoutError):
-        return f"the coordinator said nothing for {SILENT_S_MAX:g} s"
     return str(error) or type(error).__name__

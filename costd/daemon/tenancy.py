@@ -203,7 +203,7 @@ class Tenancy:
         self._give_back_freed(now.steady_ns)
         self._ask_ahead(changed, now.wall_ns, now.steady_ns)
         self._give_back_idle(now.wall_ns, now.steady_ns)
-        if now.steady_ns - self._reported_ns >= self._tenure_ns // REPORTS_IN_TENURE:
+        if now.steady_ns - self._reported_ns >= self.report_every_ns:
             self.report()
         self.borrowing.tick(now.steady_ns)
         self.outbox.tick()
@@ -240,6 +240,11 @@ class Tenancy:
         """Give back everything that is not used; the daemon stops."""
         self._lower(sorted(self.ledger.lent.held))
         self.report()
+
+    @property
+    def report_every_ns(self) -> int:
+        """How often a report is sent, and so a receipt comes, though there is nothing to tell."""
+        return self._tenure_ns // REPORTS_IN_TENURE
 
     @property
     def overspend_bound_nusd(self) -> int:
