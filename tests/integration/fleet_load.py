@@ -89,8 +89,8 @@ class Load:
         """List in what callers, daemons and coordinator differ; nobody may be asking."""
         found = []
         for number, daemon in enumerate(self.fleet.daemons, 1):
-            for problem in _daemon_problems(daemon, self.journals[id(daemon)]):
-                found.append(f"daemon {number}: {problem}")
+            problems = _daemon_problems(daemon, self.journals[id(daemon)])
+            found += [f"daemon {number}: {problem}" for problem in problems]
         return found + self.fleet.problems()
 
 
