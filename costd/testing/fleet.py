@@ -225,7 +225,9 @@ class FleetProcesses:
         found = settled_problems(first, self.daemons, self._database_url, at_most_s)
         return found + overrun_problems(first)
 
-    def add_daemon(self, *flags: str, coordinators: Sequence[str] = ()) -> DaemonProcess:
+    def add_daemon(
+        self, *flags: str, coordinators: Sequence[str] = (), prefix: tuple[str, ...] = ()
+    ) -> DaemonProcess:
         """Launch one more; it is not waited for."""
         known = coordinators or [each.listen for each in self.coordinators]
         daemon = DaemonProcess(
@@ -234,6 +236,7 @@ class FleetProcesses:
             *("--coordinator", ",".join(known), "--coordinator-insecure"),
             *flags,
         )
+        daemon.prefix = prefix
         self.daemons.append(daemon)
         daemon.launch()
         return daemon

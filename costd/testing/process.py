@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from threading import Condition, Thread
 from typing import Any, Final, Self
@@ -36,8 +36,8 @@ class CostdProcess:
         """Its log since it was last started; lines that are not JSON under `text`."""
         self.prefix: tuple[str, ...] = ()
         """What to run it under, such as `ip netns exec NAME`, which becomes the program."""
-        self.environment: Mapping[str, str] | None = None
-        """None: that of this process."""
+        self.source: Path | None = None
+        """Where the package `costd` of another release lies; None: the one that is installed."""
         self._process: subprocess.Popen[str] | None = None
         self._reader: Thread | None = None
         self._said = Condition()
@@ -74,7 +74,7 @@ class CostdProcess:
             [*self.prefix, sys.executable, "-m", "costd.cli.costd", *self.command()],
             stderr=subprocess.PIPE,
             text=True,
-            env=self.environment,
+            cwd=self.source,
         )
         self._reader = Thread(target=self._read, args=(self._process.stderr,), daemon=True)
         self._reader.start()
