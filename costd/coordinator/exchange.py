@@ -9,10 +9,10 @@ from typing import Final
 import msgspec
 
 from costd.coordinator.rows import Daemon, Rows, Share
-from costd.engine import books, keys, lend
+from costd.engine import books, keys, lend, shares
 from costd.engine.changes import Changes
 from costd.engine.lend import Terms
-from costd.engine.rules import BudgetRule, Rules
+from costd.engine.rules import BudgetRule, RateRule, Rules
 from costd.errors import InvalidAsk, StaleEpoch
 from costd.model.counter import Counter
 from costd.model.events import Alert
@@ -79,7 +79,7 @@ class Exchange:
             before = rows.share(key, daemon_id)
             if before is not None and before.is_reclaimed:
                 reclaimed.append(key)
-            if message.books_are_old:
+            if message.books_are_old and self._rate(key) is None:
                 self._lose(daemon, key, stated.get(key))
             elif key in stated:
                 self._restate(daemon, key, stated[key])
@@ -103,7 +103,8 @@ class Exchange:
         named = [stand.counter_key for stand in message.stands]
         if self._is_new(daemon, message.sequence):
             for stand in message.stands:
-                self._hear(daemon, stand.counter_key, wire.stand_from_pb(stand))
+                heard = wire.stand_from_pb(stand)
+                self._hear(daemon, stand.counter_key, heard, unused_ns=stand.unused_ns)
         daemon = msgspec.structs.replace(
             self._heard(daemon, message.now_ns),
             policy_number=message.policy_number,
@@ -140,7 +141,10 @@ class Exchange:
             request_id=message.request_id, epoch=daemon.epoch, now_ns=self._now_ns
         )
         for (key, want), (outcome, stand) in zip(wants, outcomes, strict=True):
+            unused_ns = 0
             if not failed:
+                if stand.version > self._held(daemon, key).version:
+                    unused_ns = shares.unclaimed_ns(self._rows.pool(key), self._now_ns)
                 self._restate(daemon, key, stand)
             elif outcome == pb.LEASE_OUTCOME_GRANTED and not self._crossed_a_grant(
                 daemon, key, want
@@ -152,6 +156,7 @@ class Exchange:
                 amount=stand.amount,
                 reserve_amount=stand.reserve_amount,
                 version=stand.version,
+                unused_ns=unused_ns if self._rate(key) else 0,
             )
             level = self._level(daemon_id, key)
             if level is not None:
@@ -255,14 +260,24 @@ class Exchange:
         )
         return msgspec.structs.replace(daemon, usage_sequence=first_sequence - 1)
 
-    def _hear(self, daemon: Daemon, key: bytes, stand: Stand) -> None:
+    def _hear(self, daemon: Daemon, key: bytes, stand: Stand, *, unused_ns: int = 0) -> None:
         """Take a stand that is not an Enrol's: it may have crossed a grant on the way."""
-        self._restate(daemon, key, lend.heard(self._held(daemon, key), stand))
+        heard = lend.heard(self._held(daemon, key), stand)
+        self._restate(daemon, key, heard, unused_ns=unused_ns)
 
     def _restate(
-        self, daemon: Daemon, key: bytes, stand: Stand, *, is_reclaimed: bool = False
+        self,
+        daemon: Daemon,
+        key: bytes,
+        stand: Stand,
+        *,
+        is_reclaimed: bool = False,
+        unused_ns: int = 0,
     ) -> None:
-        """Replace a daemon's part of a counter by what it says."""
+        """Replace a daemon's part of a counter by what it says.
+
+        Units:   `unused_ns` tells how full a rate's bucket was that it gives back some of.
+        """
         rows = self._rows
         before = rows.share(key, daemon.daemon_id)
         share = before or Share()
@@ -277,8 +292,9 @@ class Exchange:
             return
         rule = self._rules.budgets.get(keys.tag_of(key))
         terms = self._terms(key)
+        pool = rows.pool(key)
         changed = lend.restate(
-            rows.pool(key),
+            pool,
             before.stand if before else None,
             stand,
             limit=terms.limit if terms else None,
@@ -286,6 +302,17 @@ class Exchange:
         )
         if late != share.late:
             changed = lend.excuse_late(changed, late - share.late)
+        rated = self._rate(key)
+        if rated is not None:
+            changed = shares.pooled(
+                pool,
+                changed,
+                rated.rate,
+                was=share.stand.taken,
+                now=stand.taken,
+                unused_ns=unused_ns,
+                wall_ns=self._now_ns,
+            )
         if terms is not None and rule is not None:
             changed = self._alerted(rule, key, changed, terms)
         rows.put(
@@ -327,9 +354,9 @@ class Exchange:
             held = self._held(daemon, key)
             enough = held.amount >= want.amount_min
             return pb.LEASE_OUTCOME_GRANTED if enough else pb.LEASE_OUTCOME_NOT_NOW, held
-        if rule is None or terms is None:
+        if terms is None:
             return pb.LEASE_OUTCOME_NO_BUDGET, want.stand
-        if not self._in_force(rule, key):
+        if rule is not None and not self._in_force(rule, key):
             return pb.LEASE_OUTCOME_WRONG_WINDOW, want.stand
         if (
             self._now_ns < self._lends_from_ns
@@ -339,8 +366,13 @@ class Exchange:
         stand = lend.lend(self._rows.pool(key), terms, want)
         if stand is not None:
             return pb.LEASE_OUTCOME_GRANTED, stand
-        pool = self._rows.pool(key)
-        if pool.taken - pool.used > lend.presumed(want.stand):
+        pool, amount = self._rows.pool(key), want.stand.amount
+        if rule is None:
+            self._rows.scarce_rates.add(key)
+            others_have_more = shares.may_recall(pool, amount, has_too_little=want.critical)
+        else:
+            others_have_more = pool.taken - pool.used > lend.presumed(want.stand)
+        if others_have_more:
             self._rows.recalled.add(key)
             return pb.LEASE_OUTCOME_RECALLED, want.stand
         return pb.LEASE_OUTCOME_EXHAUSTED, want.stand
@@ -365,7 +397,9 @@ class Exchange:
         return any(rule.window(self._now_ns + moment)[1] == end_ns for moment in moments)
 
     def _terms(self, key: bytes) -> Terms | None:
-        """What the policy allows on a counter; None where it has no such fleet budget."""
+        """What the policy allows on a counter; None where it has no such fleet budget or rate."""
+        if self._rate(key) is not None:
+            return Terms(limit=shares.WHOLE)
         rule = self._rules.budgets.get(keys.tag_of(key))
         if rule is None or not rule.is_shared or rule.limit is None:
             return None
@@ -374,6 +408,10 @@ class Exchange:
             reserve=rule.budget.reserve,
             whole=rule.budget.window.kind is WindowKind.RUN,
         )
+
+    def _rate(self, key: bytes) -> RateRule | None:
+        """Find the fleet's rate whose shares this counter is of, if it is not a budget's."""
+        return self._rules.shared_rates.get(keys.tag_of(key))
 
     def _alerted(self, rule: BudgetRule, key: bytes, pool: Pool, terms: Terms) -> Pool:
         """Alert once for every step the fleet has reached; engage a halt."""
@@ -411,8 +449,10 @@ class Exchange:
         if terms is None:
             return None
         share = self._rows.share(key, daemon_id)
-        stand = share.stand if share else NO_STAND
-        return wire.level_to_pb(key, lend.level(self._rows.pool(key), terms, stand))
+        stand, pool = share.stand if share else NO_STAND, self._rows.pool(key)
+        if self._rate(key) is not None:
+            terms = msgspec.structs.replace(terms, reserve=shares.fair_share(pool))
+        return wire.level_to_pb(key, lend.level(pool, terms, stand))
 
     def _levels(self, daemon_id: str, named: Iterable[bytes]) -> list[pb.Level]:
         found = (self._level(daemon_id, key) for key in named)

@@ -63,8 +63,10 @@ class Counters(Protocol):
         """Return what this daemon holds of a counter."""
         ...
 
-    def set_leases(self, leases: Mapping[bytes, Lease]) -> None:
-        """Keep leases, in one batch."""
+    def set_leases(
+        self, leases: Mapping[bytes, Lease], unused_ns: Mapping[bytes, int] | None = None
+    ) -> None:
+        """Keep leases, in one batch; of rates, with how long what is granted was nobody's."""
         ...
 
 
@@ -187,7 +189,9 @@ class Borrowing:
             elif grant.HasField("level"):  # not the amount: some may have been given back since
                 leases[key] = wire.lease_at(held, grant.level)
                 self._sated_until_ns[key] = now_ns + SATED_NS
-        self._counters.set_leases(leases)
+        self._counters.set_leases(
+            leases, {grant.counter_key: grant.unused_ns for grant in reply.grants}
+        )
         retry_ns = now_ns + reply.retry_after.ToNanoseconds()
         outcomes = {grant.counter_key: grant.outcome for grant in reply.grants}
         for key, outcome in outcomes.items():
