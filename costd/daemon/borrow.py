@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from costd.model.lease import Lease, Stand, Want
+from costd.model.money import AMOUNT_MAX
 from costd.model.time import NS_PER_S
 from costd.wire import fleet as wire
 from costd.wire.pb import fleet_pb2 as pb
@@ -15,6 +16,8 @@ STEP_AHEAD: Final = 4
 """The first lease of a counter lets so many calls like the first one pass."""
 GROW_WITHIN_NS: Final = 2 * NS_PER_S
 """A lease that is used up faster than this is followed by one twice as large."""
+STEP_MAX: Final = AMOUNT_MAX // 4
+"""A lease in use for hours goes on growing; what is asked for must stay what can be counted."""
 SHRINK_AFTER_NS: Final = 10 * NS_PER_S
 
 RECALLS_COUNT_MAX: Final = 8
@@ -246,16 +249,17 @@ class Borrowing:
         needed = max(0, short.amount_min - stand.used)
         pace = self._pace.get(short.key)
         if pace is None:
-            pace = self._pace[short.key] = _Pace(needed * STEP_AHEAD, now_ns)
+            step = min(needed * STEP_AHEAD, STEP_MAX)
+            pace = self._pace[short.key] = _Pace(step, now_ns)
         else:
             if now_ns - pace.asked_ns < GROW_WITHIN_NS:
                 pace.step *= 2
-            pace.step = max(pace.step, needed * STEP_AHEAD)
+            pace.step = min(max(pace.step, needed * STEP_AHEAD), STEP_MAX)
             pace.asked_ns = now_ns
         return Want(
             stand=stand,
             amount_min=short.amount_min,
-            amount_wanted=max(short.amount_min, stand.used + pace.step),
+            amount_wanted=max(short.amount_min, min(stand.used + pace.step, AMOUNT_MAX)),
             critical=short.critical,
         )
 

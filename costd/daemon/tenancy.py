@@ -14,6 +14,7 @@ from costd.daemon.borrow import Borrowing, Done, Short
 from costd.daemon.ledger import Ledger
 from costd.daemon.outbox import Outbox
 from costd.daemon.rated import FAIR_NEWS_NS, RateShares
+from costd.daemon.worst import WorstCase
 from costd.engine import keys
 from costd.engine.changes import Family
 from costd.engine.window import window_bounds
@@ -95,6 +96,7 @@ class Tenancy:
         ledger.state.exhausted = self.borrowing.exhausted
         self.outbox = Outbox(ledger)
         self._rated = RateShares(ledger)
+        self._worst_case = WorstCase(ledger)
         raw = ledger.store.get(Family.META, _META_KEY)
         saved = msgspec.msgpack.decode(raw, type=Remembered) if raw else None
         self._saved = saved or Remembered(daemon_id=daemon_id)
@@ -248,8 +250,8 @@ class Tenancy:
 
     @property
     def overspend_bound_nusd(self) -> int:
-        """How far calls in flight may pass what is held for them, as far as that is known."""
-        return self.ledger.totals.exposure_nusd
+        """How far this daemon may pass its budgets at worst; docs/INVARIANTS.md."""
+        return self._worst_case.bound_nusd()
 
     @property
     def is_settled(self) -> bool:
