@@ -129,6 +129,8 @@ def _fault(detail: Any, flags: Mapping[str, Any], config: Path | None) -> str:
     if not location:
         # Rules over several settings begin with the one to change.
         field, _, message = message.partition(": ")
+        if message.startswith("needed;"):
+            return f"{field}: {message}"
     else:
         field = str(location[0])
         if detail["type"] == "missing":

@@ -62,6 +62,8 @@ def serve(
     claims: Annotated[str | None, _setting("claims")] = None,
     coordinator: Annotated[str | None, _setting("coordinator")] = None,
     coordinator_insecure: Annotated[bool | None, _setting("coordinator_insecure")] = None,
+    outbox_count_max: Annotated[str | None, _setting("outbox_count_max")] = None,
+    outbox_full: Annotated[str | None, _setting("outbox_full")] = None,
     durability: Annotated[str | None, _setting("durability")] = None,
     reservations_retention_s: Annotated[str | None, _setting("reservations_retention_s")] = None,
     counters_retention_s: Annotated[str | None, _setting("counters_retention_s")] = None,

@@ -37,8 +37,8 @@ def drill(
     request = pb.DrillRequest(scope=options.pairs(scope, "--scope"), reason=reason, actor=actor)
     timeout_ns = TIMEOUT_NS if timeout is None else timeout
     request.timeout.FromNanoseconds(timeout_ns)
-    with connection.control(control) as daemon:
-        report = daemon.Drill(request, timeout=timeout_ns / NS_PER_S + connection.ANSWER_S)
+    with connection.control(control, work_ns=timeout_ns) as daemon:
+        report = daemon.Drill(request)
     silent_count = sum(map(_is_silent, report.processes))
     if as_json:
         emit(report)

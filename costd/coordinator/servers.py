@@ -70,7 +70,7 @@ class Servers:
             sockets.remove_if_ours(path, inode)
 
     def guard(self, service: ServiceDescriptor) -> Guard | None:
-        """Who watches over a service; nobody over daemons where no certificate says who they are."""
+        """Who watches over a service; nobody over daemons where nothing certifies them."""
         if service is FLEET and self._files is None:
             return None
         keys = self._settings.control_keys.items()

@@ -25,7 +25,7 @@ from costd.model.kill import KillSwitch
 from costd.model.lease import Lease, Stand
 from costd.model.policy import PolicySet
 from costd.model.reservation import Reservation
-from costd.model.time import NS_PER_S
+from costd.model.time import NEVER_NS, NS_PER_S
 from costd.store.port import Store
 
 
@@ -102,6 +102,10 @@ class Bookkeeping:
         self.state = StoredState(store)
         self.costs = Costs(store)
         self.lent = Lent(store)
+        self.refuses = ""
+        """Why nothing can be promised now; empty if it can. What was promised is settled always."""
+        self.usage_stored_sequence: int | None = None
+        """Usage events up to this one are stored at the coordinator; None where there is none."""
         self.rules = compiled(policy, clock.now().wall_ns, in_fleet=in_fleet)
         puts = unregistered(store, self.rules)
         if puts:
@@ -212,8 +216,9 @@ class Bookkeeping:
                 continue
             rule, start_ns = self.rules.budgets.get(keys.tag_of(key)), 0
             if rule is not None:  # of the key's window, which may not have begun
-                last_ns = min(keys.split_counter_key(key)[0] - 1, now.wall_ns)
-                start_ns = window_bounds(rule.budget.window, last_ns)[0]
+                end_ns = keys.split_counter_key(key)[0]
+                inside_ns = now.wall_ns if end_ns >= NEVER_NS else end_ns - 1
+                start_ns = window_bounds(rule.budget.window, inside_ns)[0]
             posted = books.post(
                 relent(counter, lease), rule, start_ns=start_ns, wall_ns=now.wall_ns
             )

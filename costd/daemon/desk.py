@@ -22,6 +22,7 @@ from costd.model.allowance import Allowance, AllowanceState, Session, Sums
 from costd.model.ask import name_problem
 from costd.model.kill import KillSwitch
 from costd.model.labels import RESERVED_KEYS
+from costd.model.lease import Shortage
 from costd.model.reservation import Reservation
 from costd.wire import convert
 from costd.wire.allowances import allowance_to_pb, read_report
@@ -83,6 +84,8 @@ class Desk:
         """What was out when this daemon started was granted under rules that may have changed."""
         self._damaged: set[str] = set()
         """Sessions whose pages made no sense."""
+        self.borrow: Callable[[Sequence[Shortage]], object] | None = None
+        """Asks the coordinator for what allowances lack; their clients ask again a moment later."""
         self.drills = Drills(ledger.clock)
         self._holdings = Holdings()
         for allowance_id in books.out:
@@ -150,7 +153,7 @@ class Desk:
         answer = pb.AllowanceGrant(request_id=request.request_id)
         retry_s = RETRY_LATER_S
         slot = self._free_slot(session)
-        if slot is not None and request.calls_count > 0:
+        if slot is not None and request.calls_count > 0 and not self.ledger.refuses:
             try:
                 retry_s = self._grant(session, request, slot, answer)
             except StoreUnavailable:
@@ -289,6 +292,8 @@ class Desk:
         granted = self.books.grant(session, typical, request.calls_count, slot=slot)
         if isinstance(granted, Scarce):
             self.pressed(granted.counter_keys)
+            if granted.wanting is not None and self.borrow is not None:
+                self.borrow(granted.wanting.shortages)
             return RETRY_SOON_S
         allowance, allotment = granted.allowance, granted.allotment
         self._index(allowance.allowance_id)

@@ -52,6 +52,7 @@ class Fleet:
         open_channel: Callable[[], grpc.aio.Channel],
         rebooted: bool = False,
         books_are_old: bool = False,
+        outbox_count_max: int = 0,
     ) -> None:
         ledger = desk.ledger
         self._ledger = ledger
@@ -66,8 +67,10 @@ class Fleet:
             situation=situation,
             rebooted=rebooted,
             books_are_old=books_are_old,
+            outbox_count_max=outbox_count_max,
         )
         self.tenancy.recalls = desk
+        desk.borrow = self.tenancy.ask
         self.member = Member(self.tenancy, open_channel, log)
         self.member.hears = {
             "policy": lambda message: policy.heard(message.policy),

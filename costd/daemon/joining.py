@@ -66,4 +66,5 @@ def membership(
         open_channel=open_channel,
         rebooted=timekeeper.rebooted,
         books_are_old=lost_power and settings.durability != "disk",
+        outbox_count_max=settings.outbox_count_max if settings.outbox_full == "deny" else 0,
     )

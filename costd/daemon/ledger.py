@@ -24,6 +24,7 @@ from costd.engine.resolve import Report
 from costd.errors import (
     IdReused,
     InvalidAsk,
+    Overloaded,
     ReservationClosed,
     ReservationNotFound,
     StoreUnavailable,
@@ -81,8 +82,10 @@ class Ledger(Bookkeeping):
         With `may_wait`, an ask that lacks nothing but leases is not decided: what it wants is
         returned, nothing is written, and the same ask is to be put again, finally.
 
-        Errors:  InvalidAsk, NotPermitted, IdReused.
+        Errors:  InvalidAsk, NotPermitted, IdReused, Overloaded.
         """
+        if self.refuses:
+            raise Overloaded(self.refuses)
         question = self.question(ask, caller)
         question.may_wait = may_wait
         stored = self.store.get(Family.RESERVATIONS, question.identity)

@@ -24,10 +24,16 @@ _META_KEY: Final = b"outbox"
 class Outbox:
     """The daemon's usage events, as far as the coordinator has not stored them."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, *, count_max: int = 0) -> None:
+        """Take up where the last run was; with more than `count_max` waiting, no ask is admitted.
+
+        Units:   0 for no bound: the disk is one.
+        """
         self._ledger = ledger
+        self._count_max = count_max
         raw = ledger.store.get(Family.META, _META_KEY)
         self.stored_sequence = int.from_bytes(raw, "big") if raw else 0
+        ledger.usage_stored_sequence = self.stored_sequence
         """This event and all before it are stored at the coordinator."""
         self._sent_sequence = 0
         self._send: Callable[[pb.UsageBatch], None] | None = None
@@ -57,7 +63,8 @@ class Outbox:
         self._send = None
 
     def tick(self) -> None:
-        """Send what has not been sent."""
+        """Send what has not been sent; have asks refused while too much waits."""
+        self._check_bound()
         if self._send is None:
             return
         last = self._ledger.totals.usage_seq
@@ -82,9 +89,19 @@ class Outbox:
         if receipt.epoch == self._epoch:
             self._keep(receipt.sequence)
 
+    def _check_bound(self) -> None:
+        is_full = 0 < self._count_max <= self.waiting_count
+        self._ledger.refuses = ""
+        if is_full:
+            self._ledger.refuses = (
+                f"{self.waiting_count} usage events wait for the coordinator, the most that this "
+                "daemon keeps (`outbox_count_max`); it admits again once the coordinator has "
+                "stored some: see `costctl status` for why it has not"
+            )
+
     def _keep(self, sequence: int) -> None:
         if sequence == self.stored_sequence:
             return
-        self.stored_sequence = sequence
+        self.stored_sequence = self._ledger.usage_stored_sequence = sequence
         raw = sequence.to_bytes(8, "big")
         self._ledger.store.commit([(Family.META, _META_KEY, raw)])

@@ -94,6 +94,16 @@ class Settings(Configured):
         default=False,
         description="Talk to the coordinator without TLS: nothing encrypts or authenticates it.",
     )
+    outbox_count_max: int = Field(
+        1_000_000,
+        ge=1_000,
+        description="Usage events that may wait for the coordinator; about 500 bytes each.",
+    )
+    outbox_full: Literal["deny", "grow"] = Field(
+        "deny",
+        description="With more of them: `deny` new asks until it has stored some, or `grow` "
+        "until the disk is full. None is ever dropped.",
+    )
     durability: Literal["process", "disk"] = Field(
         "process",
         description="What an answer survives: `process` kill -9, `disk` power loss as well.",

@@ -28,6 +28,8 @@ class Retention:
     counters_s: int = 35 * _DAY_S
     """After its window's end; longer than the longest reservation and late settle."""
     usage_s: int = 35 * _DAY_S
+    usage_stored_s: int = 3_600
+    """Of those that the coordinator has stored."""
     alerts_s: int = 30 * _DAY_S
     audit_s: int = 400 * _DAY_S
     runs_idle_s: int = 30 * _DAY_S
@@ -124,7 +126,7 @@ class Sweeper:
             store.delete_range(Family.LEASES, b"", end)
             lent = self.ledger.lent
             lent.forgotten([key for key in lent.held | lent.changed if key < end])
-        self._trim_log(Family.USAGE, "settled_ns", keep.usage_s)
+        self._trim_usage()
         self._trim_log(Family.ALERTS, "raised_ns", keep.alerts_s)
         self._trim_log(Family.AUDIT, "at_ns", keep.audit_s)
         denials_end = self.horizon.wall_ns - keep.audit_s * NS_PER_S
@@ -135,6 +137,17 @@ class Sweeper:
         if self.desk is not None:
             self.desk.tidy()
         self.save()
+
+    def _trim_usage(self) -> None:
+        """Forget usage events: by age, or once the coordinator has them and a little longer.
+
+        Ensures: what the coordinator has not stored stays, however old it is.
+        """
+        keep, stored = self.retention, self.ledger.usage_stored_sequence
+        if stored is None:
+            self._trim_log(Family.USAGE, "settled_ns", keep.usage_s)
+        else:
+            self._trim_log(Family.USAGE, "settled_ns", keep.usage_stored_s, last=stored)
 
     def _forget_kills_and_grants(self) -> None:
         """Forget kill switches released, and uses of grants expired, as long ago as audit is."""
@@ -153,7 +166,9 @@ class Sweeper:
         if gone:
             store.commit(gone)
 
-    def _trim_log(self, family: Family, field: str, keep_s: int) -> None:
+    def _trim_log(
+        self, family: Family, field: str, keep_s: int, *, last: int | None = None
+    ) -> None:
         """Delete the oldest records of one log, found by halving.
 
         They are in order of time but for clock steps, and a record from a clock that was ahead
@@ -162,7 +177,8 @@ class Sweeper:
         store, before_ns = self.ledger.store, self.horizon.wall_ns - keep_s * NS_PER_S
         end = keys.sequence_key(keys.SEQUENCES_END_NS)
         first = next((int.from_bytes(key, "big") for key, _ in store.scan(family, end=end)), 0)
-        kept, last = first, self.ledger.totals.last(family)
+        kept = first
+        last = self.ledger.totals.last(family) if last is None else last
         while kept <= last:
             middle = (kept + last) // 2
             record = store.get(family, keys.sequence_key(middle))

@@ -83,6 +83,7 @@ class Tenancy:
         situation: Situation,
         rebooted: bool = False,
         books_are_old: bool = False,
+        outbox_count_max: int = 0,
     ) -> None:
         """Take up what the last run left.
 
@@ -94,7 +95,7 @@ class Tenancy:
         self.recalls: Recalls | None = None
         self.borrowing = Borrowing(ledger)
         ledger.state.exhausted = self.borrowing.exhausted
-        self.outbox = Outbox(ledger)
+        self.outbox = Outbox(ledger, count_max=outbox_count_max)
         self._rated = RateShares(ledger)
         self._worst_case = WorstCase(ledger)
         raw = ledger.store.get(Family.META, _META_KEY)

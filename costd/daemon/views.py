@@ -8,6 +8,7 @@ import msgspec
 from costd.daemon.desk import Desk
 from costd.daemon.ledger import Ledger
 from costd.engine import books, keys
+from costd.engine.bounds import drawable
 from costd.engine.changes import Family
 from costd.engine.degrade import utilisation_bp
 from costd.engine.rules import BudgetRule
@@ -92,14 +93,17 @@ def _fill(row: pb.BudgetStatus, counter: Counter, rule: BudgetRule | None) -> No
     row.reserve_used = counter.reserve_used
     row.in_policy = rule is not None
     limit = counter.limit if counter.limit >= 0 else None
+    used = counter.used
     if rule is not None:
         limit = rule.budget.limit
         row.active = rule.budget.active
         row.reserve = rule.budget.reserve
     if limit is None:
         return
+    if rule is not None and rule.is_shared:  # as its steps see it: the whole fleet's
+        limit, used = drawable(rule, counter, critical=True)
     row.limit = limit
-    row.utilisation_bp = utilisation_bp(counter.used, limit)
+    row.utilisation_bp = utilisation_bp(used, limit)
     if rule is not None:
         reached = [s.at_bp for s in rule.budget.steps if s.at_bp is not None]
         row.threshold_bp = max((at for at in reached if at <= row.utilisation_bp), default=0)

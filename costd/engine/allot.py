@@ -143,7 +143,7 @@ def _lifetime_ns(question: Question, larger: Evaluation, terms: AllowanceTerms) 
     held_ns = question.rules.policy.ttl_ns_max - DRAIN_MARGIN_NS
     rated_ns = RATE_LIFETIME_NS if larger.rates else terms.lifetime_ns
     shared_rates = question.rules.shared_rates
-    if any(rule.is_shared for rule, _, _ in larger.lines) or (
+    if any(rule.is_shared and line.hold for rule, line, _ in larger.lines) or (
         shared_rates and any(line.key[: keys.TAG_BYTES] in shared_rates for line, _ in larger.rates)
     ):  # what is lent is not lent for longer
         ends_ns.append(question.state.leases_until_ns - question.now.steady_ns)

@@ -208,6 +208,27 @@ def test_a_store_of_another_format_is_refused(tmp_path, written, said):
             RocksStore(tmp_path / "store")
 
 
+def test_a_store_made_before_a_family_was_added_opens_with_it_empty(tmp_path):
+    store = RocksStore(tmp_path / "store")
+    store.commit([(Family.META, b"k", b"v")])
+    store.close()
+    options = Options(raw_mode=True)
+    database = Rdict(
+        str(tmp_path / "store"),
+        options,
+        column_families=dict.fromkeys(["default", *Family], options),
+    )
+    database.drop_column_family(Family.LEASES)
+    database.close()
+    assert Family.LEASES not in Rdict.list_cf(str(tmp_path / "store"), options)
+    store = RocksStore(tmp_path / "store")
+    assert store.get(Family.META, b"k") == b"v"
+    assert list(store.scan(Family.LEASES)) == []
+    store.commit([(Family.LEASES, b"k", b"")])
+    assert store.get(Family.LEASES, b"k") == b""
+    store.close()
+
+
 def test_a_missing_directory_is_made_for_its_owner_alone(tmp_path):
     path = tmp_path / "a" / "b" / "store"
     RocksStore(path).close()

@@ -15,7 +15,8 @@ from costd.wire.pb import admission_pb2, admission_pb2_grpc, control_pb2, contro
 class ScriptedDaemon:
     """Answers each method with what the test put under its name, and keeps every request.
 
-    An answer that is a (StatusCode, details) pair becomes a gRPC error.
+    An answer that is a (StatusCode, details) pair becomes a gRPC error; one that can be called
+    is given the context, and returns the answer.
     """
 
     def __init__(self, directory):
@@ -31,6 +32,8 @@ class ScriptedDaemon:
         answer = self.answers[method]
         if isinstance(answer, list):
             answer = answer.pop(0) if len(answer) > 1 else answer[0]
+        if callable(answer):
+            answer = answer(context)
         if isinstance(answer, tuple):
             context.abort(*answer)
         return answer

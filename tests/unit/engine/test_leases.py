@@ -1,5 +1,7 @@
 """A fleet's budget at one daemon: bounded by what it is lent, judged by how the fleet stands."""
 
+from fractions import Fraction
+
 from policy_parts import budget, policy, step
 from scenario import GRANT_KEYS, World, token
 
@@ -253,7 +255,9 @@ def test_a_limit_that_nothing_can_meet_is_exhausted_without_asking_anybody():
 
 # ---- wanting ------------------------------------------------------------------------------------
 
-TWO = policy(budget("b", "100"), budget("u", "20", per=("user",)), budget("h", "9", share="host"))
+TWO = policy(
+    budget("b", "100"), budget("u", "20", per=("user",)), budget("h", "9", share=Share.HOST)
+)
 
 
 def test_all_that_is_short_is_wanted_together_and_nothing_is_written():
@@ -281,7 +285,7 @@ def test_what_another_budget_refuses_wants_no_lease():
 
 
 def test_more_is_waited_for_before_something_cheaper_is_given():
-    made = policy(budget("b", "100", match={"tier": "premium"}), budget("e", "9", share="host"))
+    made = policy(budget("b", "100", match={"tier": "premium"}), budget("e", "9", share=Share.HOST))
     fleet(
         """
         admit r1 in=10 out=10 wait -> wants lent=b=0.2
@@ -293,7 +297,7 @@ def test_more_is_waited_for_before_something_cheaper_is_given():
 
 def test_only_the_first_candidate_that_lacks_nothing_else_is_asked_for():
     made = policy(
-        budget("big", "0.1", match={"model": "big"}, share="host"),
+        budget("big", "0.1", match={"model": "big"}, share=Share.HOST),
         budget("b", "100", match={"tier": "premium|standard"}),
         budget("all", "100"),
     )
@@ -345,3 +349,228 @@ def test_explain_tells_what_is_lent_and_what_the_fleet_has():
     assert report.note == "holds $5.00, $4.00 left of the lease, $70.00 in the fleet"
     world.play("lease b 4 others=99 -> ok\nexplain r1 5 -> deny:BUDGET_EXHAUSTED")
     assert world.explanation.candidates[0].rules[0].reason.name == "BUDGET_EXHAUSTED"
+
+
+# ---- extending ----------------------------------------------------------------------------------
+
+
+def test_an_extension_needs_room_in_the_lease_as_an_ask_does():
+    fleet(
+        """
+        lease b 10 others=20 -> ok
+        admit r1 8 -> allow
+        extend r1 3 wait -> wants lent=b=11
+        extend r1 3 -> stop:NO_LEASE hold=8
+        extend r1 2 wait -> ok hold=10
+        extend r1 71 wait -> stop:BUDGET_EXHAUSTED hold=10
+        exhausted b -> ok
+        extend r1 1 wait -> wants lent=b=11
+        extend r1 1 -> stop:BUDGET_EXHAUSTED
+        lease b 11 -> ok
+        extend r1 1 -> ok hold=11
+        show b -> reserved=11 unadmitted=0
+        """
+    )
+
+
+def test_an_extension_that_waits_writes_nothing_of_what_was_reported():
+    world = fleet("lease b 10 -> ok\nadmit r1 8 in=100 out=100 -> allow")
+    before = {family: dict(world.store.scan(family)) for family in Family}
+    world.play("extend r1 9 in=100 wait -> wants lent=b=17")
+    assert before == {family: dict(world.store.scan(family)) for family in Family}
+    world.play("extend r1 9 in=100 -> stop:NO_LEASE reported=1")
+
+
+def test_all_that_an_extension_lacks_is_wanted_together():
+    fleet(
+        """
+        lease b 5 -> ok
+        lease u/user=ann 5 -> ok
+        admit r1 5 user=ann -> allow
+        extend r1 2 wait -> wants lent=b=7,u/user=ann=7
+        lease b 9 -> ok
+        extend r1 2 wait -> wants lent=u/user=ann=7
+        """,
+        TWO,
+    )
+
+
+def test_an_extension_of_time_alone_needs_no_lease():
+    fleet("lease b 5 -> ok\nadmit r1 5 -> allow\ntenure 0 -> ok\nextend r1 ttl=2h wait -> ok")
+
+
+def test_a_critical_extension_draws_the_reserve_that_is_lent():
+    fleet(
+        """
+        lease b 15 reserve=5 -> ok
+        admit c1 class=review 9 -> allow
+        extend c1 4 -> ok
+        show b -> reserved=13 reserve_reserved=3
+        """,
+        KEPT,
+    )
+
+
+# ---- nobody to ask ------------------------------------------------------------------------------
+
+
+def test_failing_open_admits_without_a_lease_and_counts_it_as_unadmitted():
+    fleet(
+        """
+        admit r1 5 wait -> wants lent=b=5
+        admit r1 5 -> allow
+        show b -> reserved=5 unadmitted=5 lowered=0 limit=0
+        settle r1 7 -> ok
+        show b -> settled=7 unadmitted=7 overrun=0
+        admit r2 4 -> allow
+        void r2 -> ok
+        show b -> settled=7 unadmitted=7
+        admit r3 60 ttl=60 -> allow
+        t=61 sweep
+        show b -> settled=67 unadmitted=67
+        settle r3 50 -> late
+        show b -> settled=57 unadmitted=57 late=0
+        """,
+        failing("open", budget("b", "100")),
+    )
+
+
+def test_failing_open_does_not_pass_what_the_fleet_is_known_to_lack():
+    fleet(
+        """
+        lease b 1 others=97 -> ok
+        admit r1 4 -> deny:BUDGET_EXHAUSTED
+        admit r2 3 -> allow
+        exhausted b -> ok
+        admit r3 0.5 -> deny:BUDGET_EXHAUSTED
+        """.replace("admit r2 3", "admit r2 2"),
+        failing("open", budget("b", "100")),
+    )
+
+
+def test_failing_safe_admits_a_small_share_of_the_limit_in_each_window():
+    fleet(
+        """
+        admit r1 1.5 -> allow
+        admit r2 1 -> deny:NO_LEASE
+        admit r2 0.5 -> allow
+        show b -> unadmitted=2
+        void r1 -> ok
+        admit r3 1.5 -> allow
+        lease b 10 -> ok
+        admit r4 8 -> allow
+        show b -> reserved=10 unadmitted=2
+        lease b 10 limit=300 -> ok
+        admit r5 3 -> allow
+        admit r6 2 -> deny:NO_LEASE
+        t=24h tenure 60 -> ok
+        admit r7 2 -> allow
+        """,
+        failing("safe", budget("b", "100"), safe_share=Fraction(1, 50)),
+    )
+
+
+def test_an_extension_without_a_lease_is_excused_whole_where_the_policy_lets_it_pass():
+    fleet(
+        """
+        lease b 5 -> ok
+        admit r1 5 -> allow
+        extend r1 2 wait -> wants lent=b=7
+        extend r1 2 -> ok hold=7
+        show b -> reserved=7 unadmitted=7
+        extend r1 1 -> ok hold=8
+        show b -> reserved=8 unadmitted=8
+        void r1 -> ok
+        show b -> reserved=0 unadmitted=0
+        """,
+        failing("open", budget("b", "100")),
+    )
+
+
+def test_an_extension_passes_the_safe_share_no_more_than_an_ask():
+    fleet(
+        """
+        lease b 1 -> ok
+        admit r1 1 -> allow
+        extend r1 2 -> stop:NO_LEASE
+        extend r1 1 -> ok
+        show b -> unadmitted=2
+        extend r1 0.5 -> stop:NO_LEASE
+        """,
+        failing("safe", budget("b", "100"), safe_share=Fraction(1, 50)),
+    )
+
+
+# ---- shadow -------------------------------------------------------------------------------------
+
+SHADOWED = policy(budget("b", "100", shadow=True))
+
+
+def test_a_budget_in_shadow_waits_for_nobody_and_is_judged_by_the_fleet():
+    fleet(
+        """
+        admit r1 6 wait -> allow
+        show b -> reserved=6 shadow=6 lowered=0
+        lease b 0 others=90 -> ok
+        admit r2 4 wait -> allow
+        admit r3 1 wait -> allow:SHADOW shadow=deny:BUDGET_EXHAUSTED
+        void r3 -> ok
+        lease b 20 others=90 -> ok
+        admit r4 1 -> allow
+        show b -> reserved=11 shadow=10
+        """,
+        SHADOWED,
+    )
+
+
+def test_what_a_rule_in_shadow_ended_first_still_wants_its_leases():
+    made = policy(budget("s", "1", shadow=True, share=Share.HOST), budget("b", "100"))
+    fleet("admit r1 5 wait -> wants lent=b=5", made)
+
+
+def test_an_extension_past_the_lease_of_a_budget_in_shadow_is_excused():
+    fleet(
+        """
+        lease b 5 -> ok
+        admit r1 5 wait -> allow
+        extend r1 2 wait -> ok
+        show b -> reserved=7 shadow=7
+        """,
+        SHADOWED,
+    )
+
+
+# ---- policies that change -----------------------------------------------------------------------
+
+
+def test_a_budget_that_becomes_the_hosts_goes_on_with_all_of_its_limit():
+    fleet(
+        """
+        lease b 5 -> ok
+        admit r1 5 -> allow
+        policy host
+        admit r2 95 -> allow
+        admit r3 1 -> deny:BUDGET_EXHAUSTED
+        policy fleet
+        show b -> reserved=100 lent_amount=5
+        admit r4 1 wait -> deny:BUDGET_EXHAUSTED
+        void r2 -> ok
+        admit r4 1 wait -> wants lent=b=6
+        """,
+        policies={"host": policy(budget("b", "100", share=Share.HOST)), "fleet": HUNDRED},
+    )
+
+
+def test_a_budget_that_is_gone_closes_what_it_held_and_keeps_its_lease():
+    fleet(
+        """
+        lease b 5 -> ok
+        admit r1 5 -> allow
+        policy none
+        extend r1 9 wait -> ok
+        settle r1 20 -> ok
+        policy fleet
+        show b -> settled=20 lent_amount=5
+        """,
+        policies={"none": policy(unmatched_allow=True), "fleet": HUNDRED},
+    )
