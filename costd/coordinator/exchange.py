@@ -9,16 +9,14 @@ from typing import Final
 import msgspec
 
 from costd.coordinator import usage
+from costd.coordinator.lendable import Span, alerted, is_in_force, terms_of
 from costd.coordinator.rows import Daemon, Rows, Share
-from costd.engine import books, keys, lend, shares
-from costd.engine.changes import Changes
+from costd.engine import keys, lend, shares
 from costd.engine.lend import Terms
-from costd.engine.rules import BudgetRule, RateRule, Rules
+from costd.engine.rules import RateRule, Rules
 from costd.errors import InvalidAsk, NotPermitted, StaleEpoch
-from costd.model.counter import Counter
-from costd.model.lease import NO_STAND, Pool, Stand, Want
-from costd.model.policy import WindowKind
-from costd.model.time import NEVER_NS, NS_PER_S, Now
+from costd.model.lease import NO_STAND, Stand, Want
+from costd.model.time import NS_PER_S
 from costd.wire import fleet as wire
 from costd.wire.pb import fleet_pb2 as pb
 
@@ -26,16 +24,6 @@ RECALL_RETRY_NS: Final = 20_000_000
 """How soon to ask again for what others were asked to give back: a round trip to them and back."""
 EXHAUSTED_RETRY_NS: Final = 500_000_000
 """How soon to ask again for what nobody has."""
-
-
-class Span(msgspec.Struct, frozen=True, kw_only=True):
-    """How long promises last; the same for every daemon of a fleet."""
-
-    tenure_ns: int = 10 * NS_PER_S
-    skew_ns_max: int = 5 * NS_PER_S
-    """A daemon whose clock is further off gets no leases."""
-    early_ns: int = 5 * NS_PER_S
-    """How long before a window begins its leases are granted."""
 
 
 class Exchange:
@@ -284,7 +272,7 @@ class Exchange:
                 wall_ns=self._now_ns,
             )
         if terms is not None and rule is not None:
-            changed = self._alerted(rule, key, changed, terms)
+            changed = alerted(rows, rule, key, changed, terms, now_ns=self._now_ns)
         rows.put(
             key,
             daemon.daemon_id,
@@ -326,7 +314,7 @@ class Exchange:
             return pb.LEASE_OUTCOME_GRANTED if enough else pb.LEASE_OUTCOME_NOT_NOW, held
         if terms is None:
             return pb.LEASE_OUTCOME_NO_BUDGET, want.stand
-        if rule is not None and not self._in_force(rule, key, want):
+        if rule is not None and not is_in_force(rule, key, want, self._now_ns, self._span):
             return pb.LEASE_OUTCOME_WRONG_WINDOW, want.stand
         if (
             self._now_ns < self._lends_from_ns
@@ -358,66 +346,12 @@ class Exchange:
         share = self._rows.share(key, daemon.daemon_id)
         return share.stand if share else NO_STAND
 
-    def _in_force(self, rule: BudgetRule, key: bytes, want: Want) -> bool:
-        """Tell whether a counter's window is in force, or begins so soon that it may be leased.
-
-        One that has ended is still leased to a daemon with calls in flight there, for extensions.
-        """
-        end_ns = keys.split_counter_key(key)[0]
-        if end_ns >= NEVER_NS:
-            return rule.window(self._now_ns)[1] == end_ns
-        if end_ns <= self._now_ns and want.stand.reserved:
-            return True
-        moments = (-self._span.skew_ns_max, 0, self._span.early_ns)
-        return any(rule.window(self._now_ns + moment)[1] == end_ns for moment in moments)
-
     def _terms(self, key: bytes) -> Terms | None:
-        """What the policy allows on a counter; None where it has no such fleet budget or rate."""
-        if self._rate(key) is not None:
-            return Terms(limit=shares.WHOLE)
-        rule = self._rules.budgets.get(keys.tag_of(key))
-        if rule is None or not rule.is_shared or rule.limit is None:
-            return None
-        return Terms(
-            limit=rule.limit + self._rows.pool(key).topped_up,
-            reserve=rule.budget.reserve,
-            whole=rule.budget.window.kind is WindowKind.RUN,
-        )
+        return terms_of(self._rules, key, topped_up=self._rows.pool(key).topped_up)
 
     def _rate(self, key: bytes) -> RateRule | None:
         """Find the fleet's rate whose shares this counter is of, if it is not a budget's."""
         return self._rules.shared_rates.get(keys.tag_of(key))
-
-    def _alerted(self, rule: BudgetRule, key: bytes, pool: Pool, terms: Terms) -> Pool:
-        """Alert once for every step the fleet has reached; engage a halt."""
-        if not rule.has_steps:
-            return pool
-        start_ns = pool.start_ns or rule.window(self._now_ns)[0]
-        counter = Counter(
-            settled=pool.settled,
-            reserved=pool.reserved,
-            reserve_settled=pool.reserve_settled,
-            reserve_reserved=pool.reserve_reserved,
-            limit=terms.limit,
-            alerted_bp=pool.alerted_bp,
-            burn_alerted_bp=pool.burn_alerted_bp,
-            start_ns=start_ns,
-        )
-        changes = Changes()
-        now = Now(self._now_ns, self._now_ns)
-        limit, used = terms.limit - terms.reserve, pool.used - pool.reserve_used
-        counter = books.raise_crossings(
-            changes, rule, key, counter, limit=limit, used=used, now=now
-        )
-        self._rows.alerts += changes.alerts
-        self._rows.audit += changes.audit
-        self._rows.kills += [value for _, _, value in changes.puts]
-        return msgspec.structs.replace(
-            pool,
-            alerted_bp=counter.alerted_bp,
-            burn_alerted_bp=counter.burn_alerted_bp,
-            start_ns=start_ns,
-        )
 
     def _level(self, daemon_id: str, key: bytes) -> pb.Level | None:
         terms = self._terms(key)

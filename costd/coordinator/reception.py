@@ -10,7 +10,8 @@ from typing import Final, NamedTuple, TypeVar
 
 from costd.clock import Clock
 from costd.coordinator import usage
-from costd.coordinator.exchange import Exchange, Span
+from costd.coordinator.exchange import Exchange
+from costd.coordinator.lendable import Span
 from costd.coordinator.rows import FleetStore, Rows
 from costd.engine.rules import Rules
 from costd.errors import CostdError, InvalidAsk

@@ -4,13 +4,14 @@ from costd.engine import keys
 from costd.engine.candidates import Estimate
 from costd.engine.ports import State
 from costd.engine.question import Evaluation, Question, Shorts
-from costd.engine.rate import available, take
-from costd.engine.rules import Matching, RateRule
+from costd.engine.rate import available, give_back, refill_ns, take
+from costd.engine.rules import Matching, RateRule, Rules
 from costd.engine.shares import WHOLE, share_for
 from costd.model.decision import Reason
 from costd.model.lease import Shortage
 from costd.model.policy import FailMode, Rate
 from costd.model.reservation import RateLine
+from costd.model.time import NEVER_NS
 
 
 def rate_units(rate_unit: str, estimate: Estimate) -> int | None:
@@ -114,3 +115,21 @@ def _lacking(question: Question, rule: RateRule, key: bytes, units: int) -> Shor
 def _nobody_said(question: Question, lacking: Shortage) -> bool:
     """Tell whether a share is too small, and the coordinator did not say that there is no more."""
     return lacking.critical and not question.state.is_exhausted(lacking.key)
+
+
+def put_right(rules: Rules, state: State, line: RateLine, units: int, steady_ns: int) -> int | None:
+    """When a bucket is full again that so many units return to, or that lacks as many if negative.
+
+    A fleet's rate has the share that this daemon holds by now, whatever it had when it took. None
+    where the bucket stays as it is.
+    """
+    full_ns, ns_num, ns_den = state.rate(line.key), line.ns_num, line.ns_den
+    if line.key[: keys.TAG_BYTES] in rules.shared_rates:
+        share = held_share(state, line.key)
+        if not share:
+            return None  # it was given back, with all that was in the bucket
+        ns_num, ns_den = ns_num * WHOLE, ns_den * share
+    if units >= 0:
+        return None if full_ns is None else give_back(full_ns, units, ns_num, ns_den)
+    full_ns = max(full_ns or 0, steady_ns) + refill_ns(-units, ns_num, ns_den)
+    return min(full_ns, NEVER_NS)

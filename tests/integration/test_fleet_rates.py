@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 from policy_parts import budget, policy, rate
 
-from costd.coordinator.exchange import Span
+from costd.coordinator.lendable import Span
 from costd.coordinator.reception import Connection, Published, Received, Reception
 from costd.daemon.asking import Trust
 from costd.daemon.enacting import compiled
