@@ -16,6 +16,8 @@ STEP_AHEAD: Final = 4
 """The first lease of a counter lets so many calls like the first one pass."""
 GROW_WITHIN_NS: Final = 2 * NS_PER_S
 """A lease that is used up faster than this is followed by one twice as large."""
+STEP_MAX: Final = AMOUNT_MAX // 4
+"""A lease in use for hours goes on growing; what is asked for must stay what can be counted."""
 SHRINK_AFTER_NS: Final = 10 * NS_PER_S
 
 STEP_MAX: Final = AMOUNT_MAX // 4
@@ -67,8 +69,10 @@ class Counters(Protocol):
         """Return what this daemon holds of a counter."""
         ...
 
-    def set_leases(self, leases: Mapping[bytes, Lease]) -> None:
-        """Keep leases, in one batch."""
+    def set_leases(
+        self, leases: Mapping[bytes, Lease], unused_ns: Mapping[bytes, int] | None = None
+    ) -> None:
+        """Keep leases, in one batch; of rates, with how long what is granted was nobody's."""
         ...
 
 
@@ -191,7 +195,9 @@ class Borrowing:
             elif grant.HasField("level"):  # not the amount: some may have been given back since
                 leases[key] = wire.lease_at(held, grant.level)
                 self._sated_until_ns[key] = now_ns + SATED_NS
-        self._counters.set_leases(leases)
+        self._counters.set_leases(
+            leases, {grant.counter_key: grant.unused_ns for grant in reply.grants}
+        )
         retry_ns = now_ns + reply.retry_after.ToNanoseconds()
         outcomes = {grant.counter_key: grant.outcome for grant in reply.grants}
         for key, outcome in outcomes.items():
@@ -246,16 +252,17 @@ class Borrowing:
         needed = max(0, short.amount_min - stand.used)
         pace = self._pace.get(short.key)
         if pace is None:
-            pace = self._pace[short.key] = _Pace(needed * STEP_AHEAD, now_ns)
+            step = min(needed * STEP_AHEAD, STEP_MAX)
+            pace = self._pace[short.key] = _Pace(step, now_ns)
         else:
             if now_ns - pace.asked_ns < GROW_WITHIN_NS:
-                pace.step = min(2 * pace.step, STEP_MAX)
-            pace.step = max(pace.step, needed * STEP_AHEAD)
+                pace.step *= 2
+            pace.step = min(max(pace.step, needed * STEP_AHEAD), STEP_MAX)
             pace.asked_ns = now_ns
         return Want(
             stand=stand,
             amount_min=short.amount_min,
-            amount_wanted=max(short.amount_min, stand.used + pace.step),
+            amount_wanted=max(short.amount_min, min(stand.used + pace.step, AMOUNT_MAX)),
             critical=short.critical,
         )
 

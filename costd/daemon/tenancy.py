@@ -13,6 +13,8 @@ import msgspec
 from costd.daemon.borrow import Borrowing, Done, Short
 from costd.daemon.ledger import Ledger
 from costd.daemon.outbox import Outbox
+from costd.daemon.rated import FAIR_NEWS_NS, RateShares
+from costd.daemon.worst import WorstCase
 from costd.engine import keys
 from costd.engine.changes import Family
 from costd.engine.window import window_bounds
@@ -94,6 +96,8 @@ class Tenancy:
         self.borrowing = Borrowing(ledger)
         ledger.state.exhausted = self.borrowing.exhausted
         self.outbox = Outbox(ledger, count_max=outbox_count_max)
+        self._rated = RateShares(ledger)
+        self._worst_case = WorstCase(ledger)
         raw = ledger.store.get(Family.META, _META_KEY)
         saved = msgspec.msgpack.decode(raw, type=Remembered) if raw else None
         self._saved = saved or Remembered(daemon_id=daemon_id)
@@ -138,6 +142,7 @@ class Tenancy:
         ledger, now = self.ledger, self.ledger.clock.now()
         self._push = push
         self._sent.clear()
+        self._rated.forget()
         self._enrolled_at_ns = now.steady_ns
         held = sorted(ledger.lent.held)
         ledger.fleet_changed.clear()
@@ -215,6 +220,7 @@ class Tenancy:
         named = list(islice(ledger.fleet_changed, STANDS_COUNT_MAX))
         ledger.fleet_changed.difference_update(named)
         stands = [(key, ledger.stand(key)) for key in named]
+        told = self._rated.told
         self._sequence += 1
         self._sent[self._sequence] = (now.steady_ns, stands)
         self._reported_ns = now.steady_ns
@@ -224,7 +230,9 @@ class Tenancy:
                 report=pb.LeaseReport(
                     epoch=self.epoch,
                     sequence=self._sequence,
-                    stands=[wire.stand_to_pb(key, stand) for key, stand in stands],
+                    stands=[
+                        wire.stand_to_pb(key, stand, unused_ns=told(key)) for key, stand in stands
+                    ],
                     policy_number=situation.policy_number,
                     policy_problem=situation.policy_problem,
                     now_ns=now.wall_ns,
@@ -248,8 +256,8 @@ class Tenancy:
 
     @property
     def overspend_bound_nusd(self) -> int:
-        """How far calls in flight may pass what is held for them, as far as that is known."""
-        return self.ledger.totals.exposure_nusd
+        """How far this daemon may pass its budgets at worst; docs/INVARIANTS.md."""
+        return self._worst_case.bound_nusd()
 
     @property
     def is_settled(self) -> bool:
@@ -351,6 +359,9 @@ class Tenancy:
             for key, touched_ns in self._touched.items()
             if steady_ns - touched_ns > IDLE_NS or self._is_ended(key, wall_ns)
         ]
+        for key in [key for key in self._rated.split(idle)[0] if self._rated.is_busy(key)]:
+            self._touched[key] = steady_ns  # asks draw from its bucket, and leave its lease alone
+            idle.remove(key)
         self._lower(idle)
         for key in idle:
             del self._touched[key]
@@ -362,23 +373,33 @@ class Tenancy:
             return
         if self.recalls is not None:
             self.recalls.pressed(held)
-        until_ns = self.ledger.clock.now().steady_ns + RECALLED_NS
-        self._recalled.update(dict.fromkeys(held, until_ns))
-        if self._lower(held):
+        now_ns = self.ledger.clock.now().steady_ns
+        rated, others = self._rated.split(held)
+        self._recalled.update(dict.fromkeys(others, now_ns + RECALLED_NS))
+        self.ledger.fleet_changed.update(rated)  # the receipt tells what is fair by now
+        is_news_due = bool(rated) and now_ns - self._reported_ns >= FAIR_NEWS_NS
+        if self._lower(held, keep_rates=True) or is_news_due:
             self.report()
 
-    def _lower(self, counter_keys: Iterable[bytes]) -> bool:
-        """Lower leases to what is used of them; the next report tells. False if none was higher."""
+    def _lower(self, counter_keys: Iterable[bytes], *, keep_rates: bool = False) -> bool:
+        """Lower leases to what is used of them; the next report tells. False if none was higher.
+
+        With `keep_rates`, rates keep what is needed of them.
+        """
         ledger = self.ledger
         lowered = {}
         for key in counter_keys:
             lease, stand = ledger.lease(key), ledger.stand(key)
-            if lease is not None and stand.amount > stand.used:
+            used = stand.used
+            if keep_rates and lease is not None:
+                used = max(used, self._rated.kept(key, lease))
+            if lease is not None and stand.amount > used:
                 lowered[key] = msgspec.structs.replace(
                     lease,
-                    amount=stand.used,
+                    amount=used,
                     reserve_amount=min(stand.reserve_amount, stand.reserve_used),
                 )
+        self._rated.given_back(lowered)
         ledger.set_leases(lowered)
         ledger.fleet_changed.update(lowered)
         return bool(lowered)
@@ -396,7 +417,7 @@ class Tenancy:
         for key in list(changed):
             stand = self.ledger.stand(key)
             step = self.borrowing.step_of(key)
-            if key in self._recalled:
+            if key in self._recalled or self._rated.rule_of(key) is not None:
                 continue
             if step and stand.amount - stand.used < step // 2:
                 self.borrowing.ask_ahead(key, stand.amount, steady_ns)
