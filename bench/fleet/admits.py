@@ -16,6 +16,7 @@ from bench.workload import Asks, unhurried_policy_text
 from costd.wire.pb import admission_pb2 as pb
 
 CALLERS_COUNT: Final = 4
+WARM_COUNT: Final = 2
 
 
 class AdmitInFleet:
@@ -56,6 +57,9 @@ class AdmitInFleet:
         self.transactions_per_1k: dict[str, list[float]] = {"admits": [], "calls": []}
         for stub in self._stubs.values():
             timed(stub.Admit, self._asks.wire(asks_count))
+        # Leases grow to what is asked for in seconds; only then is the state a steady one.
+        for _ in range(WARM_COUNT):
+            asyncio.run(self._busy(settles=True))
 
     def round(self) -> None:
         """Measure once, beginning with another one each round."""

@@ -87,7 +87,9 @@ class Leases:
             _per_s("lease_tx_spread", f"transactions, {spread}", self.transactions_per_s[SPREAD]),
             _cpu("lease_hot_cpu_ms", f"the coordinator's, {hot}", self.coordinator_ms[HOT]),
             _cpu("lease_hot_database_cpu_ms", f"the database's, {hot}", self.database_ms[HOT]),
-            _cpu("lease_spread_cpu_ms", f"the coordinator's, {spread}", self.coordinator_ms[SPREAD]),
+            _cpu(
+                "lease_spread_cpu_ms", f"the coordinator's, {spread}", self.coordinator_ms[SPREAD]
+            ),
             _cpu(
                 "lease_spread_database_cpu_ms",
                 f"the database's, {spread}",

@@ -18,7 +18,7 @@ import psycopg
 from costd.coordinator.embedded import EmbeddedPostgres
 from costd.wire.pb import control_pb2_grpc as control
 
-READY_S: Final = 60.0
+READY_S: Final = 180.0
 STOP_S: Final = 20.0
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 

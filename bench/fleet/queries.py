@@ -1,8 +1,10 @@
 """Every named query of the coordinator against a database that has grown."""
 
+import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from base64 import b64encode
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -43,7 +45,6 @@ class NamedQueries:
         *,
         events_count: int,
         times_count: int,
-        advance: Callable[[int], None],
     ) -> None:
         coordinator = Coordinator(directory / "queries", stack, server, POLICY)
         self._times_count = times_count
@@ -52,7 +53,7 @@ class NamedQueries:
         self._connection = stack.enter_context(psycopg.connect(coordinator.database_url))
         for dumper in (Int8Dumper, Int8BinaryDumper):  # as the coordinator's connections have it
             self._connection.adapters.register_dumper(int, dumper)
-        self._fill(advance)
+        self._fill()
         self._asked = {
             name: (query(name), self._parameters(name))
             for name in query_names()
@@ -123,42 +124,82 @@ class NamedQueries:
         text = query(name)
         keys = [_key(self._now_ns, n * 17) for n in range(BATCH_COUNT)]
         daemon_ids = [_daemon(n * 7) for n in range(BATCH_COUNT)]
-        hour_ns = (self._now_ns // HOUR_NS) * HOUR_NS
         given: dict[str, Any] = {
-            **{"daemon_ids": daemon_ids, "keys": keys, "counter_key": keys[0]},
-            **{"daemon_id": _daemon(7), "after_id": _daemon(5), "after_key": keys[1]},
-            **{"limit_count": 1_000, "since_ns": self._now_ns - HOUR_NS, "until_ns": self._now_ns},
-            **{"since_day": day_of(self._now_ns - HOUR_NS), "until_day": day_of(self._now_ns)},
-            **{"before_ns": 0, "before_key": (1).to_bytes(8, "big"), "name": "kills"},
-            **{"include_released": True, "number": 1, "before_number": 9, "amount": 1},
-            **{"within_s": 60.0, "older_s": 60.0, "instance_id": "i", "notices": ["kills 1"]},
-            **{"actor": "a", "reason": "r", "top_up_id": "new", "revision": "r", "yaml": ""},
-            **{"at_ns": self._now_ns, "published_ns": 1, "note": "", "version": 1, "kill_id": "k"},
-            **{"scope": "{}", "mode": "m", "engaged_ns": 1, "max_tier": "", "releases_ns": 0},
-            **{"releases_steady_ns": 0, "released_ns": 0, "released_by": ""},
+            "daemon_ids": daemon_ids,
+            "keys": keys,
+            "counter_key": keys[0],
+            "daemon_id": _daemon(7),
+            "after_id": _daemon(5),
+            "after_key": keys[1],
+            "limit_count": 1_000,
+            "since_ns": self._now_ns - HOUR_NS,
+            "until_ns": self._now_ns,
+            "since_day": day_of(self._now_ns - HOUR_NS),
+            "until_day": day_of(self._now_ns),
+            "before_ns": 0,
+            "before_key": (1).to_bytes(8, "big"),
+            "name": "kills",
+            "include_released": True,
+            "number": 1,
+            "before_number": 9,
+            "amount": 1,
+            "within_s": 60.0,
+            "older_s": 60.0,
+            "instance_id": "i",
+            "notices": ["kills 1"],
+            "actor": "a",
+            "reason": "r",
+            "top_up_id": "new",
+            "revision": "r",
+            "yaml": "",
+            "at_ns": self._now_ns,
+            "published_ns": 1,
+            "note": "",
+            "version": 1,
+            "kill_id": "k",
+            "scope": "{}",
+            "mode": "m",
+            "engaged_ns": 1,
+            "max_tier": "",
+            "releases_ns": 0,
+            "releases_steady_ns": 0,
+            "released_ns": 0,
+            "released_by": "",
         }
         if name == "add_policy":
             given["number"] = 1_000
-        columns: dict[str, list[Any]] = {}
-        rows = range(BATCH_COUNT)
-        for column, kind in re.findall(r"%\((\w+)\)s::(\w+)\[\]", text):
-            made = {
-                "counter_key": keys,
-                "daemon_id": daemon_ids,
-                "tag": [n.to_bytes(8, "big") for n in rows],
-                "hour_ns": [hour_ns] * BATCH_COUNT,
-            }
-            one = {"text": "a", "boolean": False}.get(kind, 1)
-            known = made.get(column) or given.get(column)
-            columns[column] = known if isinstance(known, list) else [one] * BATCH_COUNT
+        given["rows"] = self._rows(text, keys, daemon_ids)
         names = set(re.findall(r"%\((\w+)\)s", text))
-        missing = names - given.keys() - columns.keys()
+        missing = names - given.keys()
         assert not missing, f"{name}: say what {missing} are here"
-        return {each: columns.get(each, given.get(each)) for each in names}
+        return {each: given[each] for each in names}
+
+    def _rows(self, text: str, keys: list[bytes], daemon_ids: list[str]) -> str:
+        """Write a batch of rows of whatever columns a query reads."""
+        found = re.search(r"AS new \((.*?)\n\)", text, re.DOTALL)
+        if found is None:
+            return "[]"
+        columns = re.findall(r'"?(\w+)"? (text|bigint|smallint|boolean)', found[1])
+        made: dict[str, list[Any]] = {
+            "counter_key": [b64encode(key).decode() for key in keys],
+            "daemon_id": daemon_ids,
+            "tag": [b64encode(n.to_bytes(8, "big")).decode() for n in range(BATCH_COUNT)],
+            "hour_ns": [self._now_ns // HOUR_NS * HOUR_NS] * BATCH_COUNT,
+        }
+        ordinary = {"text": "a", "boolean": False}
+        return json.dumps(
+            [
+                {
+                    name: made[name][n] if name in made else ordinary.get(kind, 1)
+                    for name, kind in columns
+                }
+                for n in range(BATCH_COUNT)
+            ]
+        )
 
     # ---- what there is ---------------------------------------------------------------------------
 
-    def _fill(self, advance: Callable[[int], None]) -> None:
+    def _fill(self) -> None:
         """Fill every table: usage events by COPY, and what a fleet of a thousand leaves."""
         connection = self._connection
         today = self._now_ns // DAY_NS
@@ -175,7 +216,6 @@ class NamedQueries:
         with connection.cursor().copy(copying) as copy:
             for rows in self._events(today):
                 copy.write("".join(rows))
-                advance(len(rows))
         psycopg.ClientCursor(connection).execute(
             _FILL,
             {
@@ -248,7 +288,8 @@ INSERT INTO shares
     FROM generate_series(0, %(counters)s::int - 1) AS n, generate_series(1, 10) AS m
     ON CONFLICT DO NOTHING;
 INSERT INTO top_ups
-    SELECT 't' || n, int8send(%(end)s::bigint) || convert_to('budgetXX' || n, 'UTF8'), 1, 'a', 'r', n
+    SELECT 't' || n, int8send(%(end)s::bigint) || convert_to('budgetXX' || n, 'UTF8'), 1, 'a', 'r',
+        n
     FROM generate_series(0, 999) AS n;
 INSERT INTO audit (at_ns, actor, action, subject, detail, count, task_class, reason)
     SELECT %(now_ns)s::bigint - n * 1000000000::bigint, 'a', 'b', 'c', '', 1, '', 0

@@ -12,15 +12,14 @@ from bench.figures import Figure
 from bench.fleet.processes import Coordinator, FleetDaemon, Server
 from costd.wire.pb import admission_pb2 as pb
 
-DAEMONS_COUNT: Final = 8
 CALLERS_COUNT: Final = 2
 """Of each daemon."""
 CALLS_IN_LIMIT: Final = 10_000
 """A call is a ten-thousandth of the limit."""
 HOLD_NUSD: Final = 7_000_000
-USED_BEFORE: Final = 0.8
-"""Of the limit, by larger calls at each daemon in turn before: so that a round takes seconds."""
 LARGE_PROMPT_TOKENS: Final = 100_000
+"""Of the calls before, at each daemon in turn, which use most of the limit: so that a round takes
+seconds."""
 PROMPT_TOKENS: Final = 1_200
 OUTPUT_TOKENS: Final = 400
 PAUSE_S: Final = 0.002
@@ -46,20 +45,29 @@ class Utilisation:
              once, at what was held for it, the others stay in flight.
     """
 
-    def __init__(self, directory: Path, stack: ExitStack, server: Server) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        stack: ExitStack,
+        server: Server,
+        *,
+        daemons_count: int,
+        used_before: float,
+    ) -> None:
         directory = directory / "used"
         coordinator = Coordinator(directory / "coordinator", stack, server, POLICY)
         self._daemons = [
             FleetDaemon(directory / f"d{n}", stack, coordinator=coordinator)
-            for n in range(DAEMONS_COUNT)
+            for n in range(daemons_count)
         ]
+        self._used_before = used_before
         self._addresses = [daemon.address for daemon in self._daemons]
         self.used: list[float] = []
         self.no_lease_counts: list[float] = []
 
     def round(self) -> None:
         """Measure once."""
-        race = _Race(f"round-{len(self.used)}")
+        race = _Race(f"round-{len(self.used)}", self._used_before)
         asyncio.run(race.run(self._addresses))
         self.used.append(race.used_nusd / (HOLD_NUSD * CALLS_IN_LIMIT))
         self.no_lease_counts.append(race.no_lease_count)
@@ -69,8 +77,8 @@ class Utilisation:
         return [
             Figure(
                 key="fleet_utilisation",
-                what=f"settled and in flight ÷ limit at the first final refusal, {DAEMONS_COUNT} "
-                "daemons of unequal demand, calls of 0.01 % of the limit",
+                what="settled and in flight ÷ limit at the first final refusal, "
+                f"{len(self._daemons)} daemons of unequal demand, calls of 0.01 % of the limit",
                 unit="",
                 samples=tuple(self.used),
                 target=0.995,
@@ -88,8 +96,9 @@ class Utilisation:
 
 
 class _Race:
-    def __init__(self, project: str) -> None:
+    def __init__(self, project: str, used_before: float) -> None:
         self._project = project
+        self._used_before = used_before
         self._serial = 0
         self._refused = False
         self.used_nusd = 0
@@ -99,7 +108,7 @@ class _Race:
         """Ask everywhere until the first refusal."""
         channels = [grpc.aio.insecure_channel(address) for address in addresses]
         stubs = [admission_stub(channel) for channel in channels]
-        while self.used_nusd < USED_BEFORE * CALLS_IN_LIMIT * HOLD_NUSD:
+        while self.used_nusd < self._used_before * CALLS_IN_LIMIT * HOLD_NUSD:
             stub = stubs[self._serial % len(stubs)]
             await self._call(stub, LARGE_PROMPT_TOKENS, settles=True)
             assert not self._refused, "the larger calls fit"
