@@ -16,8 +16,6 @@ STEP_AHEAD: Final = 4
 """The first lease of a counter lets so many calls like the first one pass."""
 GROW_WITHIN_NS: Final = 2 * NS_PER_S
 """A lease that is used up faster than this is followed by one twice as large."""
-STEP_MAX: Final = AMOUNT_MAX // 4
-"""A lease in use for hours goes on growing; what is asked for must stay what can be counted."""
 SHRINK_AFTER_NS: Final = 10 * NS_PER_S
 
 STEP_MAX: Final = AMOUNT_MAX // 4
