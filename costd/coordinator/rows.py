@@ -55,6 +55,18 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     reserve_lost: int = 0
     late: int = 0
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the daemon may yet use or report something of it, or must be told of it."""
+        stand = self.stand
+        return bool(
+            stand.amount > stand.settled
+            or stand.reserved
+            or stand.reserve_amount > stand.reserve_settled
+            or stand.reserve_reserved
+            or self.is_reclaimed
+        )
+
 
 class Rows:
     """The rows that one transaction has locked, and what it wants written.

@@ -1,0 +1,89 @@
+"""Word between replicas: LISTEN and NOTIFY, or polling where the database has neither."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+from costd.coordinator.database import Database
+from costd.coordinator.queries import query
+from costd.coordinator.store import Notice, Topic
+from costd.errors import CoordinatorUnavailable
+
+CHANNEL: Final = "costd"
+PROBE_S: Final = 5.0
+"""How long a silent connection is believed; then it must answer."""
+RETRY_S: Final = 0.5
+POLL_S: Final = 0.1
+RECALLS_KEPT_S: Final = 60.0
+
+
+async def listened(database: Database) -> AsyncIterator[Notice]:
+    """Yield what others tell, for ever; ALL on every new connection.
+
+    Ensures: what is committed before ALL is yielded can be read, what comes after is yielded.
+    """
+    while True:
+        try:
+            async with database.connect() as connection:
+                await connection.execute(f"LISTEN {CHANNEL}")
+                yield Notice(topic=Topic.ALL)
+                while True:
+                    async for told in connection.notifies(timeout=PROBE_S):
+                        notice = read_notice(told.payload)
+                        if notice is not None:
+                            yield notice
+                    await connection.execute("SELECT 1")
+        except CoordinatorUnavailable:
+            await asyncio.sleep(RETRY_S)
+
+
+async def polled(database: Database, *, poll_s: float = POLL_S) -> AsyncIterator[Notice]:
+    """Yield the same, found by asking again and again."""
+    versions: dict[str, int] = {}
+    recalls: dict[bytes, int] = {}
+    connected = False
+    while True:
+        try:
+            found, fresh = await _poll(database, 10 * poll_s + 1)
+        except CoordinatorUnavailable:
+            connected = False
+            await asyncio.sleep(RETRY_S)
+            continue
+        if not connected:
+            yield Notice(topic=Topic.ALL)
+        else:
+            for name, version in found.items():
+                if version != versions.get(name):
+                    yield Notice(topic=Topic(name), version=version)
+            keys = tuple(sorted(key for key, at in fresh.items() if recalls.get(key) != at))
+            if keys:
+                yield Notice(topic=Topic.RECALL, keys=keys)
+        connected, versions, recalls = True, found, fresh
+        await asyncio.sleep(poll_s)
+
+
+async def _poll(database: Database, within_s: float) -> tuple[dict[str, int], dict[bytes, int]]:
+    async with database.connection() as connection:
+        versions = await connection.execute(query("read_versions"))
+        recalls = await connection.execute(query("fresh_recalls"), {"within_s": within_s})
+        return dict(await versions.fetchall()), {
+            bytes(key): at for key, at in await recalls.fetchall()
+        }
+
+
+def read_notice(payload: str) -> Notice | None:
+    """Read a notification; None where it is not ours."""
+    topic, *words = payload.split(" ")
+    try:
+        if topic == Topic.RECALL:
+            return Notice(topic=Topic.RECALL, keys=tuple(bytes.fromhex(word) for word in words))
+        return Notice(topic=Topic(topic), version=int(words[0]))
+    except (ValueError, IndexError):
+        return None
+
+
+def notice_text(topic: Topic, version: int) -> str:
+    """Write what `read_notice` reads."""
+    return f"{topic} {version}"
+
+

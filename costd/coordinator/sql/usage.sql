@@ -1,0 +1,62 @@
+-- Usage events by day, and their sums by hour.
+
+-- name: copy_events!
+COPY usage_events (
+    day, daemon_id, sequence, reservation_id, ask_id, task_class, labels, tier, provider, model,
+    cost_kind, prompt_tokens, cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
+    units, cost_nusd, hold_nusd, admitted_ns, settled_ns, duration_ns, outcome, retry_count, reason,
+    price, closed_as, calls_count, verdict
+) FROM STDIN;
+
+-- name: add_hourly!
+-- Sums stop at 2^62 - 1, so that adding two never fails: one absurd figure must not block the rest.
+INSERT INTO usage_hourly AS old (
+    hour_ns, tag, daemon_id, org, project, team, "user", agent, agent_type, run, stage, role,
+    feature, task_class, provider, model, tier, cost_kind, verdict, outcome, closed_as, calls_count,
+    cost_nusd, prompt_tokens, cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
+    retry_count
+)
+SELECT * FROM unnest(
+    :hour_ns::bigint[], :tag::bytea[], :daemon_id::text[], :org::text[], :project::text[],
+    :team::text[], :user::text[], :agent::text[], :agent_type::text[], :run::text[], :stage::text[],
+    :role::text[], :feature::text[], :task_class::text[], :provider::text[], :model::text[],
+    :tier::text[], :cost_kind::text[], :verdict::smallint[], :outcome::smallint[],
+    :closed_as::text[], :calls_count::bigint[], :cost_nusd::bigint[], :prompt_tokens::bigint[],
+    :cached_tokens::bigint[], :cache_write_tokens::bigint[], :output_tokens::bigint[],
+    :reasoning_tokens::bigint[], :retry_count::bigint[]
+)
+ON CONFLICT (hour_ns, tag) DO UPDATE SET
+    calls_count = least(4611686018427387903, greatest(-4611686018427387903, old.calls_count + excluded.calls_count)),
+    cost_nusd = least(4611686018427387903, greatest(-4611686018427387903, old.cost_nusd + excluded.cost_nusd)),
+    prompt_tokens = least(4611686018427387903, greatest(-4611686018427387903, old.prompt_tokens + excluded.prompt_tokens)),
+    cached_tokens = least(4611686018427387903, greatest(-4611686018427387903, old.cached_tokens + excluded.cached_tokens)),
+    cache_write_tokens = least(4611686018427387903, greatest(-4611686018427387903, old.cache_write_tokens + excluded.cache_write_tokens)),
+    output_tokens = least(4611686018427387903, greatest(-4611686018427387903, old.output_tokens + excluded.output_tokens)),
+    reasoning_tokens = least(4611686018427387903, greatest(-4611686018427387903, old.reasoning_tokens + excluded.reasoning_tokens)),
+    retry_count = least(4611686018427387903, greatest(-4611686018427387903, old.retry_count + excluded.retry_count));
+
+-- name: list_events
+SELECT
+    daemon_id, sequence, reservation_id, ask_id, task_class, labels, tier, provider, model,
+    cost_kind, prompt_tokens, cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
+    units, cost_nusd, hold_nusd, admitted_ns, settled_ns, duration_ns, outcome, retry_count, reason,
+    price, closed_as, calls_count, verdict
+FROM usage_events
+WHERE day BETWEEN :since_day::date AND :until_day::date
+    AND settled_ns >= :since_ns AND settled_ns < :until_ns
+ORDER BY day DESC, settled_ns DESC, daemon_id DESC, sequence DESC
+LIMIT :limit_count;
+
+-- name: count_events
+SELECT daemon_id, count(*), min(sequence), max(sequence), sum(cost_nusd)::bigint
+FROM usage_events GROUP BY daemon_id ORDER BY daemon_id;
+
+-- name: list_partitions
+SELECT child.relname
+FROM pg_inherits
+JOIN pg_class AS child ON child.oid = pg_inherits.inhrelid
+WHERE pg_inherits.inhparent = 'usage_events'::regclass
+ORDER BY child.relname;
+
+-- name: forget_hourly!
+DELETE FROM usage_hourly WHERE hour_ns < :before_ns;

@@ -1,0 +1,259 @@
+"""Everything a coordinator keeps and asks of its store, beside `FleetStore.transact`."""
+
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+from costd.coordinator.rows import Daemon, FleetStore, Share
+from costd.model.events import Alert, AuditRecord
+from costd.model.kill import KillSwitch
+from costd.model.lease import Pool
+from costd.wire.pb import control_pb2
+
+LIMIT_COUNT: int = 1_000
+"""Rows of a page, where nobody says."""
+
+LABELS = (
+    "org",
+    "project",
+    "team",
+    "user",
+    "agent",
+    "agent_type",
+    "run",
+    "stage",
+    "role",
+    "feature",
+)
+"""Labels that hourly sums keep apart; an event without one counts under ''."""
+DIMENSIONS = (
+    "daemon_id",
+    *LABELS,
+    "task_class",
+    "provider",
+    "model",
+    "tier",
+    "cost_kind",
+    "verdict",
+    "outcome",
+    "closed_as",
+)
+"""What usage can be summed by, in whole hours."""
+MEASURES = (
+    "calls_count",
+    "cost_nusd",
+    "prompt_tokens",
+    "cached_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "retry_count",
+)
+"""What is summed."""
+
+
+class PolicyText(msgspec.Struct, frozen=True, kw_only=True):
+    """One published policy."""
+
+    number: int
+    revision: str
+    yaml: str
+    """Empty in a history."""
+    actor: str
+    published_ns: int
+    note: str = ""
+
+
+class TopUp(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator added to the limit of one counter."""
+
+    top_up_id: str
+    counter_key: bytes
+    amount: int
+    actor: str
+    reason: str
+    at_ns: int
+
+
+class UsageSum(msgspec.Struct, frozen=True, kw_only=True):
+    """Sums over the usage of some hours."""
+
+    by: Mapping[str, str | int]
+    calls_count: int = 0
+    cost_nusd: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    retry_count: int = 0
+
+
+class Topic(StrEnum):
+    """What replicas tell each other of."""
+
+    RECALL = "recall"
+    """Others must give back what they do not use of these counters."""
+    KILLS = "kills"
+    POLICY = "policy"
+    ALL = "all"
+    """Something may have been missed: read everything again."""
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
+    """Word from another replica, or from this one."""
+
+    topic: Topic
+    version: int = 0
+    """Of kills or policy."""
+    keys: tuple[bytes, ...] = ()
+    """Of a recall."""
+
+
+class CoordinatorStore(FleetStore, Protocol):
+    """A coordinator's memory; `PostgresStore` in production, `MemoryFleetStore` in simulations.
+
+    tests/contract/test_fleet_store.py holds both to the same behaviour.
+    Errors:  CoordinatorUnavailable from every method while nothing can be read or written.
+    """
+
+    def publish_policy(
+        self, *, revision: str, yaml: str, actor: str, at_ns: int, note: str = ""
+    ) -> Awaitable[PolicyText]:
+        """Publish a policy under the next number, with an audit record; replicas are told."""
+        ...
+
+    def current_policy(self) -> Awaitable[PolicyText | None]:
+        """Return the newest policy, None before the first."""
+        ...
+
+    def read_policy(self, number: int) -> Awaitable[PolicyText | None]:
+        """Return one policy, None if there is none of this number."""
+        ...
+
+    def policy_history(
+        self, *, before_number: int = 0, limit_count: int = LIMIT_COUNT
+    ) -> Awaitable[list[PolicyText]]:
+        """List policies without their text, newest first, from below a number (0: from the top)."""
+        ...
+
+    def put_kill(self, kill: KillSwitch) -> Awaitable[int]:
+        """Write a kill switch and return the list's new version; replicas are told.
+
+        Ensures: a release is final, however late its engagement comes.
+        """
+        ...
+
+    def list_kills(
+        self, *, include_released: bool = False
+    ) -> Awaitable[tuple[int, list[KillSwitch]]]:
+        """Return the list's version with what it held then, newest first."""
+        ...
+
+    def top_up(self, top_up: TopUp) -> Awaitable[bool]:
+        """Add to what a counter may reach; False if this id did so already. Audited."""
+        ...
+
+    def list_top_ups(
+        self, counter_key: bytes, *, limit_count: int = LIMIT_COUNT
+    ) -> Awaitable[list[TopUp]]:
+        """List what was added to a counter, newest first."""
+        ...
+
+    def list_daemons(
+        self, *, after_id: str = "", limit_count: int = LIMIT_COUNT
+    ) -> Awaitable[list[Daemon]]:
+        """List daemons behind one, in order of their ids."""
+        ...
+
+    def list_pools(
+        self, *, after_key: bytes = b"", limit_count: int = LIMIT_COUNT
+    ) -> Awaitable[list[tuple[bytes, Pool]]]:
+        """List counters behind one, in order of their keys: the windows that end first come first."""
+        ...
+
+    def list_shares(
+        self,
+        *,
+        daemon_id: str = "",
+        counter_key: bytes = b"",
+        after: tuple[bytes, str] = (b"", ""),
+        limit_count: int = LIMIT_COUNT,
+    ) -> Awaitable[list[tuple[bytes, str, Share]]]:
+        """List who holds what, of one daemon or one counter if asked, behind (key, daemon)."""
+        ...
+
+    def append_audit(self, records: Sequence[AuditRecord]) -> Awaitable[None]:
+        """Append audit records."""
+        ...
+
+    def list_audit(
+        self, *, since_ns: int = 0, limit_count: int = LIMIT_COUNT
+    ) -> Awaitable[list[tuple[int, AuditRecord]]]:
+        """List audit records with their sequence, newest first."""
+        ...
+
+    def list_alerts(
+        self, *, since_ns: int = 0, limit_count: int = LIMIT_COUNT
+    ) -> Awaitable[list[tuple[int, Alert]]]:
+        """List alerts with their sequence, newest first."""
+        ...
+
+    def sum_usage(
+        self,
+        *,
+        since_ns: int,
+        until_ns: int,
+        by: Sequence[str] = (),
+        where: Mapping[str, str | int] | None = None,
+        limit_count: int = LIMIT_COUNT,
+    ) -> Awaitable[list[UsageSum]]:
+        """Sum usage by some of DIMENSIONS, the dearest first.
+
+        Shape:   over the whole hours that begin in `[since_ns, until_ns)`.
+        Errors:  InvalidAsk for what is no dimension.
+        """
+        ...
+
+    def list_usage(
+        self, *, since_ns: int, until_ns: int, limit_count: int = LIMIT_COUNT
+    ) -> Awaitable[list[tuple[str, control_pb2.UsageEvent]]]:
+        """List usage events settled in `[since_ns, until_ns)` with their daemon, newest first."""
+        ...
+
+    def forget(self, *, windows_before_ns: int) -> Awaitable[int]:
+        """Forget counters whose window ended before then, with all shares; returns how many."""
+        ...
+
+    def notices(self) -> AsyncIterator[Notice]:
+        """Yield what replicas tell, for ever; ALL first, and whenever some may have been missed."""
+        ...
+
+
+def check_dimensions(names: Iterable[str]) -> Collection[str]:
+    """List the names that are no dimension of hourly sums."""
+    return sorted(set(names) - set(DIMENSIONS))
+
+
+def published_audit(policy: PolicyText) -> AuditRecord:
+    """Write who published which policy."""
+    return AuditRecord(
+        at_ns=policy.published_ns,
+        actor=policy.actor,
+        action="policy_published",
+        subject=f"{policy.number} {policy.revision}",
+        detail=policy.note,
+    )
+
+
+def top_up_audit(top_up: TopUp) -> AuditRecord:
+    """Write who added how much to which counter."""
+    return AuditRecord(
+        at_ns=top_up.at_ns,
+        actor=top_up.actor,
+        action="topped_up",
+        subject=top_up.counter_key.hex(),
+        detail=f"{top_up.amount}: {top_up.reason}" if top_up.reason else str(top_up.amount),
+    )
