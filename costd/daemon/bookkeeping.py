@@ -1,6 +1,6 @@
 """The store as the ledger keeps it: one batch at a time, under one policy at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -8,13 +8,20 @@ from costd.clock import Clock
 from costd.daemon.asking import Trust
 from costd.daemon.costs import Costs
 from costd.daemon.enacting import compiled, unregistered
+from costd.daemon.lent import Lent
 from costd.daemon.switches import Switches
 from costd.daemon.tallies import Tallies
 from costd.daemon.totals import Totals
+from costd.engine import books, keys
 from costd.engine.changes import Changes, Family
+from costd.engine.leases import relent, stand
 from costd.engine.resolve import Ledgered
+from costd.engine.rules import Rules
+from costd.engine.window import window_bounds
+from costd.model.counter import EMPTY_COUNTER
 from costd.model.events import AuditRecord
 from costd.model.kill import KillSwitch
+from costd.model.lease import Lease, Stand
 from costd.model.policy import PolicySet
 from costd.model.reservation import Reservation
 from costd.model.time import NS_PER_S
@@ -41,16 +48,26 @@ class Watcher(Protocol):
         ...
 
 
-class _State:
-    """The books as the rules read them: straight from the store."""
+class StoredState:
+    """The books as the rules read them: straight from the store.
+
+    What the coordinator has said is kept in memory only: a restart begins a new session with it.
+    """
 
     def __init__(self, store: Store) -> None:
+        self.leases_until_ns = 0
+        """Until when leases may be spent; whoever talks to the coordinator sets it."""
+        self.refusals: dict[tuple[bytes, bool], int] = {}
+        """By counter and whether the class is critical, the least amount it has lately refused."""
         self.counter = partial(store.get, Family.COUNTERS)
         self.rate = partial(store.get, Family.RATES)
         self._store = store
 
     def grant(self, grant_id: str) -> Any:
         return self._store.get(Family.GRANTS, grant_id.encode())
+
+    def refused_amount(self, key: bytes, *, critical: bool) -> int | None:
+        return self.refusals.get((key, critical))
 
 
 class Bookkeeping:
@@ -67,6 +84,7 @@ class Bookkeeping:
         *,
         trust: Trust | None = None,
         closed_keep_s: int = 86_400,
+        in_fleet: bool = False,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -78,9 +96,10 @@ class Bookkeeping:
         self.watcher: Watcher | None = None
         self.recent_alerts: list[Any] = []
         """Alerts committed since somebody last took them away, for the log."""
-        self.state = _State(store)
+        self.state = StoredState(store)
         self.costs = Costs(store)
-        self.rules = compiled(policy, clock.now().wall_ns)
+        self.lent = Lent(store)
+        self.rules = compiled(policy, clock.now().wall_ns, in_fleet=in_fleet)
         puts = unregistered(store, self.rules)
         if puts:
             store.commit(puts)
@@ -99,6 +118,10 @@ class Bookkeeping:
     def events(self) -> dict[str, int]:
         """Other things that happened since the start, by name."""
         return self.tallies.events
+
+    def _compiled(self, policy: PolicySet) -> Rules:
+        wall_ns = self.clock.now().wall_ns
+        return compiled(policy, wall_ns, in_fleet=self.rules.in_fleet)
 
     def ledgered(self) -> Ledgered:
         """Gather what closing a reservation reads, as of now."""
@@ -130,18 +153,61 @@ class Bookkeeping:
             totals.number(puts, Family.AUDIT, changes.audit)
         if not puts:
             return
+        touched = self.lent.touched(puts, self.rules) if self.rules.in_fleet else None
+        if touched:
+            puts += self.lent.marks(touched)
         try:
             puts.append(totals.put())
             self.store.commit(puts)
         except BaseException:
             self.totals = Totals.load(self.store)
             raise
+        if touched:
+            self.lent.committed(touched)
         if changes.alerts:
             self.recent_alerts += changes.alerts
         if changes.audit:  # nobody flips a kill switch without a record of it
             self.switches.follow(puts, self.watcher.killed if self.watcher else None)
         if changes.crossed and self.watcher is not None:
             self.watcher.pressed(changes.crossed)
+
+    # ---- the fleet ----------------------------------------------------------------------------
+
+    @property
+    def fleet_changed(self) -> set[bytes]:
+        """Counters to report to the coordinator; whoever does so takes them out."""
+        return self.lent.changed
+
+    def set_leases(self, leases: Mapping[bytes, Lease | None]) -> None:
+        """Put other leases on counters, and how the fleet stands on them; all of it or nothing.
+
+        Ensures: no lease is lowered below what is used of it; None gives back what is not.
+        Errors:  StoreUnavailable.
+        """
+        changes, now = Changes(), self.clock.now()
+        for key, lease in leases.items():
+            rule = self.rules.budgets.get(keys.tag_of(key))
+            counter = relent(self.state.counter(key) or EMPTY_COUNTER, lease)
+            start_ns = 0
+            if rule is not None:  # of the key's window, which may not have begun
+                last_ns = min(keys.split_counter_key(key)[0] - 1, now.wall_ns)
+                start_ns = window_bounds(rule.budget.window, last_ns)[0]
+            posted = books.post(counter, rule, start_ns=start_ns, wall_ns=now.wall_ns)
+            books.write(changes, rule, key, posted, critical=False, now=now)
+        self.commit(changes)
+
+    def stand(self, key: bytes) -> Stand:
+        """State how this daemon stands on a counter."""
+        return stand(self.state.counter(key) or EMPTY_COUNTER)
+
+    def forget_leases(self, counter_keys: Iterable[bytes]) -> None:
+        """Forget to account for counters of which nothing is held, and all that was used receipted.
+
+        Errors:  StoreUnavailable.
+        """
+        gone = [key for key in counter_keys if key in self.lent.held]
+        self.store.commit([(Family.LEASES, key, None) for key in gone])
+        self.lent.forgotten(gone)
 
     # ---- operators --------------------------------------------------------------------------
 
@@ -165,7 +231,7 @@ class Bookkeeping:
 
         Errors:  StoreUnavailable; then the old policy stays in force.
         """
-        rules, changes = compiled(policy, self.clock.now().wall_ns), Changes()
+        rules, changes = self._compiled(policy), Changes()
         changes.puts += unregistered(self.store, rules)
         changes.audit.append(
             AuditRecord(

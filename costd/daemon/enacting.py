@@ -9,13 +9,13 @@ from costd.pricing import PriceBook
 from costd.store.port import Put, Store
 
 
-def compiled(policy: PolicySet, wall_ns: int) -> Rules:
+def compiled(policy: PolicySet, wall_ns: int, *, in_fleet: bool = False) -> Rules:
     """Compile a policy, its models' prices looked up once, so that no ask is the first."""
     prices = PriceBook(policy)
     for tier in policy.tiers:
         for ref in tier.models:
             prices.find(ref.provider, ref.model, wall_ns=wall_ns)
-    return Rules(policy, prices)
+    return Rules(policy, prices, in_fleet=in_fleet)
 
 
 def unregistered(store: Store, rules: Rules) -> list[Put]:

@@ -4,7 +4,7 @@ Nothing here awaits between reading and committing, and one thread calls it, so 
 never both be promised the same money.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, overload
 
 import msgspec
 
@@ -13,12 +13,12 @@ from costd.daemon.bookkeeping import Bookkeeping
 from costd.daemon.costs import cost_of, marginal_cost, stated_cost
 from costd.daemon.tallies import denial
 from costd.engine import candidates as offers
-from costd.engine import resolve
+from costd.engine import keys, resolve
 from costd.engine.admit import admit, differing_field, refuse_replay
 from costd.engine.changes import Changes, Family
-from costd.engine.evaluate import Question
 from costd.engine.explain import Explanation, explain
 from costd.engine.extend import Extended, More, extend
+from costd.engine.question import Question
 from costd.engine.record import record
 from costd.engine.resolve import Report
 from costd.errors import (
@@ -32,6 +32,7 @@ from costd.grants import verify
 from costd.model.ask import NAME_LENGTH_MAX, Ask, hold_problem
 from costd.model.decision import Decision
 from costd.model.grant import Grant, GrantRefusal
+from costd.model.lease import Wanting
 from costd.model.reservation import Reservation, ReservationState
 from costd.model.time import Now
 from costd.model.usage import Usage
@@ -62,22 +63,40 @@ class Ledger(Bookkeeping):
 
     # ---- agents -----------------------------------------------------------------------------
 
-    def admit(self, ask: Ask, *, caller: str = "", grant: str = "") -> Admitted:
+    @overload
+    def admit(
+        self, ask: Ask, *, caller: str = "", grant: str = "", may_wait: Literal[False] = False
+    ) -> Admitted: ...
+
+    @overload
+    def admit(
+        self, ask: Ask, *, caller: str = "", grant: str = "", may_wait: bool
+    ) -> Admitted | Wanting: ...
+
+    def admit(
+        self, ask: Ask, *, caller: str = "", grant: str = "", may_wait: bool = False
+    ) -> Admitted | Wanting:
         """Decide an ask and hold its money; the same ask twice gets the same answer.
+
+        With `may_wait`, an ask that lacks nothing but leases is not decided: what it wants is
+        returned, nothing is written, and the same ask is to be put again, finally.
 
         Errors:  InvalidAsk, NotPermitted, IdReused.
         """
         question = self.question(ask, caller)
+        question.may_wait = may_wait
         stored = self.store.get(Family.RESERVATIONS, question.identity)
         verified = self._verify(grant, question.now) if grant else None
         if stored is not None:
             return self._replay(question, stored)
         answer = admit(question, grant=verified)
+        if isinstance(answer, Wanting):
+            return answer
         decision, changes = answer.decision, answer.changes
         if answer.reservation is None:
             self._denied(question, decision)
-            if answer.counter_key and self.watcher is not None:
-                self.watcher.pressed((answer.counter_key,))
+            if answer.counter_key:
+                self._pressed(answer.counter_key)
             return Admitted(decision, None, False)
         self.totals.opened(answer.reservation)
         self.costs.save(changes, answer.price)
@@ -158,8 +177,11 @@ class Ledger(Bookkeeping):
         additional_output_tokens: int = 0,
         ttl_ns: int = 0,
         usage_so_far: Usage | None = None,
+        may_wait: bool = False,
     ) -> Extended:
         """Enlarge a running call's hold, or note what it used so far.
+
+        With `may_wait`, one that lacks nothing but leases does nothing and tells what it wants.
 
         Errors:  ReservationNotFound, ReservationClosed, InvalidAsk.
         """
@@ -181,7 +203,9 @@ class Ledger(Bookkeeping):
             reported=usage_so_far,
             reported_nusd=reported,
         )
-        result = extend(held, more, self.ledgered(), self.switches.index)
+        result = extend(held, more, self.ledgered(), self.switches.index, may_wait=may_wait)
+        if may_wait and result.wanting is not None:
+            return result
         self.totals.changed(held, result.reservation)
         self.commit(result.changes)
         return result
@@ -312,6 +336,14 @@ class Ledger(Bookkeeping):
         return self.settle(stored.reservation_id, usage=report.usage, cost_nusd=cost, report=report)
 
     # ---- bookkeeping ------------------------------------------------------------------------
+
+    def _pressed(self, counter_key: bytes) -> None:
+        """Tell of a counter that refused an ask."""
+        rule = self.rules.budgets.get(keys.tag_of(counter_key))
+        if rule is not None and rule.is_shared:
+            self.fleet_changed.add(counter_key)  # the receipt tells how the fleet stands by now
+        if self.watcher is not None:
+            self.watcher.pressed((counter_key,))
 
     def _denied(self, question: Question, decision: Decision) -> None:
         """Count a denial, which stands where that cannot be written: it holds nothing.

@@ -4,7 +4,7 @@ from typing import Final
 
 from costd.engine import keys
 from costd.engine.changes import Family
-from costd.engine.evaluate import Question
+from costd.engine.question import Question
 from costd.model.decision import Decision
 from costd.model.events import AuditRecord
 from costd.model.time import NS_PER_S
