@@ -71,7 +71,7 @@ class Connection:
 
 
 class Desk:
-    """Implements `costd.daemon.ledger.Watcher` for one daemon's clients."""
+    """Implements `costd.daemon.bookkeeping.Watcher` for one daemon's clients."""
 
     def __init__(self, ledger: Ledger, books: AllowanceBooks, pages: Pages) -> None:
         self._ledger = ledger

@@ -13,9 +13,10 @@ from opentelemetry.sdk.metrics.export import HistogramDataPoint
 from costd.daemon import views
 from costd.daemon.calls import CallFigures
 from costd.daemon.desk import Desk
-from costd.daemon.ledger import Ledger, engaged
+from costd.daemon.ledger import Ledger
 from costd.daemon.reload import PolicyFile
 from costd.daemon.sweeper import Sweeper
+from costd.daemon.switches import engaged
 from costd.daemon.upkeep import Upkeep
 from costd.model.decision import Reason, Verdict
 from costd.model.time import NS_PER_S

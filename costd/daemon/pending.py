@@ -36,3 +36,12 @@ class Pending:
         """A grant as it is; reports redeem none."""
         found: GrantUse | None = self._stored.grant(grant_id)
         return found
+
+    @property
+    def leases_until_ns(self) -> int:
+        """Until when leases may be spent, as it is."""
+        return self._stored.leases_until_ns
+
+    def refused_amount(self, key: bytes, *, critical: bool) -> int | None:
+        """What the coordinator has lately refused, as it is."""
+        return self._stored.refused_amount(key, critical=critical)

@@ -14,12 +14,13 @@ from costd.clock import ticks_ns
 from costd.daemon import meters, sockets
 from costd.daemon.admission import AdmissionService
 from costd.daemon.allowances import AllowanceBooks
+from costd.daemon.asking import Trust
 from costd.daemon.attach import Attach
 from costd.daemon.calls import CallFigures, Calls
 from costd.daemon.control import ControlService
 from costd.daemon.desk import Desk
 from costd.daemon.durable import GroupSync
-from costd.daemon.ledger import Ledger, Trust
+from costd.daemon.ledger import Ledger
 from costd.daemon.pages import FilePages, NoPages, Pages
 from costd.daemon.reload import PolicyFile, follow_signal, watch
 from costd.daemon.servers import ADMISSION, CONTROL, Servers

@@ -119,7 +119,11 @@ class Sweeper:
         keep, store = self.retention, self.ledger.store
         counters_end = self.horizon.wall_ns - keep.counters_s * NS_PER_S
         if counters_end > 0:
-            store.delete_range(Family.COUNTERS, b"", counters_end.to_bytes(8, "big"))
+            end = counters_end.to_bytes(8, "big")
+            store.delete_range(Family.COUNTERS, b"", end)
+            store.delete_range(Family.LEASES, b"", end)
+            lent = self.ledger.lent
+            lent.forgotten([key for key in lent.held | lent.changed if key < end])
         self._trim_log(Family.USAGE, "settled_ns", keep.usage_s)
         self._trim_log(Family.ALERTS, "raised_ns", keep.alerts_s)
         self._trim_log(Family.AUDIT, "at_ns", keep.audit_s)
@@ -189,7 +193,8 @@ class Sweeper:
         idle = []
         for key, counter in found:
             is_idle = not counter.reserved and counter.changed_ns < before_ns
-            if is_idle and self._counts_runs(key[8:16]):
+            is_owed = key in self.ledger.lent.held  # the coordinator must hear of it first
+            if is_idle and not is_owed and self._counts_runs(key[8:16]):
                 idle.append((Family.COUNTERS, key, None))
         if idle:
             store.commit(idle)

@@ -86,7 +86,7 @@ def _unused(rule: BudgetRule, now_ns: int) -> pb.BudgetStatus:
 def _fill(row: pb.BudgetStatus, counter: Counter, rule: BudgetRule | None) -> None:
     if rule is not None:
         # A limit that was cut since the last write shows at once.
-        counter = books.post(counter, rule.limit)
+        counter = books.post(counter, rule)
     for column in _COLUMNS:
         setattr(row, column, getattr(counter, column))
     row.reserve_used = counter.reserve_used

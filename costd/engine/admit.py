@@ -6,21 +6,18 @@ import msgspec
 
 from costd.engine import books, keys, redeem
 from costd.engine import candidates as offers
+from costd.engine.afford import note_levels
 from costd.engine.binding import binding_of, budget_binding
 from costd.engine.changes import Changes, Family
 from costd.engine.degrade import Demands
-from costd.engine.evaluate import (
-    Evaluation,
-    Question,
-    blocking_kill,
-    evaluate,
-    note_levels,
-)
+from costd.engine.evaluate import blocking_kill, evaluate
+from costd.engine.question import Evaluation, Question
 from costd.engine.refuse import LIMITS, describe, would_pass
 from costd.model.ask import Ask
 from costd.model.decision import NO_DIRECTIVES, Binding, Decision, Reason, Verdict
 from costd.model.grant import Grant, GrantRefusal
 from costd.model.kill import KillSwitch
+from costd.model.lease import Wanting
 from costd.model.price import Price
 from costd.model.reservation import Reservation, ReservationState
 
@@ -37,8 +34,11 @@ class Answer(msgspec.Struct, frozen=True):
     """The counter that refused, where one did."""
 
 
-def admit(question: Question, *, grant: Grant | GrantRefusal | None = None) -> Answer:
+def admit(question: Question, *, grant: Grant | GrantRefusal | None = None) -> Answer | Wanting:
     """Decide whether a call may happen, at which tier, and hold its money.
+
+    Where the question may wait, and a candidate lacks nothing but leases, say which, and decide
+    nothing: it is asked again once the coordinator has lent them, or has not.
 
     Shape:   reads state through `question`, writes nothing; Answer.changes is one atomic batch.
     Ensures: for every budget and window, settled + reserved + hold <= limit in force, else it is
@@ -55,6 +55,8 @@ def admit(question: Question, *, grant: Grant | GrantRefusal | None = None) -> A
         first, chosen = search(question, asked)
         if _outcome(*enforced) != _outcome(first, chosen):
             would_have = (_verdict(*enforced), _reason(*enforced))
+    if question.may_wait and question.wanting is not None:
+        return question.wanting
     refusal = 0
     if grant is not None:
         redeemed = redeem.redeem(

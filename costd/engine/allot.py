@@ -6,13 +6,16 @@ import msgspec
 
 from costd.engine import candidates as offers
 from costd.engine.admit import Answer, hold, plain, search
-from costd.engine.degrade import BURN_USED_BP, drawable, room_left
+from costd.engine.bounds import drawable, fleet_room, room_left, shortage
+from costd.engine.degrade import BURN_USED_BP
 from costd.engine.draws import RATE_UNITS
-from costd.engine.evaluate import Evaluation, Question, rate_units
+from costd.engine.evaluate import rate_units
+from costd.engine.question import Evaluation, Question
 from costd.engine.rate import available, take
 from costd.engine.rules import FULL_BP, BudgetRule
 from costd.model.allowance import Sums
 from costd.model.counter import Counter
+from costd.model.lease import Wanting
 from costd.model.money import AMOUNT_MAX, HOLD_MAX_NUSD, ceil_div
 from costd.model.policy import AllowanceTerms, Rate
 from costd.model.reservation import CounterLine, RateLine
@@ -45,6 +48,8 @@ class Scarce(msgspec.Struct, frozen=True):
     """Nothing can be set aside; these counters have too little left, if that is why."""
 
     counter_keys: tuple[bytes, ...] = ()
+    wanting: Wanting | None = None
+    """What the coordinator would have to lend, where the fleet has enough and the leases lack."""
 
 
 def allot(question: Question, calls_count: int) -> Allotment | Scarce:
@@ -64,6 +69,8 @@ def allot(question: Question, calls_count: int) -> Allotment | Scarce:
         return Scarce()
     first, chosen = search(question, asked)
     if chosen is None or (question.rules.has_shadow and not plain(first, chosen)):
+        if question.wanting is not None:
+            return Scarce((), question.wanting)
         return Scarce((first.counter_key,) if first.counter_key else ())
     one = Sums(1, chosen.estimate.hold_nusd, _tokens(chosen))
     if not one.amount_nusd and not chosen.estimate.is_free:
@@ -73,7 +80,7 @@ def allot(question: Question, calls_count: int) -> Allotment | Scarce:
     most, scarce = _most_calls(question, chosen, terms, one)
     count = min(calls_count, terms.calls_count_max, most)
     if most < CALLS_COUNT_MIN:
-        return Scarce(scarce)
+        return scarce
     granted = Sums(count, count * one.amount_nusd, count * one.tokens_count)
     larger = _enlarged(question, chosen, granted)
     lines = larger.lines
@@ -96,10 +103,11 @@ def _tokens(result: Evaluation) -> int:
 
 def _most_calls(
     question: Question, chosen: Evaluation, terms: AllowanceTerms, one: Sums
-) -> tuple[int, tuple[bytes, ...]]:
+) -> tuple[int, Scarce]:
     """How many such calls every budget and rate would set aside, and which have too little."""
     count = AMOUNT_MAX // max(1, one.amount_nusd, one.tokens_count)
-    scarce = []
+    scarce, short = [], []
+    share = terms.share
     for rule, line, counter in chosen.lines:
         each = one.of(line.unit)
         if rule.limit is None or (chosen.estimate.is_free and line.unit == "nusd"):
@@ -108,14 +116,22 @@ def _most_calls(
             left = _room_left(rule, counter, terms, question.now.wall_ns)
             if left < each * CALLS_COUNT_MIN:
                 scarce.append(line.key)
-            room = left * terms.share.numerator // terms.share.denominator
+            if rule.is_shared:
+                # What sets the least allowance aside, were the lease all that bounds it.
+                least = ceil_div(each * CALLS_COUNT_MIN * share.denominator, share.numerator)
+                lent = room_left(rule, counter, critical=False, in_tenure=question.in_tenure) or 0
+                if lent < least <= left:
+                    short.append(shortage(rule, line.key, counter, least, critical=False))
+                left = min(left, lent)
+            room = left * share.numerator // share.denominator
         if each:
             count = min(count, room // each)
     for rate, key, units in _rates_of(question, chosen):
         free = available(rate, question.state.rate(key), question.now.steady_ns)
         a_second = NS_PER_S * rate.amount // rate.interval_ns
         count = min(count, min(free, rate.burst // _RATE_BURST_SHARE, a_second) // units)
-    return count, tuple(scarce)
+    short.sort(key=lambda lacking: lacking.key)
+    return count, Scarce(tuple(scarce), Wanting(tuple(short)) if short else None)
 
 
 def _lifetime_ns(question: Question, larger: Evaluation, terms: AllowanceTerms) -> int:
@@ -124,23 +140,28 @@ def _lifetime_ns(question: Question, larger: Evaluation, terms: AllowanceTerms) 
     ends_ns = [rule.window(wall_ns)[1] - wall_ns for rule, _, _ in larger.lines]
     held_ns = question.rules.policy.ttl_ns_max - DRAIN_MARGIN_NS
     rated_ns = RATE_LIFETIME_NS if larger.rates else terms.lifetime_ns
+    if any(rule.is_shared for rule, _, _ in larger.lines):  # what is lent is not lent for longer
+        ends_ns.append(question.state.leases_until_ns - question.now.steady_ns)
     return min(terms.lifetime_ns, rated_ns, held_ns, *ends_ns)
 
 
 def has_little_left(rule: BudgetRule, counter: Counter, terms: AllowanceTerms) -> bool:
-    """Tell whether a budget is so far used that its calls are decided one by one."""
+    """Tell whether a budget is so far used that its calls are decided one by one.
+
+    Of a fleet's budget, by all daemons together.
+    """
     if rule.limit is None:
         return False
     # The general part only: the reserve is drawn call by call.
     limit, _ = drawable(rule, counter, critical=False)
-    left = room_left(rule, counter, critical=False) or 0
+    left = fleet_room(rule, counter, critical=False) or 0
     return left * terms.single_below.denominator < limit * terms.single_below.numerator
 
 
 def _room_left(rule: BudgetRule, counter: Counter, terms: AllowanceTerms, wall_ns: int) -> int:
     """What is left below the limit and the next step; nothing where calls are drawn singly."""
     limit, used = drawable(rule, counter, critical=False)
-    left = room_left(rule, counter, critical=False) or 0
+    left = fleet_room(rule, counter, critical=False) or 0
     if has_little_left(rule, counter, terms):
         return 0
     for step in rule.budget.steps:

@@ -1,8 +1,9 @@
 """Describe the rule that decided, at its level of this moment, for the caller."""
 
 from costd.engine import keys
-from costd.engine.degrade import drawable
-from costd.engine.evaluate import Evaluation, Question, rate_units
+from costd.engine.bounds import drawable
+from costd.engine.evaluate import rate_units
+from costd.engine.question import Evaluation, Question
 from costd.engine.rate import available, take
 from costd.engine.rules import BudgetRule, RateRule, budget_amount
 from costd.model.counter import EMPTY_COUNTER
@@ -58,6 +59,8 @@ def budget_binding(question: Question, rule: BudgetRule, result: Evaluation) -> 
         if result.reason is Reason.BUDGET_EXHAUSTED:
             # What does not fit into an empty window will not fit into the next one either.
             resets = ends and max(1, _hold_of(budget.unit, result)) <= limit
+        elif result.reason is Reason.NO_LEASE:
+            resets = False  # it passes as soon as the coordinator answers
     return Binding(
         rule=budget.budget_id,
         kind="budget",

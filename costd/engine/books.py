@@ -6,9 +6,10 @@ Causes are kept apart so that the books always explain themselves (invariant I1 
 import msgspec
 
 from costd.engine import keys
+from costd.engine.bounds import bounds, drawable
 from costd.engine.changes import Changes, Family
 from costd.engine.degrade import burn_bp as pace_bp
-from costd.engine.degrade import drawable, utilisation_bp
+from costd.engine.degrade import steps_reached, utilisation_bp
 from costd.engine.rules import BudgetRule
 from costd.errors import InvalidAsk, InvariantBroken
 from costd.model.counter import Counter
@@ -24,7 +25,7 @@ _PERCENT_BP = 100
 
 def post(
     counter: Counter,
-    limit: int | None,
+    rule: BudgetRule | None,
     *,
     settled: int = 0,
     reserved: int = 0,
@@ -40,7 +41,8 @@ def post(
 ) -> Counter:
     """Add to a counter's columns and keep `lowered` true.
 
-    Shape:   pure; `limit` is the one in force now, None for none.
+    Shape:   pure; `rule` says which limit is in force now; None where the policy has lost the
+             budget: there is none then.
     Ensures: a column never falls below zero; `lowered` rises only where the limit was cut.
     Errors:  InvariantBroken where more would be released than is reserved; InvalidAsk for an
              amount that would pass what can be stored.
@@ -61,6 +63,7 @@ def post(
     now_unadmitted = counter.unadmitted + unadmitted
     now_shadow = max(0, counter.shadow + shadow)
     lowered = 0
+    limit = None if rule is None else bounds(rule, counter)[0]
     new_limit = -1 if limit is None else limit
     if limit is not None and (counter.lowered or counter.limit != new_limit):
         excess = now_settled + now_reserved - new_limit
@@ -68,7 +71,8 @@ def post(
         cut = counter.limit < 0 or new_limit < counter.limit
         lowered = max(0, excess) if cut else max(0, min(counter.lowered, excess))
     alerted_bp, burn_alerted_bp = counter.alerted_bp, counter.burn_alerted_bp
-    if limit is not None and (alerted_bp or burn_alerted_bp) and new_limit > counter.limit:
+    is_raised = limit is not None and new_limit > counter.limit
+    if is_raised and (alerted_bp or burn_alerted_bp) and not (rule and rule.is_shared):
         # A raised limit puts steps out of reach again; reaching them anew alerts and halts anew.
         # A pace rises and falls with time: one that is still past its step was reached anew.
         alerted_bp = min(alerted_bp, utilisation_bp(counter.used, new_limit))
@@ -89,6 +93,7 @@ def post(
         burn_alerted_bp,
         start_ns or counter.start_ns,
         wall_ns or counter.changed_ns,
+        counter.lease,
     )
 
 
@@ -97,15 +102,16 @@ def hold(counter: Counter, rule: BudgetRule, line: CounterLine, *, wall_ns: int)
 
     Shape:   pure; the line has been checked against the limit, or is excused.
     """
-    limit = rule.budget.limit
+    limit = bounds(rule, counter)[0] if rule.is_shared else rule.budget.limit
     if line.excuse or counter.lowered or counter.limit != (-1 if limit is None else limit):
         return post(
             counter,
-            limit,
+            rule,
             reserved=line.hold,
             reserve_reserved=line.reserve_hold,
             granted=line.hold if line.excuse is Excuse.GRANTED else 0,
             shadow=line.hold if line.excuse is Excuse.SHADOW else 0,
+            unadmitted=line.hold if line.excuse is Excuse.UNLEASED else 0,
             start_ns=rule.window(wall_ns)[0],
             wall_ns=wall_ns,
         )
@@ -125,6 +131,7 @@ def hold(counter: Counter, rule: BudgetRule, line: CounterLine, *, wall_ns: int)
         counter.burn_alerted_bp,
         counter.start_ns,
         wall_ns,
+        counter.lease,
     )
 
 
@@ -140,15 +147,41 @@ def write(
     """Put a counter, with the alerts and the halt that its new level brings.
 
     `rule` is None where the policy no longer has the budget; its counter is kept all the same.
+    Of a fleet's budget the coordinator alerts and halts, who sees what all daemons use.
     """
     if rule is not None and rule.has_steps:
-        limit, used = drawable(rule, counter, critical=critical)
-        if rule.may_have_reached(used, limit):
-            counter = _raise_crossings(changes, rule, key, counter, limit=limit, used=used, now=now)
+        limit, used = drawable(rule, counter, critical=critical and not rule.is_shared)
+        if rule.is_shared:
+            counter = _note_reached(changes, rule, key, counter, limit=limit, used=used, now=now)
+        elif rule.may_have_reached(used, limit):
+            counter = raise_crossings(changes, rule, key, counter, limit=limit, used=used, now=now)
     changes.puts.append((Family.COUNTERS, key, counter))
 
 
-def _raise_crossings(
+def _note_reached(
+    changes: Changes,
+    rule: BudgetRule,
+    key: bytes,
+    counter: Counter,
+    *,
+    limit: int,
+    used: int,
+    now: Now,
+) -> Counter:
+    """Note which steps the fleet has reached, so that what was granted below them is looked at."""
+    alerted = burn_alerted = 0
+    if rule.may_have_reached(used, limit):
+        for step in steps_reached(rule, used=used, limit=limit, wall_ns=now.wall_ns):
+            alerted = max(alerted, step.at_bp or 0)
+            burn_alerted = max(burn_alerted, step.burn_bp or 0)
+    if (alerted, burn_alerted) == (counter.alerted_bp, counter.burn_alerted_bp):
+        return counter
+    if alerted > counter.alerted_bp or burn_alerted > counter.burn_alerted_bp:
+        changes.crossed.append(key)
+    return msgspec.structs.replace(counter, alerted_bp=alerted, burn_alerted_bp=burn_alerted)
+
+
+def raise_crossings(
     changes: Changes,
     rule: BudgetRule,
     key: bytes,

@@ -20,6 +20,9 @@ class Family(StrEnum):
     GRANTS = "grants"  # grant id → GrantUse
     ALLOWANCES = "allowances"  # reservation id → Allowance
     SESSIONS = "sessions"  # session id → Session
+    LEASES = (
+        "leases"  # as counters → b"", where there is a lease or unreported use of a fleet budget
+    )
     PRICES = "prices"  # price id → Price
     META = "meta"  # name → bytes
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 from costd.engine.rules import FULL_BP, BudgetRule
-from costd.model.counter import Counter
 from costd.model.decision import Directives
 from costd.model.policy import Step
 from costd.model.time import NEVER_NS
@@ -12,26 +11,6 @@ _UTILISATION_BP_MAX = 10**12
 """Far past every step, and small enough to be stored and sent whatever callers record."""
 _BURN_WINDOW_BP = 500  # not in the first 5 % of the window, where any spending looks fast
 BURN_USED_BP = 1_000  # nor under 10 % used, where it does not matter yet
-
-
-def drawable(rule: BudgetRule, counter: Counter, *, critical: bool) -> tuple[int, int]:
-    """What this class may draw in all, and what of it is used: (limit, used).
-
-    Critical classes see the whole limit; others see it without the protected reserve.
-    """
-    budget = rule.budget
-    assert budget.limit is not None
-    if critical or not budget.reserve:
-        return budget.limit, counter.settled + counter.reserved
-    return budget.limit - budget.reserve, counter.used - counter.reserve_used
-
-
-def room_left(rule: BudgetRule, counter: Counter, *, critical: bool) -> int | None:
-    """How much more a budget lets this class hold; None without a limit."""
-    if rule.limit is None:
-        return None
-    limit, used = drawable(rule, counter, critical=critical)
-    return max(0, min(limit - used, rule.limit - counter.used))
 
 
 def utilisation_bp(used: int, limit: int) -> int:

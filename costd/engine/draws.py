@@ -12,7 +12,7 @@ from costd.engine.resolve import (
     is_critical,
     refund,
     reversal,
-    rule_and_limit,
+    rule_of,
 )
 from costd.model.allowance import NOTHING, Allowance, AllowanceState, Sums
 from costd.model.counter import EMPTY_COUNTER
@@ -82,10 +82,10 @@ def settle_draws(
         lines.append(line if expired else CounterLine(line.key, unit, max(0, line.hold - hold)))
         if counter is None or (counter.settled if expired else counter.reserved) < hold:
             continue  # its window ended so long ago that the books are closed
-        rule, limit = rule_and_limit(books_of, line)
+        rule = rule_of(books_of, line)
         posted = books.post(
             counter,
-            limit,
+            rule,
             settled=used - hold if expired else used,
             reserved=0 if expired else -hold,
             overrun=0 if expired else over,
@@ -126,8 +126,8 @@ def release(
         counter = books_of.state.counter(line.key)
         if not back or counter is None or counter.reserved < back:
             continue
-        rule, limit = rule_and_limit(books_of, line)
-        posted = books.post(counter, limit, reserved=-back, wall_ns=now.wall_ns)
+        rule = rule_of(books_of, line)
+        posted = books.post(counter, rule, reserved=-back, wall_ns=now.wall_ns)
         books.write(changes, rule, line.key, posted, critical=critical, now=now)
     for rate_line in held.rates:
         refund(changes, books_of, rate_line, undrawn.of(RATE_UNITS[rate_line.unit]))
@@ -141,11 +141,11 @@ def charge_unadmitted(held: Reservation, used: Sums, books_of: Ledgered) -> Chan
     """Charge what a client spent beyond what it was granted: the money is gone all the same."""
     changes, now = Changes(), books_of.now
     for line in held.counters:
-        rule, limit = rule_and_limit(books_of, line)
+        rule = rule_of(books_of, line)
         amount = used.of(line.unit)
         posted = books.post(
             books_of.state.counter(line.key) or EMPTY_COUNTER,
-            limit,
+            rule,
             settled=amount,
             unadmitted=amount,
             wall_ns=now.wall_ns,

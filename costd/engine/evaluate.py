@@ -1,114 +1,18 @@
 """Hold one candidate against every rule that matches it; consume nothing."""
 
 from costd.engine import candidates as offers
-from costd.engine import keys
+from costd.engine.afford import check_budgets
+from costd.engine.bounds import drawable
 from costd.engine.candidates import Candidate, Estimate
-from costd.engine.degrade import Demands, drawable, steps_reached, utilisation_bp
-from costd.engine.ports import State
+from costd.engine.degrade import Demands, steps_reached
+from costd.engine.question import Evaluation, Question
 from costd.engine.rate import take
-from costd.engine.rules import (
-    BudgetRule,
-    Kills,
-    Matching,
-    RateRule,
-    Rules,
-    model_matches,
-)
-from costd.model.ask import Ask
+from costd.engine.rules import BudgetRule, Matching, Rules, model_matches
 from costd.model.counter import EMPTY_COUNTER, Counter
 from costd.model.decision import NO_DIRECTIVES, Directives, Reason
 from costd.model.kill import KillMode, KillSwitch
-from costd.model.money import AMOUNT_MAX
-from costd.model.policy import ModelRule, TaskClass
-from costd.model.reservation import CounterLine, Excuse, RateLine
-from costd.model.time import Now
-
-
-class Evaluation:
-    """What became of one candidate; mutable while it is being evaluated, read-only after.
-
-    `reason` OK means that it fits. Otherwise `rejects_candidate` tells whether the next candidate
-    may be tried or the search ends here. `lines` and `rates` are what to hold if it wins.
-    """
-
-    __slots__ = (
-        "binding_rule", "candidate", "counter_key", "demands", "directives", "estimate", "lines",
-        "matching", "rates", "reason", "rejects_candidate", "threshold_bp", "tightest",
-        "tightest_bp", "tightest_key",
-    )  # fmt: skip
-
-    def __init__(self, candidate: Candidate) -> None:
-        self.candidate = candidate
-        self.reason = Reason.OK
-        self.rejects_candidate = False
-        self.binding_rule: BudgetRule | RateRule | ModelRule | KillSwitch | None = None
-        self.counter_key = b""
-        self.demands: Demands | None = None
-        self.directives: Directives = NO_DIRECTIVES
-        self.estimate = Estimate(0, None, None, None)
-        self.matching: Matching | None = None
-        self.lines: list[tuple[BudgetRule, CounterLine, Counter]] = []
-        self.rates: list[tuple[RateLine, int]] = []
-        self.tightest: BudgetRule | None = None
-        self.tightest_key = b""
-        self.tightest_bp = 0
-        self.threshold_bp = 0
-
-    def fail(
-        self,
-        reason: Reason,
-        rule: BudgetRule | RateRule | ModelRule | KillSwitch | None,
-        *,
-        rejects_candidate: bool = False,
-        key: bytes = b"",
-    ) -> "Evaluation":
-        """Note why the candidate does not fit."""
-        self.reason = reason
-        self.binding_rule = rule
-        self.rejects_candidate = rejects_candidate
-        self.counter_key = key
-        return self
-
-
-class Question:
-    """Everything that stays the same while an ask's candidates are evaluated."""
-
-    __slots__ = (
-        "ask",
-        "caller",
-        "enforce_shadow",
-        "identity",
-        "kills",
-        "now",
-        "rules",
-        "state",
-        "takes_steps",
-        "task_class",
-    )
-
-    def __init__(
-        self,
-        *,
-        rules: Rules,
-        state: State,
-        kills: Kills,
-        ask: Ask,
-        caller: str,
-        task_class: TaskClass,
-        now: Now,
-    ) -> None:
-        self.caller = caller
-        self.identity = keys.reservation_id(caller, ask.ask_id)
-        """The reservation's id, if there is to be one: a repeated ask finds it by this."""
-        self.rules = rules
-        self.state = state
-        self.kills = kills
-        self.ask = ask
-        self.task_class = task_class
-        self.now = now
-        self.takes_steps = not task_class.critical or task_class.takes_steps
-        self.enforce_shadow = True
-        """Whether rules in shadow refuse; off when the real answer is found."""
+from costd.model.policy import ModelRule
+from costd.model.reservation import RateLine
 
 
 def evaluate(question: Question, candidate: Candidate) -> Evaluation:
@@ -144,7 +48,7 @@ def evaluate(question: Question, candidate: Candidate) -> Evaluation:
     if result.reason is Reason.OK and matching.rates:
         _check_rates(question, result, matching)
     if result.reason is Reason.OK:
-        _check_budgets(question, result, counters)
+        check_budgets(question, result, counters)
     return result
 
 
@@ -314,85 +218,3 @@ def _check_rates(question: Question, result: Evaluation, matching: Matching) -> 
         if _enforced(question, shadow=rule.shadow):
             result.fail(problem, rule, key=key, rejects_candidate=rate.selector.names_candidate)
             return
-
-
-def _check_budgets(
-    question: Question, result: Evaluation, counters: list[tuple[BudgetRule, bytes, Counter]]
-) -> None:
-    """Check settled + reserved + hold <= limit for every budget, and note the tightest."""
-    estimate = result.estimate
-    prompt, output = estimate.prompt_tokens, estimate.output_tokens
-    tokens = None if prompt is None or output is None else prompt + output
-    amounts = {"nusd": estimate.hold_nusd, "tokens": tokens or 0, "calls": 1}
-    is_free, critical = estimate.is_free, question.task_class.critical
-    for rule, key, counter in counters:
-        budget = rule.budget
-        unit = budget.unit
-        untold = unit == "tokens" and tokens is None and budget.limit is not None
-        if untold and _enforced(question, shadow=rule.shadow):
-            names_candidate = budget.selector.names_candidate
-            result.fail(Reason.ESTIMATE_MISSING, rule, rejects_candidate=names_candidate)
-            return
-        hold = amounts[unit]
-        used = counter.settled + counter.reserved
-        if budget.limit is None or (is_free and unit == "nusd"):
-            # It only tracks, or the call is free: money budgets do not apply.
-            if used + hold > AMOUNT_MAX:
-                result.fail(Reason.BUDGET_EXHAUSTED, rule, key=key)
-                return
-            result.lines.append((rule, CounterLine(key, unit, hold), counter))
-            continue
-        # A call that will cost something needs room, also where its caller says nothing.
-        fits = used + (hold or 1) <= budget.limit
-        limit, drawn, from_reserve = budget.limit, used, 0
-        if budget.reserve:
-            limit, drawn = drawable(rule, counter, critical=critical)
-            if critical:
-                general = used - counter.reserve_settled - counter.reserve_reserved
-                from_reserve = hold - min(hold, max(0, budget.limit - budget.reserve - general))
-            else:
-                fits = fits and drawn + (hold or 1) <= limit
-        if fits:
-            line = CounterLine(key, unit, hold, from_reserve)
-        elif question.enforce_shadow or not rule.shadow:
-            result.fail(
-                Reason.BUDGET_EXHAUSTED,
-                rule,
-                key=key,
-                rejects_candidate=budget.selector.names_candidate,
-            )
-            return
-        else:
-            line = CounterLine(key, unit, hold, 0, Excuse.SHADOW)
-        result.lines.append((rule, line, counter))
-        share = utilisation_bp(drawn + hold, limit)
-        if share >= result.tightest_bp:
-            note_tightest(result, rule, key, share)
-
-
-def note_levels(question: Question, result: Evaluation) -> None:
-    """Note the tightest budget as it stands, for a refusal, which holds nothing."""
-    facts, wall_ns = result.candidate.facts, question.now.wall_ns
-    result.tightest_bp = 0
-    for rule in question.rules.matching(facts).budgets:
-        if rule.budget.limit is None:
-            continue
-        key = rule.counter_key(facts, wall_ns)
-        counter = question.state.counter(key) or EMPTY_COUNTER
-        limit, used = drawable(rule, counter, critical=question.task_class.critical)
-        share = utilisation_bp(used, limit)
-        if share >= result.tightest_bp:
-            note_tightest(result, rule, key, share)
-
-
-def note_tightest(result: Evaluation, rule: BudgetRule, key: bytes, share: int) -> None:
-    """Note the tightest budget so far, and the highest threshold it has crossed."""
-    result.tightest, result.tightest_key, result.tightest_bp = rule, key, share
-    if share >= rule.first_step_bp:
-        result.threshold_bp = max(
-            step.at_bp
-            for step in rule.budget.steps
-            if step.at_bp is not None and step.at_bp <= share
-        )
-    else:
-        result.threshold_bp = 0

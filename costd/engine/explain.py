@@ -7,15 +7,10 @@ from costd.engine import candidates as offers
 from costd.engine import keys
 from costd.engine.admit import Answer, admit, ends_search, search
 from costd.engine.binding import budget_binding
-from costd.engine.degrade import drawable, steps_reached
-from costd.engine.evaluate import (
-    Evaluation,
-    Question,
-    blocking_kill,
-    evaluate,
-    model_forbidden,
-    rate_units,
-)
+from costd.engine.bounds import drawable, fleet_room, room_left
+from costd.engine.degrade import steps_reached
+from costd.engine.evaluate import blocking_kill, evaluate, model_forbidden, rate_units
+from costd.engine.question import Evaluation, Question
 from costd.engine.rate import available, take
 from costd.engine.rules import BudgetRule, RateRule, budget_amount
 from costd.errors import InvalidAsk
@@ -76,6 +71,7 @@ def explain(question: Question, *, grant: Grant | GrantRefusal | None = None) ->
     reached = {_name(result.candidate) for result in tried}
     enders = {_name(result.candidate) for result in evaluations if _ends(question, result, asked)}
     answer = admit(question, grant=grant)
+    assert isinstance(answer, Answer), "nobody waits for an explanation"
     reports = []
     for result in evaluations:
         name = _name(result.candidate)
@@ -197,13 +193,18 @@ def _budget_report(
     tokens = (estimate.prompt_tokens or 0) + (estimate.output_tokens or 0)
     hold = budget_amount(budget.unit, cost_nusd=estimate.hold_nusd, tokens=tokens)
     limit, used = drawable(rule, counter, critical=critical)
-    left = max(0, min(limit - used, budget.limit - counter.used))
+    left = room_left(rule, counter, critical=critical, in_tenure=question.in_tenure) or 0
+    in_all = fleet_room(rule, counter, critical=critical) or 0
     reached = steps_reached(rule, used=used, limit=limit, wall_ns=question.now.wall_ns)
     denies = question.takes_steps and any(step.deny for step in reached)
     free = estimate.is_free and budget.unit == "nusd"
     passed = free or ((hold or 1) <= left and not denies)
     reason = Reason.STEP_DENY if denies else Reason.BUDGET_EXHAUSTED
     notes = [f"holds {shown_amount(budget.unit, hold)}, {shown_amount(budget.unit, left)} left"]
+    if rule.is_shared:
+        notes[0] += f" of the lease, {shown_amount(budget.unit, in_all)} in the fleet"
+        if not denies and (hold or 1) <= in_all:
+            reason = Reason.NO_LEASE
     if reached:
         heard = "" if question.takes_steps else " (not for this critical class)"
         notes.append(f"steps reached: {', '.join(map(_step_name, reached))}{heard}")

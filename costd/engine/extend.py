@@ -5,14 +5,15 @@ from dataclasses import dataclass
 import msgspec
 
 from costd.engine import books, keys
+from costd.engine.bounds import fleet_room, from_reserve, may_excuse, room_left, shortage
 from costd.engine.changes import Changes, Family
-from costd.engine.degrade import room_left
 from costd.engine.evaluate import kill_stops
-from costd.engine.resolve import Ledgered, move_of, rule_and_limit
+from costd.engine.resolve import Ledgered, move_of, rule_of
 from costd.engine.rules import NO_KILLS, BudgetRule, Kills, budget_amount
 from costd.model.counter import Counter
 from costd.model.decision import Reason
 from costd.model.kill import KillSwitch
+from costd.model.lease import Shortage, Wanting
 from costd.model.reservation import CounterLine, Excuse, Move, Reservation
 from costd.model.usage import Usage
 
@@ -36,12 +37,22 @@ class Extended:
     reason: Reason
     refused_by: BudgetRule | KillSwitch | None
     changes: Changes
+    wanting: Wanting | None = None
+    """What the coordinator must lend before this can be decided; nothing is to be written then."""
 
 
-def extend(held: Reservation, more: More, books_of: Ledgered, kills: Kills = NO_KILLS) -> Extended:
+def extend(
+    held: Reservation,
+    more: More,
+    books_of: Ledgered,
+    kills: Kills = NO_KILLS,
+    *,
+    may_wait: bool = False,
+) -> Extended:
     """Hold more for a running call, if it fits; what was reported is noted either way.
 
     Shape:   pure; touches the reservation's own counters, also after their window has ended.
+             With `may_wait`, where it lacks nothing but leases, it says which and does nothing.
     Errors:  ReservationClosed if it is no longer held.
     """
     move_of(held, Move.EXTEND)
@@ -49,6 +60,18 @@ def extend(held: Reservation, more: More, books_of: Ledgered, kills: Kills = NO_
     critical = task_class is not None and task_class.critical
     reason, refused_by = _refusal(held, more, books_of, kills, critical=critical)
     changes = Changes()
+    if reason is Reason.OK:
+        reason, refused_by, wanting = _unleased(
+            held, more, books_of, critical=critical, may_wait=may_wait
+        )
+        if may_wait and wanting is not None:
+            return Extended(
+                reservation=held,
+                reason=reason,
+                refused_by=refused_by,
+                changes=changes,
+                wanting=wanting,
+            )
     grown = msgspec.structs.replace(
         held,
         reported=more.reported or held.reported,
@@ -86,15 +109,42 @@ def _refusal(
         ):
             return Reason.KILL_SWITCH, kill
     for line in held.counters:
-        rule, counter = rule_and_limit(books_of, line)[0], books_of.state.counter(line.key)
+        rule, counter = rule_of(books_of, line), books_of.state.counter(line.key)
         if rule is None or counter is None or line.excuse is Excuse.GRANTED or rule.shadow:
             continue
-        room = room_left(rule, counter, critical=critical)
+        room = fleet_room(rule, counter, critical=critical)
         if room is not None and _added(line, more) > room:
             return Reason.BUDGET_EXHAUSTED, rule
     if used is not None and used.used_nusd + more.cost_nusd > used.amount_nusd:
         return Reason.GRANT, None
     return Reason.OK, None
+
+
+def _unleased(
+    held: Reservation, more: More, books_of: Ledgered, *, critical: bool, may_wait: bool
+) -> tuple[Reason, BudgetRule | None, Wanting | None]:
+    """Find the fleet's budgets whose lease the addition does not fit into."""
+    state, terms = books_of.state, books_of.rules.policy.fleet
+    short: list[tuple[BudgetRule, Shortage]] = []
+    for line in held.counters:
+        rule, counter, added = rule_of(books_of, line), state.counter(line.key), _added(line, more)
+        if rule is None or counter is None or not rule.is_shared or not added:
+            continue
+        if line.excuse in {Excuse.GRANTED, Excuse.SHADOW} or rule.shadow:
+            continue
+        if not _overdraws(rule, counter, added, books_of, critical=critical):
+            continue
+        lacking = shortage(rule, line.key, counter, added, critical=critical)
+        refused = state.refused_amount(line.key, critical=critical)
+        if refused is not None and lacking.amount_min >= refused:
+            return Reason.BUDGET_EXHAUSTED, rule, None
+        excused = added if line.excuse is Excuse.UNLEASED else line.hold + added
+        if may_wait or not may_excuse(terms, rule, counter, excused):
+            short.append((rule, lacking))
+    if not short:
+        return Reason.OK, None, None
+    lacking_all = sorted((each for _, each in short), key=lambda each: each.key)
+    return Reason.NO_LEASE, short[0][0], Wanting(tuple(lacking_all))
 
 
 def _added(line: CounterLine, more: More) -> int:
@@ -116,26 +166,27 @@ def _grow(
         if counter is None or not added:
             lines.append(line)
             continue
-        rule, limit = rule_and_limit(books_of, line)
-        excuse, shadowed = line.excuse, 0
-        if excuse is Excuse.SHADOW:
-            shadowed = added
-        elif excuse is Excuse.NONE and _overdraws(rule, counter, added, critical=critical):
+        rule = rule_of(books_of, line)
+        excuse, excused = line.excuse, added
+        if excuse is Excuse.NONE and _overdraws(rule, counter, added, books_of, critical=critical):
             # From now on the whole line is excused, so that what closes it is excused with it.
-            excuse, shadowed = Excuse.SHADOW, line.hold + added
-        plain = excuse is Excuse.NONE
-        from_reserve = _more_from_reserve(rule, counter, added) if critical and plain else 0
+            excuse = Excuse.UNLEASED if rule and not rule.shadow else Excuse.SHADOW
+            excused = line.hold + added
+        reserved = 0
+        if rule is not None and critical and excuse is Excuse.NONE:
+            reserved = from_reserve(rule, counter, added)
         posted = books.post(
             counter,
-            limit,
+            rule,
             reserved=added,
-            reserve_reserved=from_reserve,
-            granted=added if excuse is Excuse.GRANTED else 0,
-            shadow=shadowed,
+            reserve_reserved=reserved,
+            granted=excused if excuse is Excuse.GRANTED else 0,
+            shadow=excused if excuse is Excuse.SHADOW else 0,
+            unadmitted=excused if excuse is Excuse.UNLEASED else 0,
             wall_ns=now.wall_ns,
         )
         books.write(changes, rule, line.key, posted, critical=critical, now=now)
-        reserve_hold = line.reserve_hold + from_reserve
+        reserve_hold = line.reserve_hold + reserved
         lines.append(CounterLine(line.key, line.unit, line.hold + added, reserve_hold, excuse))
     used = books_of.state.grant(held.decision.grant_id) if held.decision.grant_id else None
     if used is not None and more.cost_nusd:
@@ -157,15 +208,11 @@ def _grow(
     )
 
 
-def _overdraws(rule: BudgetRule | None, counter: Counter, added: int, *, critical: bool) -> bool:
-    """Tell whether a budget, which must then be in shadow, would have refused the addition."""
-    room = room_left(rule, counter, critical=critical) if rule is not None else None
+def _overdraws(
+    rule: BudgetRule | None, counter: Counter, added: int, books_of: Ledgered, *, critical: bool
+) -> bool:
+    """Tell whether the addition does not fit: into a limit in shadow, or into a lease."""
+    if rule is None:
+        return False
+    room = room_left(rule, counter, critical=critical, in_tenure=books_of.in_tenure)
     return room is not None and added > room
-
-
-def _more_from_reserve(rule: BudgetRule | None, counter: Counter, added: int) -> int:
-    """The part of an addition that the general part of a budget cannot hold."""
-    if rule is None or rule.limit is None or not rule.budget.reserve:
-        return 0
-    general_left = rule.limit - rule.budget.reserve - (counter.used - counter.reserve_used)
-    return added - min(added, max(0, general_left))

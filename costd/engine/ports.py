@@ -13,6 +13,18 @@ class State(Protocol):
     Exists so that rules can ask for exactly the keys they need and never touch a store.
     """
 
+    @property
+    def leases_until_ns(self) -> int:
+        """Until when leases may be spent (steady ns), 0 where there are none."""
+        ...
+
+    def refused_amount(self, key: bytes, *, critical: bool) -> int | None:
+        """Return the least amount that the coordinator has lately refused to lend on this counter.
+
+        None if it has refused none: then it may be asked.
+        """
+        ...
+
     def counter(self, key: bytes) -> Counter | None:
         """Return the counter under this key, None if nothing was counted yet."""
         ...

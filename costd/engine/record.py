@@ -2,7 +2,7 @@
 
 from costd.engine import books, keys
 from costd.engine.changes import Changes, Family
-from costd.engine.evaluate import Question
+from costd.engine.question import Question
 from costd.engine.resolve import Ledgered, Report, usage_event
 from costd.engine.rules import budget_amount
 from costd.model.counter import EMPTY_COUNTER
@@ -89,7 +89,7 @@ def _charge(
         key = rule.counter_key(facts, happened_ns)
         posted = books.post(
             question.state.counter(key) or EMPTY_COUNTER,
-            rule.budget.limit,
+            rule,
             settled=amount,
             unadmitted=amount,
             start_ns=start_ns,

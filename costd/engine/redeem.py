@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 from costd.engine import candidates as offers
+from costd.engine.bounds import drawable
 from costd.engine.changes import Changes, Family
-from costd.engine.degrade import drawable, utilisation_bp
-from costd.engine.evaluate import Evaluation, Question, evaluate, note_tightest
+from costd.engine.degrade import utilisation_bp
+from costd.engine.evaluate import evaluate
+from costd.engine.question import Evaluation, Question, note_tightest
 from costd.engine.rules import NO_KILLS, BudgetRule, RateRule, budget_amount
 from costd.model.counter import EMPTY_COUNTER
 from costd.model.decision import Reason
@@ -20,6 +22,7 @@ OVERRIDABLE = frozenset(
     {
         Reason.OK,  # fits, but a step asks for something cheaper
         Reason.BUDGET_EXHAUSTED,
+        Reason.NO_LEASE,
         Reason.STEP_DENY,
         Reason.RATE_LIMITED,
         Reason.KILL_SWITCH,

@@ -1,8 +1,9 @@
 """Say why not, and what would pass instead."""
 
 from costd.engine import candidates as offers
-from costd.engine.degrade import room_left
-from costd.engine.evaluate import Evaluation, Question, evaluate, rate_units
+from costd.engine.bounds import room_left
+from costd.engine.evaluate import evaluate, rate_units
+from costd.engine.question import Evaluation, Question
 from costd.engine.rate import available
 from costd.engine.rules import RateRule
 from costd.model.counter import EMPTY_COUNTER
@@ -10,7 +11,7 @@ from costd.model.decision import Binding, Reason, WouldPass
 from costd.model.money import AMOUNT_MAX, format_nusd
 
 _OFFERS_MAX = 3
-LIMITS = frozenset({Reason.BUDGET_EXHAUSTED, Reason.RATE_LIMITED})
+LIMITS = frozenset({Reason.BUDGET_EXHAUSTED, Reason.NO_LEASE, Reason.RATE_LIMITED})
 """Refusals by amount, which something smaller might not meet."""
 
 
@@ -69,7 +70,9 @@ def largest_amount(question: Question, candidate: offers.Candidate) -> int:
         if rule.shadow:
             continue
         counter = question.state.counter(rule.counter_key(facts, now.wall_ns)) or EMPTY_COUNTER
-        left = room_left(rule, counter, critical=question.task_class.critical)
+        left = room_left(
+            rule, counter, critical=question.task_class.critical, in_tenure=question.in_tenure
+        )
         if left is None:
             left = AMOUNT_MAX - counter.used
         if rule.budget.unit == "nusd":
@@ -116,6 +119,10 @@ def describe(reason: Reason, binding: Binding | None, asked: offers.Candidate) -
 
 _SENTENCES = {
     Reason.BUDGET_EXHAUSTED: "{rule} has too little left: {level}",
+    Reason.NO_LEASE: (
+        "{rule} is the fleet's: this daemon holds no lease for so much, and had no answer from "
+        "the coordinator: {level}"
+    ),
     Reason.RATE_LIMITED: "{rule} has not refilled enough: {level}",
     Reason.STEP_DENY: "{rule} has reached its deny step: {level}",
     Reason.STEP: "{rule} has reached a step that asks for something cheaper: {level}",

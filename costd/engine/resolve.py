@@ -35,6 +35,11 @@ class Ledgered:
     now: Now
     closed_keep_ns: int
 
+    @property
+    def in_tenure(self) -> bool:
+        """Whether what the coordinator has lent may be spent now."""
+        return self.rules.in_fleet and self.now.steady_ns < self.state.leases_until_ns
+
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What the caller says of a finished call; `cost_nusd` was priced as the admit was."""
@@ -192,13 +197,13 @@ def _charge(
     counter = books_of.state.counter(line.key)
     if counter is None or counter.reserved < line.hold:
         return  # its window ended so long ago that the books are closed; a record may reopen them
-    rule, limit = rule_and_limit(books_of, line)
+    rule = rule_of(books_of, line)
     if clipped:
         charged = min(charged, AMOUNT_MAX - counter.used + line.hold)
     over = charged - line.hold
     posted = books.post(
         counter,
-        limit,
+        rule,
         settled=charged,
         reserved=-line.hold,
         reserve_settled=_from_reserve(line, charged),
@@ -206,6 +211,7 @@ def _charge(
         overrun=max(0, over) if line.excuse is Excuse.NONE else 0,
         granted=over if line.excuse is Excuse.GRANTED else 0,
         shadow=over if line.excuse is Excuse.SHADOW else 0,
+        unadmitted=over if line.excuse is Excuse.UNLEASED else 0,
         wall_ns=books_of.now.wall_ns,
     )
     critical = is_critical(books_of, held)
@@ -220,27 +226,27 @@ def _replace_charge(
     before = expiry_charges(held)[line.unit]
     if counter is None or counter.settled < before:
         return  # as in `_charge`
-    rule, limit = rule_and_limit(books_of, line)
+    rule = rule_of(books_of, line)
     plain = line.excuse is Excuse.NONE
     posted = books.post(
         counter,
-        limit,
+        rule,
         settled=charged - before,
         reserve_settled=_from_reserve(line, charged) - _from_reserve(line, before),
         overrun=-max(0, before - line.hold) if plain else 0,
         late=max(0, charged - line.hold) if plain else 0,
         granted=charged - before if line.excuse is Excuse.GRANTED else 0,
         shadow=charged - before if line.excuse is Excuse.SHADOW else 0,
+        unadmitted=charged - before if line.excuse is Excuse.UNLEASED else 0,
         wall_ns=books_of.now.wall_ns,
     )
     critical = is_critical(books_of, held)
     books.write(changes, rule, line.key, posted, critical=critical, now=books_of.now)
 
 
-def rule_and_limit(books_of: Ledgered, line: CounterLine) -> tuple[BudgetRule | None, int | None]:
-    """Find the budget of a line, and the limit in force, which the policy may have lost."""
-    rule = books_of.rules.budgets.get(keys.tag_of(line.key))
-    return rule, rule.limit if rule is not None else None
+def rule_of(books_of: Ledgered, line: CounterLine) -> BudgetRule | None:
+    """Find the budget of a line, which the policy may have lost."""
+    return books_of.rules.budgets.get(keys.tag_of(line.key))
 
 
 def is_critical(books_of: Ledgered, held: Reservation) -> bool:

@@ -9,7 +9,7 @@ from costd.engine.ports import Prices
 from costd.engine.window import window_bounds
 from costd.model.kill import KillSwitch
 from costd.model.labels import RESERVED_KEYS, Facts, Selector
-from costd.model.policy import Budget, ModelRule, PolicySet, Rate
+from costd.model.policy import Budget, ModelRule, PolicySet, Rate, Share
 
 FULL_BP = 10_000
 _MEMO_MAX = 8192
@@ -27,17 +27,20 @@ class BudgetRule:
         "first_step_bp",
         "has_burn",
         "has_steps",
+        "is_shared",
         "limit",
         "shadow",
         "tag",
     )
 
-    def __init__(self, budget: Budget, *, shadow: bool = False) -> None:
+    def __init__(self, budget: Budget, *, shadow: bool = False, in_fleet: bool = False) -> None:
         self.budget = budget
         self.tag = keys.budget_tag(budget)
         self.shadow = budget.shadow or shadow
         # The limit in force; a budget that is suspended has none.
         self.limit = budget.limit if budget.active else None
+        # Whether this daemon may spend only what it is lent of the fleet's budget.
+        self.is_shared = in_fleet and budget.share is Share.FLEET and self.limit is not None
         self.first_step_bp = min(
             (step.at_bp for step in budget.steps if step.at_bp is not None), default=2**62
         )
@@ -134,10 +137,14 @@ NO_KILLS: Kills = Anchors(())
 
 
 class Rules:
-    """One policy revision, compiled. Immutable but for what it remembers."""
+    """One policy revision, compiled. Immutable but for what it remembers.
 
-    def __init__(self, policy: PolicySet, prices: Prices) -> None:
+    With `in_fleet`, budgets with `share: fleet` are bounded by leases of a coordinator.
+    """
+
+    def __init__(self, policy: PolicySet, prices: Prices, *, in_fleet: bool = False) -> None:
         self.policy = policy
+        self.in_fleet = in_fleet
         self.prices = prices
         self.tier_index = {tier.name: index for index, tier in enumerate(policy.tiers)}
         self._tier_of: dict[tuple[str, str], int] = {}
@@ -149,7 +156,11 @@ class Rules:
                 for provider in {ref.provider or "*", ""}:
                     self._tier_of.setdefault((provider, ref.model), index)
         self.budgets = {
-            rule.tag: rule for rule in (BudgetRule(b, shadow=policy.shadow) for b in policy.budgets)
+            rule.tag: rule
+            for rule in (
+                BudgetRule(budget, shadow=policy.shadow, in_fleet=in_fleet)
+                for budget in policy.budgets
+            )
         }
         rates = [RateRule(rate, shadow=policy.shadow) for rate in policy.rates]
         self.has_shadow = (

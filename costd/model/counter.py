@@ -2,6 +2,8 @@
 
 import msgspec
 
+from costd.model.lease import Lease
+
 
 class Counter(msgspec.Struct, frozen=True, array_like=True):
     """Settled and reserved, and by cause whatever may stand past the limit.
@@ -13,7 +15,8 @@ class Counter(msgspec.Struct, frozen=True, array_like=True):
 
     `limit` is the one in force when the counter was last written (-1: none), so that a cut is
     seen and goes to `lowered`. `alerted_bp` and `burn_alerted_bp` are the highest thresholds
-    already alerted in this window.
+    already alerted in this window. `lease` is what this daemon may use where the budget is the
+    fleet's: its amount is the limit in force then.
     """
 
     settled: int = 0
@@ -31,6 +34,7 @@ class Counter(msgspec.Struct, frozen=True, array_like=True):
     burn_alerted_bp: int = 0
     start_ns: int = 0
     changed_ns: int = 0
+    lease: Lease | None = None
 
     @property
     def used(self) -> int:

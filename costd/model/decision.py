@@ -33,6 +33,7 @@ class Reason(IntEnum):
     GRANT = 13
     SHADOW = 14
     NO_CANDIDATE = 15
+    NO_LEASE = 16
 
 
 class Directives(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

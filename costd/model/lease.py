@@ -132,6 +132,25 @@ class Want(msgspec.Struct, frozen=True, kw_only=True):
     """Whether what `amount_min` lacks may come from the protected reserve."""
 
 
+class Shortage(msgspec.Struct, frozen=True):
+    """A counter whose lease is too small for what is asked of it.
+
+    `amount_min` is what the lease must reach in all, what was used so far included.
+    """
+
+    key: bytes
+    amount_min: int
+    critical: bool = False
+    """Whether what is lacking may come from the protected reserve."""
+
+
+class Wanting(msgspec.Struct, frozen=True):
+    """What the coordinator must lend before an ask can be decided: all of it or nothing."""
+
+    shortages: tuple[Shortage, ...]
+    """In order of their keys, one for each."""
+
+
 class Level(msgspec.Struct, frozen=True, kw_only=True):
     """How the whole fleet stands on one counter, as seen by one daemon."""
 

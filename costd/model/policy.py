@@ -73,6 +73,15 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     alert: bool = True
 
 
+class Share(StrEnum):
+    """Whose a budget or a rate is, where daemons have a coordinator; alone, all is a daemon's."""
+
+    FLEET = "fleet"
+    """One for all daemons; each spends what the coordinator lends it."""
+    HOST = "host"
+    """Every daemon has one of its own, of the full size."""
+
+
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
     """Money, tokens or calls allowed to a selector per window; without a limit it only tracks."""
 
@@ -88,6 +97,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     active: bool = True
     missing_deny: bool = False
     shadow: bool = False
+    share: Share = Share.FLEET
     was: str = ""
     upgrade_text: str = ""
     upgrade_url: str = ""
@@ -105,6 +115,7 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True):
     per: tuple[str, ...] = ()
     missing_deny: bool = False
     shadow: bool = False
+    share: Share = Share.FLEET
     upgrade_text: str = ""
     upgrade_url: str = ""
 
@@ -201,6 +212,27 @@ class AllowanceTerms(msgspec.Struct, frozen=True, kw_only=True):
     lifetime_ns: int = 5_000_000_000
 
 
+class FailMode(StrEnum):
+    """What a daemon does where it lacks a lease and can ask nobody for one."""
+
+    CLOSED = "closed"
+    """Refuse."""
+    OPEN = "open"
+    """Admit, counted as `unadmitted`."""
+    SAFE = "safe"
+    """Admit so until a small share of the limit is used that way, by each daemon and window."""
+
+
+class FleetTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """How a daemon that has a coordinator gets along with it."""
+
+    fail_mode: FailMode = FailMode.CLOSED
+    safe_share: Fraction = Fraction(1, 100)
+    """Of a budget's limit, what `SAFE` admits at most."""
+    lease_wait_ns: int = 250_000_000
+    """The longest an ask waits for the coordinator to lend more."""
+
+
 class PolicySet(msgspec.Struct, frozen=True, kw_only=True):
     """Everything one policy file says."""
 
@@ -223,3 +255,4 @@ class PolicySet(msgspec.Struct, frozen=True, kw_only=True):
     late_settle_ns: int = 604_800_000_000_000
     shadow: bool = False
     allowance: AllowanceTerms = AllowanceTerms()
+    fleet: FleetTerms = FleetTerms()

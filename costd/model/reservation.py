@@ -50,6 +50,8 @@ class Excuse(IntEnum):
     NONE = 0
     GRANTED = 1
     SHADOW = 2
+    UNLEASED = 3
+    """No lease, nobody to ask for one, and a policy that lets calls pass then."""
 
 
 class CounterLine(msgspec.Struct, frozen=True, array_like=True):

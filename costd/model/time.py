@@ -3,6 +3,7 @@
 import msgspec
 
 NS_PER_S = 1_000_000_000
+NS_PER_MS = 1_000_000
 NEVER_NS = 2**63 - 1
 """An end that does not come: total and run windows."""
 

@@ -5,11 +5,14 @@ from costd.model.policy import (
     AllowanceTerms,
     Budget,
     Discount,
+    FailMode,
+    FleetTerms,
     GrantKey,
     ModelRule,
     PolicyPrice,
     PolicySet,
     Rate,
+    Share,
     Step,
     TaskClass,
     Tier,
@@ -17,13 +20,14 @@ from costd.model.policy import (
     WindowKind,
 )
 from costd.model.price import PriceTier, UnitPrice
-from costd.model.time import NEVER_NS
+from costd.model.time import NEVER_NS, NS_PER_MS
 from costd.policy.amounts import BP_PER_ONE
 from costd.policy.schema import (
     AllowanceSpec,
     BudgetSpec,
     Conditions,
     DiscountSpec,
+    FleetSpec,
     ModelRuleSpec,
     PolicySpec,
     PriceSpec,
@@ -76,6 +80,7 @@ def build_policy(spec: PolicySpec, revision: str) -> PolicySet:
         late_settle_ns=spec.expiry.late_settle,
         shadow=spec.shadow,
         allowance=_allowance(spec.allowance),
+        fleet=_fleet(spec.fleet),
     )
 
 
@@ -127,6 +132,7 @@ def _budget(spec: BudgetSpec, time_zone: str) -> Budget:
         active=spec.active,
         missing_deny=spec.missing == "deny",
         shadow=spec.shadow,
+        share=Share(spec.share),
         was=spec.was,
         upgrade_text=spec.upgrade.text,
         upgrade_url=spec.upgrade.url,
@@ -161,6 +167,7 @@ def _rate(spec: RateSpec) -> Rate:
         per=tuple(spec.per),
         missing_deny=spec.missing == "deny",
         shadow=spec.shadow,
+        share=Share(spec.share),
         upgrade_text=spec.upgrade.text,
         upgrade_url=spec.upgrade.url,
     )
@@ -227,4 +234,12 @@ def _allowance(spec: AllowanceSpec) -> AllowanceTerms:
         single_below=spec.single_below,
         calls_count_max=spec.calls_max,
         lifetime_ns=spec.for_,
+    )
+
+
+def _fleet(spec: FleetSpec) -> FleetTerms:
+    return FleetTerms(
+        fail_mode=FailMode(spec.fail_mode),
+        safe_share=spec.safe_share,
+        lease_wait_ns=spec.lease_wait_ms * NS_PER_MS,
     )

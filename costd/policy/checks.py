@@ -15,6 +15,7 @@ from costd.policy.schema import (
     BudgetSpec,
     Conditions,
     DiscountSpec,
+    FleetSpec,
     ModelRuleSpec,
     PolicySpec,
     PriceSpec,
@@ -67,6 +68,7 @@ def check(spec: PolicySpec) -> Iterator[Found]:
         yield ("expiry", "ttl"), "is longer than ttl_max; shorten it or raise ttl_max"
     yield from _allowance(spec.allowance, ("allowance",))
     yield from _selector(spec, spec.allowance.match, ("allowance", "match"))
+    yield from _fleet(spec.fleet, ("fleet",))
 
 
 def _tiers(spec: PolicySpec) -> Iterator[Found]:
@@ -272,3 +274,15 @@ def _allowance(allowance: AllowanceSpec, path: Path) -> Iterator[Found]:
         yield (*path, "single_below"), "must be at least 0% and at most 100%; change it"
     if not ALLOWANCE_NS_MIN <= allowance.for_ <= ALLOWANCE_NS_MAX:
         yield (*path, "for"), "must be at least 100ms and at most 60s; change it"
+
+
+LEASE_WAIT_MS_MAX = 5_000
+"""With more, callers would give up before the daemon has answered."""
+
+
+def _fleet(fleet: FleetSpec, path: Path) -> Iterator[Found]:
+    if not 0 < fleet.safe_share <= 1:
+        text = "must be more than 0% and at most 100%; change it, or write fail_mode: closed"
+        yield (*path, "safe_share"), text
+    if fleet.lease_wait_ms > LEASE_WAIT_MS_MAX:
+        yield (*path, "lease_wait_ms"), f"must be at most {LEASE_WAIT_MS_MAX}; change it"

@@ -11,13 +11,12 @@ from costd.model.labels import Selector
 from costd.model.money import format_nusd
 from costd.model.policy import Budget, PolicySet, Rate, RateUnit, Step, Unit, Window, WindowKind
 from costd.model.price import UnitPrice
-from costd.model.time import NEVER_NS, NS_PER_S
+from costd.model.time import NEVER_NS, NS_PER_MS, NS_PER_S
 
 IDENTITY_FIELDS = ("window", "unit", "per")
 """Together with the budget's id (or `was`) they name a counter; a change starts a new one."""
 AMOUNTS: dict[type, tuple[str, ...]] = {Budget: ("limit", "reserve"), Rate: ("amount", "burst")}
 """Fields that are amounts in the rule's unit."""
-NS_PER_MS = 1_000_000
 DURATIONS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
 
 
@@ -138,6 +137,7 @@ def _settings(old: PolicySet, new: PolicySet) -> Iterator[Change]:
             detail = f"{_field(name, before)} → {_field(name, after)}"
             yield Change(kind="changed", section="settings", rule_id=name, details=(detail,))
     yield from _section("settings", {"allowance": old.allowance}, {"allowance": new.allowance})
+    yield from _section("settings", {"fleet": old.fleet}, {"fleet": new.fleet})
 
 
 def _details(old: Any, new: Any, skip: tuple[str, ...] = ()) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from costd.policy import amounts, words
 
 Bool = Annotated[bool, PlainValidator(amounts.read_bool)]
 Count = Annotated[int | None, PlainValidator(amounts.read_positive)]
+Whole = Annotated[int, PlainValidator(amounts.read_count)]
 Positive = Annotated[int, PlainValidator(amounts.read_positive)]
 OptionalMoney = Annotated[int | None, PlainValidator(amounts.read_nusd)]
 Money = Annotated[int, PlainValidator(amounts.read_nusd)]
@@ -116,6 +117,7 @@ class BudgetSpec(Spec):
     active: Bool = True
     missing: Literal["shared", "deny"] = "shared"
     shadow: Bool = False
+    share: Literal["fleet", "host"] = "fleet"
     was: Id = ""
     upgrade: UpgradeSpec = NO_UPGRADE
 
@@ -130,6 +132,7 @@ class RateSpec(Spec):
     burst: Burst = None
     missing: Literal["shared", "deny"] = "shared"
     shadow: Bool = False
+    share: Literal["fleet", "host"] = "fleet"
     upgrade: UpgradeSpec = NO_UPGRADE
 
 
@@ -208,6 +211,14 @@ class AllowanceSpec(Spec):
     for_: Annotated[Duration, Field(alias="for")] = 5 * NS_PER_S
 
 
+class FleetSpec(Spec):
+    """How daemons get along with their coordinator; as `FleetTerms`."""
+
+    fail_mode: Literal["closed", "open", "safe"] = "closed"
+    safe_share: Share = Fraction(1, 100)
+    lease_wait_ms: Whole = 250
+
+
 class GrantKeySpec(Spec):
     """A public key whose override grants are honoured."""
 
@@ -234,5 +245,6 @@ class PolicySpec(Spec):
     unknown_price: UnknownPrice = None
     expiry: ExpirySpec = ExpirySpec()
     allowance: AllowanceSpec = AllowanceSpec()
+    fleet: FleetSpec = FleetSpec()
     grant_keys: list[GrantKeySpec] = []
     shadow: Bool = False

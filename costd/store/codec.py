@@ -30,6 +30,7 @@ VALUE_TYPES: dict[Family, type] = {
     Family.GRANTS: GrantUse,
     Family.ALLOWANCES: Allowance,
     Family.SESSIONS: Session,
+    Family.LEASES: bytes,
     Family.PRICES: Price,
     Family.META: bytes,
 }

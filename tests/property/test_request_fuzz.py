@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from costd.daemon.admission import AdmissionService
 from costd.daemon.allowances import AllowanceBooks
+from costd.daemon.asking import Trust
 from costd.daemon.calls import CALLER_METADATA, CallFigures, Calls
 from costd.daemon.control import ControlService
 from costd.daemon.desk import Desk
-from costd.daemon.ledger import Ledger, Trust
+from costd.daemon.ledger import Ledger
 from costd.daemon.pages import NoPages
 from costd.daemon.servers import ADMISSION, CONTROL
 from costd.daemon.sweeper import Sweeper

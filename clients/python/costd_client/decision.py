@@ -42,6 +42,7 @@ class Reason(IntEnum):
     GRANT = 13
     SHADOW = 14
     NO_CANDIDATE = 15
+    NO_LEASE = 16
 
     @classmethod
     def _missing_(cls, value: object) -> Reason | None:

@@ -35,6 +35,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_GRANT: _ClassVar[Reason]
     REASON_SHADOW: _ClassVar[Reason]
     REASON_NO_CANDIDATE: _ClassVar[Reason]
+    REASON_NO_LEASE: _ClassVar[Reason]
 
 class GrantRefusal(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -95,6 +96,7 @@ REASON_CONTEXT_TOO_LONG: Reason
 REASON_GRANT: Reason
 REASON_SHADOW: Reason
 REASON_NO_CANDIDATE: Reason
+REASON_NO_LEASE: Reason
 GRANT_REFUSAL_UNSPECIFIED: GrantRefusal
 GRANT_REFUSAL_MALFORMED: GrantRefusal
 GRANT_REFUSAL_BAD_SIGNATURE: GrantRefusal

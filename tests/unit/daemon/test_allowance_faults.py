@@ -11,7 +11,7 @@ from allowance_world import (
     World,
 )
 
-from costd.daemon.ledger import Trust
+from costd.daemon.asking import Trust
 from costd.daemon.pages import FilePages, NoPages
 from costd.engine.changes import Family
 from costd.errors import InvalidAsk, StoreUnavailable

@@ -4,7 +4,8 @@ import pytest
 from policy_parts import budget, policy, price, rate, step
 from scenario import GRANT_KEYS, World, ask_id, play, token, usd
 
-from costd.daemon.ledger import Ledger, Trust
+from costd.daemon.asking import Trust
+from costd.daemon.ledger import Ledger
 from costd.daemon.meters import meter_ledger
 from costd.daemon.totals import Totals
 from costd.engine.changes import Changes, Family

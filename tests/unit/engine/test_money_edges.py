@@ -7,6 +7,7 @@ from scenario import GRANT_KEYS, World, ask_id, play, token, usd
 
 from costd.engine import books
 from costd.engine.resolve import Report
+from costd.engine.rules import BudgetRule
 from costd.errors import InvalidAsk, InvariantBroken
 from costd.model.ask import Ask
 from costd.model.counter import Counter
@@ -274,8 +275,9 @@ def test_post_keeps_what_it_is_not_told_to_change():
     before = Counter(
         settled=5, reserved=3, limit=9, alerted_bp=7, burn_alerted_bp=8, start_ns=1, changed_ns=2
     )
-    assert books.post(before, 9) == before
-    after = books.post(before, 9, reserved=1, start_ns=4, wall_ns=6)
+    rule = BudgetRule(budget("b", 9))
+    assert books.post(before, rule) == before
+    after = books.post(before, rule, reserved=1, start_ns=4, wall_ns=6)
     assert after == msgspec.structs.replace(before, reserved=4, start_ns=4, changed_ns=6)
 
 

@@ -1,0 +1,256 @@
+"""The store as the ledger keeps it: one batch at a time, under one policy at a time."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+from costd.clock import Clock
+from costd.daemon.asking import Trust
+from costd.daemon.costs import Costs
+from costd.daemon.enacting import compiled, unregistered
+from costd.daemon.lent import Lent
+from costd.daemon.switches import Switches
+from costd.daemon.tallies import Tallies
+from costd.daemon.totals import Totals
+from costd.engine import books, keys
+from costd.engine.changes import Changes, Family
+from costd.engine.leases import relent, stand
+from costd.engine.resolve import Ledgered
+from costd.engine.rules import Rules
+from costd.engine.window import window_bounds
+from costd.model.counter import EMPTY_COUNTER
+from costd.model.events import AuditRecord
+from costd.model.kill import KillSwitch
+from costd.model.lease import Lease, Stand
+from costd.model.policy import PolicySet
+from costd.model.reservation import Reservation
+from costd.model.time import NS_PER_S
+from costd.store.port import Store
+
+
+class Watcher(Protocol):
+    """Who must hear at once of what might make an allowance wrong; implemented by the desk."""
+
+    def killed(self, switch: KillSwitch) -> None:
+        """Hear of a kill switch that was engaged or released."""
+        ...
+
+    def policy_changed(self) -> None:
+        """Hear that another policy is in force."""
+        ...
+
+    def pressed(self, counter_keys: Sequence[bytes]) -> None:
+        """Hear of counters that reached a step, or refused an ask."""
+        ...
+
+    def admitted(self, held: Reservation) -> None:
+        """Hear of an ask that took from its counters."""
+        ...
+
+
+class StoredState:
+    """The books as the rules read them: straight from the store.
+
+    What the coordinator has said is kept in memory only: a restart begins a new session with it.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.leases_until_ns = 0
+        """Until when leases may be spent; whoever talks to the coordinator sets it."""
+        self.refusals: dict[tuple[bytes, bool], int] = {}
+        """By counter and whether the class is critical, the least amount it has lately refused."""
+        self.counter = partial(store.get, Family.COUNTERS)
+        self.rate = partial(store.get, Family.RATES)
+        self._store = store
+
+    def grant(self, grant_id: str) -> Any:
+        return self._store.get(Family.GRANTS, grant_id.encode())
+
+    def refused_amount(self, key: bytes, *, critical: bool) -> int | None:
+        return self.refusals.get((key, critical))
+
+
+class Bookkeeping:
+    """What is in force and what is written, whoever decides; `Ledger` decides.
+
+    Shape:   sync, single-threaded; every method commits one batch before it returns.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        policy: PolicySet,
+        clock: Clock,
+        *,
+        trust: Trust | None = None,
+        closed_keep_s: int = 86_400,
+        in_fleet: bool = False,
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.trust = trust or Trust()
+        self.closed_keep_ns = closed_keep_s * NS_PER_S
+        self.totals = Totals.load(store)
+        self.tallies = Tallies()
+        self.switches = Switches(store)
+        self.watcher: Watcher | None = None
+        self.recent_alerts: list[Any] = []
+        """Alerts committed since somebody last took them away, for the log."""
+        self.state = StoredState(store)
+        self.costs = Costs(store)
+        self.lent = Lent(store)
+        self.rules = compiled(policy, clock.now().wall_ns, in_fleet=in_fleet)
+        puts = unregistered(store, self.rules)
+        if puts:
+            store.commit(puts)
+
+    @property
+    def kills(self) -> tuple[KillSwitch, ...]:
+        """Kill switches that are not released."""
+        return self.switches.kills
+
+    @property
+    def tally(self) -> dict[tuple[int, str, int], int]:
+        """Decisions since the start, by (verdict, task class, reason)."""
+        return self.tallies.decisions
+
+    @property
+    def events(self) -> dict[str, int]:
+        """Other things that happened since the start, by name."""
+        return self.tallies.events
+
+    def _compiled(self, policy: PolicySet) -> Rules:
+        wall_ns = self.clock.now().wall_ns
+        return compiled(policy, wall_ns, in_fleet=self.rules.in_fleet)
+
+    def ledgered(self) -> Ledgered:
+        """Gather what closing a reservation reads, as of now."""
+        return Ledgered(
+            state=self.state,
+            rules=self.rules,
+            now=self.clock.now(),
+            closed_keep_ns=self.closed_keep_ns,
+        )
+
+    def find_reservation(self, reservation_id: bytes) -> Reservation | None:
+        """Return a reservation, None if there is none."""
+        found: Reservation | None = self.store.get(Family.RESERVATIONS, reservation_id)
+        return found
+
+    # ---- the store --------------------------------------------------------------------------
+
+    def commit(self, changes: Changes) -> None:
+        """Number the appended records and write everything as one batch.
+
+        Errors:  StoreUnavailable; then the totals are read again, so that they stay true.
+        """
+        puts, totals = changes.puts, self.totals
+        if changes.usage:
+            totals.number(puts, Family.USAGE, changes.usage)
+        if changes.alerts:
+            totals.number(puts, Family.ALERTS, changes.alerts)
+        if changes.audit:
+            totals.number(puts, Family.AUDIT, changes.audit)
+        if not puts:
+            return
+        touched = self.lent.touched(puts, self.rules) if self.rules.in_fleet else None
+        if touched:
+            puts += self.lent.marks(touched)
+        try:
+            puts.append(totals.put())
+            self.store.commit(puts)
+        except BaseException:
+            self.totals = Totals.load(self.store)
+            raise
+        if touched:
+            self.lent.committed(touched)
+        if changes.alerts:
+            self.recent_alerts += changes.alerts
+        if changes.audit:  # nobody flips a kill switch without a record of it
+            self.switches.follow(puts, self.watcher.killed if self.watcher else None)
+        if changes.crossed and self.watcher is not None:
+            self.watcher.pressed(changes.crossed)
+
+    # ---- the fleet ----------------------------------------------------------------------------
+
+    @property
+    def fleet_changed(self) -> set[bytes]:
+        """Counters to report to the coordinator; whoever does so takes them out."""
+        return self.lent.changed
+
+    def set_leases(self, leases: Mapping[bytes, Lease | None]) -> None:
+        """Put other leases on counters, and how the fleet stands on them; all of it or nothing.
+
+        Ensures: no lease is lowered below what is used of it; None gives back what is not.
+        Errors:  StoreUnavailable.
+        """
+        changes, now = Changes(), self.clock.now()
+        for key, lease in leases.items():
+            rule = self.rules.budgets.get(keys.tag_of(key))
+            counter = relent(self.state.counter(key) or EMPTY_COUNTER, lease)
+            start_ns = 0
+            if rule is not None:  # of the key's window, which may not have begun
+                last_ns = min(keys.split_counter_key(key)[0] - 1, now.wall_ns)
+                start_ns = window_bounds(rule.budget.window, last_ns)[0]
+            posted = books.post(counter, rule, start_ns=start_ns, wall_ns=now.wall_ns)
+            books.write(changes, rule, key, posted, critical=False, now=now)
+        self.commit(changes)
+
+    def stand(self, key: bytes) -> Stand:
+        """State how this daemon stands on a counter."""
+        return stand(self.state.counter(key) or EMPTY_COUNTER)
+
+    def forget_leases(self, counter_keys: Iterable[bytes]) -> None:
+        """Forget to account for counters of which nothing is held, and all that was used receipted.
+
+        Errors:  StoreUnavailable.
+        """
+        gone = [key for key in counter_keys if key in self.lent.held]
+        self.store.commit([(Family.LEASES, key, None) for key in gone])
+        self.lent.forgotten(gone)
+
+    # ---- operators --------------------------------------------------------------------------
+
+    def put_kill(self, switch: KillSwitch, *, action: str, actor: str, detail: str) -> None:
+        """Store a kill switch as engaged or released, with its audit record."""
+        changes = Changes()
+        changes.put(Family.KILLS, switch.kill_id.encode(), switch)
+        changes.audit.append(
+            AuditRecord(
+                at_ns=self.clock.now().wall_ns,
+                actor=actor,
+                action=action,
+                subject=switch.kill_id,
+                detail=detail,
+            )
+        )
+        self.commit(changes)
+
+    def swap_policy(self, policy: PolicySet, *, actor: str = "costd") -> None:
+        """Put another policy in force; reservations that are out close on their own counters.
+
+        Errors:  StoreUnavailable; then the old policy stays in force.
+        """
+        rules, changes = self._compiled(policy), Changes()
+        changes.puts += unregistered(self.store, rules)
+        changes.audit.append(
+            AuditRecord(
+                at_ns=self.clock.now().wall_ns,
+                actor=actor,
+                action="policy_loaded",
+                subject=policy.revision,
+            )
+        )
+        self.commit(changes)
+        self.rules = rules
+        if self.watcher is not None:
+            self.watcher.policy_changed()
+
+    def audit(self, actor: str, action: str, subject: str, detail: str = "") -> None:
+        """Append one audit record."""
+        changes = Changes()
+        at_ns = self.clock.now().wall_ns
+        changes.audit.append(
+            AuditRecord(at_ns=at_ns, actor=actor, action=action, subject=subject, detail=detail)
+        )
+        self.commit(changes)

@@ -1,0 +1,144 @@
+"""Check a candidate's hold against every budget that matches; consume nothing."""
+
+from costd.engine.bounds import drawable, fleet_room, from_reserve, may_excuse, room_left, shortage
+from costd.engine.degrade import utilisation_bp
+from costd.engine.question import Evaluation, Question, note_tightest
+from costd.engine.rules import BudgetRule
+from costd.model.counter import EMPTY_COUNTER, Counter
+from costd.model.decision import Reason
+from costd.model.lease import Shortage, Wanting
+from costd.model.money import AMOUNT_MAX
+from costd.model.reservation import CounterLine, Excuse
+
+_Short = list[tuple[BudgetRule, Shortage]]
+
+
+def check_budgets(
+    question: Question, result: Evaluation, counters: list[tuple[BudgetRule, bytes, Counter]]
+) -> None:
+    """Check settled + reserved + hold <= limit for every budget, and note the tightest."""
+    estimate = result.estimate
+    prompt, output = estimate.prompt_tokens, estimate.output_tokens
+    tokens = None if prompt is None or output is None else prompt + output
+    amounts = {"nusd": estimate.hold_nusd, "tokens": tokens or 0, "calls": 1}
+    is_free, critical = estimate.is_free, question.task_class.critical
+    short: _Short = []
+    for rule, key, counter in counters:
+        budget = rule.budget
+        unit = budget.unit
+        untold = unit == "tokens" and tokens is None and budget.limit is not None
+        if untold and (question.enforce_shadow or not rule.shadow):
+            names_candidate = budget.selector.names_candidate
+            result.fail(Reason.ESTIMATE_MISSING, rule, rejects_candidate=names_candidate)
+            return
+        hold = amounts[unit]
+        used = counter.settled + counter.reserved
+        if budget.limit is None or (is_free and unit == "nusd"):
+            # It only tracks, or the call is free: money budgets do not apply.
+            if used + hold > AMOUNT_MAX:
+                result.fail(Reason.BUDGET_EXHAUSTED, rule, key=key)
+                return
+            result.lines.append((rule, CounterLine(key, unit, hold), counter))
+            continue
+        if rule.is_shared:
+            line = _leased_line(question, result, rule, (key, counter, hold), short)
+            if line is None:
+                return
+            limit, drawn = drawable(rule, counter, critical=critical)
+        else:
+            # A call that will cost something needs room, also where its caller says nothing.
+            fits = used + (hold or 1) <= budget.limit
+            limit, drawn, reserve_hold = budget.limit, used, 0
+            if budget.reserve:
+                limit, drawn = drawable(rule, counter, critical=critical)
+                if critical:
+                    reserve_hold = from_reserve(rule, counter, hold)
+                else:
+                    fits = fits and drawn + (hold or 1) <= limit
+            if fits:
+                line = CounterLine(key, unit, hold, reserve_hold)
+            elif question.enforce_shadow or not rule.shadow:
+                _exhausted(result, rule, key)
+                return
+            else:
+                line = CounterLine(key, unit, hold, 0, Excuse.SHADOW)
+        result.lines.append((rule, line, counter))
+        share = utilisation_bp(drawn + hold, limit)
+        if share >= result.tightest_bp:
+            note_tightest(result, rule, key, share)
+    if short:
+        _lacks_leases(question, result, short)
+
+
+def _exhausted(result: Evaluation, rule: BudgetRule, key: bytes) -> None:
+    result.fail(
+        Reason.BUDGET_EXHAUSTED,
+        rule,
+        key=key,
+        rejects_candidate=rule.budget.selector.names_candidate,
+    )
+
+
+def _leased_line(
+    question: Question,
+    result: Evaluation,
+    rule: BudgetRule,
+    wanted: tuple[bytes, Counter, int],
+    short: _Short,
+) -> CounterLine | None:
+    """Find how a fleet's budget holds this; None where the fleet has no more, and it failed.
+
+    Where only the lease is too small, that is noted in `short`, and the line is void: all
+    budgets that are short are to be told of together.
+    """
+    key, counter, hold = wanted
+    unit, critical, amount = rule.budget.unit, question.task_class.critical, hold or 1
+    room = room_left(rule, counter, critical=critical, in_tenure=question.in_tenure)
+    if room is not None and amount <= room:
+        return CounterLine(key, unit, hold, from_reserve(rule, counter, hold) if critical else 0)
+    lacking = shortage(rule, key, counter, amount, critical=critical)
+    known = fleet_room(rule, counter, critical=critical)
+    refused = question.state.refused_amount(key, critical=critical)
+    has_none = (known is not None and amount > known) or (
+        refused is not None and lacking.amount_min >= refused
+    )
+    if rule.shadow and not (has_none and question.enforce_shadow):
+        # Nobody is asked for what only looks on; it is judged by how the fleet stands.
+        return CounterLine(key, unit, hold, 0, Excuse.SHADOW)
+    if has_none:
+        _exhausted(result, rule, key)
+        return None
+    terms = question.rules.policy.fleet
+    if not question.may_wait and may_excuse(terms, rule, counter, amount):
+        return CounterLine(key, unit, hold, 0, Excuse.UNLEASED)
+    short.append((rule, lacking))
+    return CounterLine(key, unit, hold)
+
+
+def _lacks_leases(question: Question, result: Evaluation, short: _Short) -> None:
+    """Fail a candidate that lacks nothing but leases; the first one's are worth asking for."""
+    rule, first = short[0]
+    result.fail(
+        Reason.NO_LEASE,
+        rule,
+        key=first.key,
+        rejects_candidate=all(each.budget.selector.names_candidate for each, _ in short),
+    )
+    if question.wanting is None:
+        lacking = sorted((each for _, each in short), key=lambda each: each.key)
+        question.wanting = Wanting(tuple(lacking))
+
+
+def note_levels(question: Question, result: Evaluation) -> None:
+    """Note the tightest budget as it stands, for a refusal, which holds nothing."""
+    facts, wall_ns = result.candidate.facts, question.now.wall_ns
+    result.tightest_bp = 0
+    for rule in question.rules.matching(facts).budgets:
+        if rule.budget.limit is None:
+            continue
+        key = rule.counter_key(facts, wall_ns)
+        counter = question.state.counter(key) or EMPTY_COUNTER
+        limit, used = drawable(rule, counter, critical=question.task_class.critical)
+        share = utilisation_bp(used, limit)
+        if share >= result.tightest_bp:
+            note_tightest(result, rule, key, share)

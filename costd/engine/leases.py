@@ -1,0 +1,57 @@
+"""What a daemon does to its own leases: take what it was granted, give back what it does not use.
+
+How a lease bounds what is held is in `bounds`; how the coordinator sizes it in `lend`.
+"""
+
+import msgspec
+
+from costd.model.counter import Counter
+from costd.model.lease import Lease, Stand
+
+_NOTHING = Lease()
+
+
+def relent(counter: Counter, lease: Lease | None) -> Counter:
+    """Put another lease in place of the one a counter has; None gives it back.
+
+    Shape:   pure; `books.post` then follows the limit that this makes.
+    Ensures: a lowered part never falls below what is used of it, so that nobody else is promised
+             what calls in flight hold; a lease that is given back stays for that much.
+    """
+    old = counter.lease or _NOTHING
+    new = lease or msgspec.structs.replace(old, amount=0, reserve_amount=0)
+    reserve = _lowered(old.reserve_amount, new.reserve_amount, counter.reserve_used)
+    general = _lowered(
+        old.amount - old.reserve_amount,
+        new.amount - new.reserve_amount,
+        counter.used - counter.reserve_used,
+    )
+    amount = _lowered(old.amount, general + reserve, counter.used)
+    if lease is None and not amount:
+        return msgspec.structs.replace(counter, lease=None)
+    kept = msgspec.structs.replace(new, amount=amount, reserve_amount=reserve)
+    return msgspec.structs.replace(counter, lease=kept)
+
+
+def _lowered(old: int, new: int, used: int) -> int:
+    return new if new >= old else max(new, min(old, used))
+
+
+def stand(counter: Counter) -> Stand:
+    """State how this daemon stands on a counter, for the coordinator."""
+    lease = counter.lease or _NOTHING
+    return Stand(
+        amount=lease.amount,
+        reserve_amount=lease.reserve_amount,
+        settled=counter.settled,
+        reserved=counter.reserved,
+        reserve_settled=counter.reserve_settled,
+        reserve_reserved=counter.reserve_reserved,
+        overrun=counter.overrun,
+        granted=counter.granted,
+        lowered=counter.lowered,
+        late=counter.late,
+        unadmitted=counter.unadmitted,
+        shadow=counter.shadow,
+        version=lease.version,
+    )
