@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 import grpc
 import uvloop
 
-from costd.daemon.sockets import is_answered
+from costd.serving.sockets import is_answered
 
 KINDS: Final = ("sync", "asyncio", "uvloop")
 METHOD: Final = "/bench.Echo/Echo"

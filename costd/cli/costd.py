@@ -10,8 +10,8 @@ from costd import __version__
 from costd.cli.program import Command, Group
 from costd.daemon.serve import run
 from costd.daemon.settings import Settings, SettingsError, load_settings
-from costd.daemon.sockets import CannotListen
 from costd.errors import CostdError, InvalidPolicy
+from costd.serving.sockets import CannotListen
 from costd.telemetry.logs import adopt_library_logs, make_log
 
 COULD_NOT_RUN: Final = 1

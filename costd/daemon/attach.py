@@ -5,10 +5,10 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
-from costd.daemon.calls import Context, caller_of
 from costd.daemon.desk import Connection, Desk
 from costd.daemon.durable import GroupSync
 from costd.errors import Overloaded
+from costd.serving.calls import Context, caller_of
 from costd.wire.pb import admission_pb2 as pb
 
 READ_AHEAD_COUNT: Final = 64

@@ -11,7 +11,6 @@ from typing import Final
 from opentelemetry.sdk.metrics.export import HistogramDataPoint
 
 from costd.daemon import views
-from costd.daemon.calls import CallFigures
 from costd.daemon.desk import Desk
 from costd.daemon.ledger import Ledger
 from costd.daemon.reload import PolicyFile
@@ -20,6 +19,7 @@ from costd.daemon.switches import engaged
 from costd.daemon.upkeep import Upkeep
 from costd.model.decision import Reason, Verdict
 from costd.model.time import NS_PER_S
+from costd.serving.calls import CallFigures
 from costd.telemetry.metrics import Metrics, Readings
 
 _CLOSINGS: Final = ("settled", "settled_late", "voided", "expired", "recorded")

@@ -11,12 +11,11 @@ from typing import Any, Final
 
 from costd import __version__
 from costd.clock import ticks_ns
-from costd.daemon import meters, sockets
+from costd.daemon import meters
 from costd.daemon.admission import AdmissionService
 from costd.daemon.allowances import AllowanceBooks
 from costd.daemon.asking import Trust
 from costd.daemon.attach import Attach
-from costd.daemon.calls import CallFigures, Calls
 from costd.daemon.control import ControlService
 from costd.daemon.desk import Desk
 from costd.daemon.durable import GroupSync
@@ -25,28 +24,19 @@ from costd.daemon.pages import FilePages, NoPages, Pages
 from costd.daemon.reload import PolicyFile, follow_signal, watch
 from costd.daemon.servers import ADMISSION, CONTROL, Servers
 from costd.daemon.settings import Settings
-from costd.daemon.sockets import CannotListen
 from costd.daemon.sweeper import Retention, Sweeper
 from costd.daemon.timekeeping import Timekeeper
 from costd.daemon.upkeep import Upkeep
+from costd.serving import sockets
+from costd.serving.calls import CallFigures, Calls
+from costd.serving.sockets import CannotListen
+from costd.serving.stop import Stop
 from costd.store.rocks import STORE_FOLDER, RocksStore
 from costd.telemetry.logs import Log
 from costd.telemetry.metrics import Metrics
 
 SWEEP_SLICE_COUNT: Final = 100
 """About 10 ms of expiring; asks are answered between slices."""
-
-
-class Stop:
-    """Asked once, the daemon drains; asked again, it cuts what is open."""
-
-    def __init__(self) -> None:
-        self.asked = asyncio.Event()
-        self.insisted = asyncio.Event()
-
-    def ask(self) -> None:
-        """Ask, or insist."""
-        (self.insisted if self.asked.is_set() else self.asked).set()
 
 
 def run(settings: Settings, log: Log) -> None:

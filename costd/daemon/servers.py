@@ -9,11 +9,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from costd.clock import ticks_ns
-from costd.daemon import sockets
-from costd.daemon.calls import CallFigures
 from costd.daemon.settings import Settings
-from costd.daemon.sockets import CannotListen
 from costd.model.time import NS_PER_S
+from costd.serving import sockets
+from costd.serving.calls import CallFigures
+from costd.serving.sockets import CannotListen
 from costd.telemetry.logs import Log
 from costd.wire.pb import admission_pb2, control_pb2
 

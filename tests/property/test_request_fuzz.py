@@ -10,11 +10,9 @@ from hypothesis import strategies as st
 
 from costd.daemon.admission import AdmissionService
 from costd.daemon.allowances import AllowanceBooks
-from costd.daemon.asking import Trust
-from costd.daemon.calls import CALLER_METADATA, CallFigures, Calls
 from costd.daemon.control import ControlService
 from costd.daemon.desk import Desk
-from costd.daemon.ledger import Ledger
+from costd.daemon.ledger import Ledger, Trust
 from costd.daemon.pages import NoPages
 from costd.daemon.servers import ADMISSION, CONTROL
 from costd.daemon.sweeper import Sweeper
@@ -22,6 +20,7 @@ from costd.engine.changes import Family
 from costd.engine.invariants import books_problems
 from costd.model.reservation import ReservationState
 from costd.policy import parse_policy
+from costd.serving.calls import CALLER_METADATA, CallFigures, Calls
 from costd.store.memory import MemoryStore
 from costd.telemetry.logs import make_log
 from costd.testing import FakeClock

@@ -3,10 +3,10 @@ import json
 
 import pytest
 
-from costd.daemon.calls import CallFigures, Calls, caller_of
 from costd.daemon.durable import GroupSync
 from costd.daemon.servers import ADMISSION, CONTROL
 from costd.errors import IdReused, InvalidAsk, StoreUnavailable
+from costd.serving.calls import CallFigures, Calls, caller_of
 from costd.telemetry.logs import make_log
 from costd.wire.pb import admission_pb2 as pb
 

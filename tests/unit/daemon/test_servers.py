@@ -1,8 +1,8 @@
 import asyncio
 import time
 
-from costd.daemon.calls import CallFigures
 from costd.daemon.servers import QUIET_S, _until_quiet
+from costd.serving.calls import CallFigures
 
 
 async def waited_s(figures, insisted, at_most_s):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from costd.daemon.sockets import CannotListen, claim, created_with, is_answered, remove_if_ours
+from costd.serving.sockets import CannotListen, claim, created_with, is_answered, remove_if_ours
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from types import CoroutineType
 from typing import Any, Final, Protocol
 
 import grpc
@@ -11,7 +12,6 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from costd.clock import ticks_ns
-from costd.daemon.durable import GroupSync
 from costd.errors import CostdError, InvalidAsk, InvariantBroken, StoreCorrupt, StoreUnavailable
 from costd.model.time import NS_PER_S
 from costd.telemetry.histogram import Durations
@@ -41,10 +41,19 @@ Stream = Callable[[AsyncIterator[bytes], Context], AsyncIterator[bytes]]
 Streams = Mapping[str, Stream]
 
 
+class Durable(Protocol):
+    """What an answer waits for; implemented by a daemon's group commit."""
+
+    def wait(self) -> Awaitable[None]:
+        """Return once everything written so far is on the disk."""
+        ...
+
+
 class Respond(Protocol):
     """One method of a service: sync, so that nothing awaits between read and commit.
 
-    One that waits for others (a drill) is a coroutine, and answers with a Message all the same.
+    One that waits for others (a drill) is a coroutine; one that may have to (an ask that needs a
+    lease) returns one then.
     """
 
     def __call__(self, request: Any, caller: str) -> Any:
@@ -72,7 +81,7 @@ class Calls:
     UNKNOWN, for which a client has no rule.
     """
 
-    def __init__(self, *, figures: CallFigures, log: Log, durable: GroupSync | None = None) -> None:
+    def __init__(self, *, figures: CallFigures, log: Log, durable: Durable | None = None) -> None:
         self._figures = figures
         self._log = log
         self._durable = durable
@@ -122,6 +131,8 @@ class Calls:
                     answer = await respond(request, caller)
                 else:
                     answer = respond(request, caller)
+                    if answer.__class__ is CoroutineType:
+                        answer = await answer
                 reply: bytes = answer.SerializeToString()
                 if durable is not None:
                     await durable.wait()

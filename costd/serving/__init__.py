@@ -1,0 +1,1 @@
+"""What every host does around its services: bytes to bytes, sockets, stopping."""
