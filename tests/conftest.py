@@ -1,10 +1,12 @@
 """What holds for every test: the scenario player can be imported, no clock fails a test, and there is
 a PostgreSQL for those that ask for one."""
 
+import asyncio
 import os
 import shutil
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -36,38 +38,54 @@ def postgres_url():
         shutil.rmtree(folder)
 
 
-@pytest.fixture
-def make_database(postgres_url):
-    """Make empty databases, gone after the test; returns their addresses."""
-    import psycopg
+@pytest.fixture(scope="session")
+def template(postgres_url):
+    """A database with the schema of this release, to copy: ten times faster than migrating."""
+    from costd.coordinator.database import Database
+    from costd.coordinator.migrate import Migrator
 
+    name = f"template_{uuid4().hex}"
+    _execute(postgres_url, f"CREATE DATABASE {name}")
+
+    async def migrate():
+        database = Database(_address(postgres_url, name))
+        await database.open()
+        await Migrator(database, release="test").run("test")
+        await database.close()
+
+    # A test's own loop may be running in this thread already.
+    with ThreadPoolExecutor(1) as other:
+        other.submit(asyncio.run, migrate()).result()
+    return name
+
+
+@pytest.fixture
+def make_database(postgres_url, request):
+    """Make databases, gone after the test: of this release's schema, or empty. Returns addresses."""
     made = []
 
-    def make():
-        name = f"test_{uuid4().hex}"
-        with psycopg.connect(postgres_url, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        made.append(name)
-        return postgres_url.replace("/postgres?", f"/{name}?")
+    def make(*, empty=False):
+        source = "template1" if empty else request.getfixturevalue("template")
+        made.append(f"test_{uuid4().hex}")
+        new = f"CREATE DATABASE {made[-1]} TEMPLATE {source} STRATEGY file_copy"
+        _execute(postgres_url, new)
+        return _address(postgres_url, made[-1])
 
     yield make
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        for name in made:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    for name in made:
+        _execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
 def open_database(make_database):
     """Open databases with the schema of this release, as `async with open_database() as database`."""
     from costd.coordinator.database import Database
-    from costd.coordinator.migrate import Migrator
 
     @asynccontextmanager
     async def opened(url=""):
         database = Database(url or make_database())
         await database.open()
         try:
-            await Migrator(database, release="test").run("test")
             yield database
         finally:
             await database.close()
@@ -80,3 +98,14 @@ async def database(open_database):
     """An open database with the schema of this release."""
     async with open_database() as opened:
         yield opened
+
+
+def _execute(url, statement):
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement)
+
+
+def _address(url, name):
+    return url.replace("/postgres?", f"/{name}?")

@@ -15,7 +15,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from time import sleep
 from typing import Final, Self
+from urllib.parse import quote
 
 from costd.errors import CoordinatorUnavailable, StoreCorrupt
 
@@ -28,6 +30,11 @@ SYSTEM_USER: Final = "costd-postgres"
 """Runs the server where costd runs as root, as which PostgreSQL refuses to run."""
 START_S: Final = 120
 """How long recovery after a crash may take before we give up waiting."""
+OLD_SERVER: Final = "is still in use"
+"""What it says while processes of a server that was killed are on their way out."""
+LAUNCHES_MAX: Final = 50
+LAUNCH_PAUSE_S: Final = 0.2
+LOG_SHOWN_CHARS: Final = 1_000
 SOCKET_NAME: Final = ".s.PGSQL.5432"
 SOCKET_PATH_BYTES_MAX: Final = 107
 """What `sun_path` holds on Linux, less its end."""
@@ -75,9 +82,12 @@ class EmbeddedPostgres:
     def start(self) -> str:
         """Return the address of the running server, after making and starting what is missing.
 
+        Shape:   starting twice is harmless.
         Errors:  CoordinatorUnavailable where it cannot start, with the end of its log;
                  StoreCorrupt for a cluster that these binaries cannot run.
         """
+        if self._users is not None:
+            return self._url()
         self._folder.mkdir(parents=True, exist_ok=True)
         with _Lock(self._folder / "postgres.starting"):
             self._users = os.open(self._folder / "postgres.users", os.O_CREAT | os.O_RDWR, 0o600)
@@ -92,7 +102,7 @@ class EmbeddedPostgres:
             except BaseException:
                 self._leave()
                 raise
-            return f"postgresql:///postgres?user=postgres&host={self._running_socket_folder()}"
+            return self._url()
 
     def stop(self) -> bool:
         """Leave it; the last one to leave stops the server, and is told so. Twice is harmless."""
@@ -154,33 +164,55 @@ class EmbeddedPostgres:
         making.rename(self._cluster)
 
     def _runs(self) -> bool:
-        """Tell whether the server runs; forget the word of one whose process is another's now."""
-        pid_path = self._cluster / "postmaster.pid"
-        try:
-            pid = int(pid_path.read_text().splitlines()[0])
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except (FileNotFoundError, ProcessLookupError, IndexError, ValueError):
-            # No server, a dead one, or one just starting: pg_ctl sorts these out.
-            return False
-        if b"postgres" not in command.split(b"\0")[0]:
-            pid_path.unlink(missing_ok=True)
-            return False
-        return len(pid_path.read_text().splitlines()) > _STATUS_LINE and self._is_ready()
+        """Tell whether the server runs, and answers; forget one that is dead for certain.
 
-    def _is_ready(self) -> bool:
-        status = (self._cluster / "postmaster.pid").read_text().splitlines()[_STATUS_LINE]
-        return status.strip() == "ready"
+        A dead server's number may be another process's by now, or a zombie's where nobody reaps
+        (costd as a container's first process); PostgreSQL would take either for the server. It
+        still refuses to start while the dead one's children hold the cluster's shared memory,
+        which it finds by the cluster's inode.
+        """
+        for _ in range(int(START_S / LAUNCH_PAUSE_S)):
+            lines = self._pid_lines()
+            if not lines:
+                return False
+            if not _is_postgres(int(lines[0])):
+                break
+            if len(lines) > _STATUS_LINE and lines[_STATUS_LINE].strip() == "ready":
+                return True
+            sleep(LAUNCH_PAUSE_S)  # somebody who is gone now had it started a moment ago
+        else:
+            raise CoordinatorUnavailable(
+                f"the PostgreSQL in {self._cluster} (process {lines[0]}) does not become ready "
+                f"within {START_S} s; see its log in {self._cluster}/log"
+            )
+        (self._cluster / "postmaster.pid").unlink(missing_ok=True)
+        if len(lines) > _SOCKET_LINE:
+            socket = Path(lines[_SOCKET_LINE].strip()) / SOCKET_NAME
+            socket.with_name(f"{SOCKET_NAME}.lock").unlink(missing_ok=True)
+        return False
+
+    def _pid_lines(self) -> list[str]:
+        try:
+            return (self._cluster / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return []
 
     def _launch(self) -> None:
         socket_folder = self._socket_folder()
         settings = {**self._server_settings, "unix_socket_directories": str(socket_folder)}
         options = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
         log = self._cluster / "start.log"
-        log.unlink(missing_ok=True)
-        try:
-            self._pg_ctl("start", "-l", str(log), "-o", options)
-        except CoordinatorUnavailable as error:
-            raise CoordinatorUnavailable(f"{error}\n{_tail(log)}") from error
+        for attempt in range(1, LAUNCHES_MAX + 1):
+            log.unlink(missing_ok=True)
+            try:
+                self._pg_ctl("start", "-l", str(log), "-o", options)
+            except CoordinatorUnavailable as error:
+                said = _tail(log) + _tail(*(self._cluster / "log").glob("*.log"))
+                if OLD_SERVER not in said or attempt == LAUNCHES_MAX:
+                    raise CoordinatorUnavailable(f"{error}\n{said}") from error
+                sleep(LAUNCH_PAUSE_S)
+            else:
+                return
 
     def _socket_folder(self) -> Path:
         """Choose where the socket goes: in the cluster, or where the path is short enough."""
@@ -199,8 +231,9 @@ class EmbeddedPostgres:
             )
         return folder
 
-    def _running_socket_folder(self) -> str:
-        return (self._cluster / "postmaster.pid").read_text().splitlines()[_SOCKET_LINE].strip()
+    def _url(self) -> str:
+        folder = self._pid_lines()[_SOCKET_LINE].strip()
+        return f"postgresql:///postgres?user=postgres&host={quote(folder)}"
 
     def _pg_ctl(self, action: str, *arguments: str) -> None:
         shared = ("-D", str(self._cluster), "-w", "-t", str(START_S), "-s")
@@ -337,8 +370,26 @@ def _closed_parents(path: Path, account: pwd.struct_passwd) -> list[Path]:
     return closed
 
 
-def _tail(log: Path) -> str:
+def _is_postgres(pid: int) -> bool:
+    """Tell whether a process is a PostgreSQL; where nobody can, whether it is at all."""
+    if not Path("/proc/self/cmdline").exists():
+        with suppress(PermissionError):
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                return False
+        return True
     try:
-        return log.read_text(errors="replace")[-2_000:]
+        program = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return b"postgres" in program
+
+
+def _tail(*logs: Path) -> str:
+    """Read the end of the log that was written last."""
+    try:
+        newest = max(logs, key=lambda log: log.stat().st_mtime_ns, default=None)
+        return newest.read_text(errors="replace")[-LOG_SHOWN_CHARS:] if newest else ""
     except OSError:
         return ""
