@@ -1,6 +1,6 @@
 """The store as the ledger keeps it: one batch at a time, under one policy at a time."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -57,17 +57,19 @@ class StoredState:
     def __init__(self, store: Store) -> None:
         self.leases_until_ns = 0
         """Until when leases may be spent; whoever talks to the coordinator sets it."""
-        self.refusals: dict[tuple[bytes, bool], int] = {}
-        """By counter and whether the class is critical, the least amount it has lately refused."""
+        self.exhausted: Container[bytes] = frozenset()
+        """Counters of which it said last that nobody has any more."""
         self.counter = partial(store.get, Family.COUNTERS)
         self.rate = partial(store.get, Family.RATES)
         self._store = store
 
     def grant(self, grant_id: str) -> Any:
+        """What has been used of an override grant."""
         return self._store.get(Family.GRANTS, grant_id.encode())
 
-    def refused_amount(self, key: bytes, *, critical: bool) -> int | None:
-        return self.refusals.get((key, critical))
+    def is_exhausted(self, key: bytes) -> bool:
+        """Whether nobody has any more of a counter, as the coordinator said last."""
+        return key in self.exhausted
 
 
 class Bookkeeping:
@@ -142,8 +144,18 @@ class Bookkeeping:
     def commit(self, changes: Changes) -> None:
         """Number the appended records and write everything as one batch.
 
+        Ensures: counters of fleet budgets that it changes are in `fleet_changed`.
         Errors:  StoreUnavailable; then the totals are read again, so that they stay true.
         """
+        if not self.rules.in_fleet:
+            self._write(changes)
+            return
+        touched = self.lent.touched(changes.puts, self.rules)
+        changes.puts += self.lent.marks(touched)
+        self._write(changes)
+        self.lent.committed(touched)
+
+    def _write(self, changes: Changes) -> None:
         puts, totals = changes.puts, self.totals
         if changes.usage:
             totals.number(puts, Family.USAGE, changes.usage)
@@ -153,17 +165,12 @@ class Bookkeeping:
             totals.number(puts, Family.AUDIT, changes.audit)
         if not puts:
             return
-        touched = self.lent.touched(puts, self.rules) if self.rules.in_fleet else None
-        if touched:
-            puts += self.lent.marks(touched)
         try:
             puts.append(totals.put())
             self.store.commit(puts)
         except BaseException:
             self.totals = Totals.load(self.store)
             raise
-        if touched:
-            self.lent.committed(touched)
         if changes.alerts:
             self.recent_alerts += changes.alerts
         if changes.audit:  # nobody flips a kill switch without a record of it
@@ -178,36 +185,43 @@ class Bookkeeping:
         """Counters to report to the coordinator; whoever does so takes them out."""
         return self.lent.changed
 
-    def set_leases(self, leases: Mapping[bytes, Lease | None]) -> None:
-        """Put other leases on counters, and how the fleet stands on them; all of it or nothing.
-
-        Ensures: no lease is lowered below what is used of it; None gives back what is not.
-        Errors:  StoreUnavailable.
-        """
-        changes, now = Changes(), self.clock.now()
-        for key, lease in leases.items():
-            rule = self.rules.budgets.get(keys.tag_of(key))
-            counter = relent(self.state.counter(key) or EMPTY_COUNTER, lease)
-            start_ns = 0
-            if rule is not None:  # of the key's window, which may not have begun
-                last_ns = min(keys.split_counter_key(key)[0] - 1, now.wall_ns)
-                start_ns = window_bounds(rule.budget.window, last_ns)[0]
-            posted = books.post(counter, rule, start_ns=start_ns, wall_ns=now.wall_ns)
-            books.write(changes, rule, key, posted, critical=False, now=now)
-        self.commit(changes)
+    def lease(self, key: bytes) -> Lease | None:
+        """Return what this daemon may use of a counter."""
+        counter = self.state.counter(key)
+        return None if counter is None else counter.lease
 
     def stand(self, key: bytes) -> Stand:
         """State how this daemon stands on a counter."""
         return stand(self.state.counter(key) or EMPTY_COUNTER)
 
-    def forget_leases(self, counter_keys: Iterable[bytes]) -> None:
-        """Forget to account for counters of which nothing is held, and all that was used receipted.
+    def set_leases(self, leases: Mapping[bytes, Lease | None]) -> None:
+        """Put other leases on counters, and how the fleet stands on them; all of it or nothing.
 
+        None drops a lease, and accounts for its counter no longer: all is given back and told.
+        Ensures: no lease is lowered below what is used of it.
         Errors:  StoreUnavailable.
         """
-        gone = [key for key in counter_keys if key in self.lent.held]
-        self.store.commit([(Family.LEASES, key, None) for key in gone])
-        self.lent.forgotten(gone)
+        changes, now, dropped = Changes(), self.clock.now(), []
+        for key, lease in leases.items():
+            counter = self.state.counter(key) or EMPTY_COUNTER
+            if lease is None:
+                dropped.append(key)
+            if counter.lease == lease:
+                continue
+            rule, start_ns = self.rules.budgets.get(keys.tag_of(key)), 0
+            if rule is not None:  # of the key's window, which may not have begun
+                last_ns = min(keys.split_counter_key(key)[0] - 1, now.wall_ns)
+                start_ns = window_bounds(rule.budget.window, last_ns)[0]
+            posted = books.post(
+                relent(counter, lease), rule, start_ns=start_ns, wall_ns=now.wall_ns
+            )
+            books.write(changes, rule, key, posted, critical=False, now=now)
+        marked = [key for _, key, counter in changes.puts if counter.lease is not None]
+        changes.puts += self.lent.marks(marked)
+        changes.puts += self.lent.unmarks(dropped)
+        self._write(changes)
+        self.lent.held.update(marked)
+        self.lent.forgotten(dropped)
 
     # ---- operators --------------------------------------------------------------------------
 

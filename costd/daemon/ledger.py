@@ -169,6 +169,30 @@ class Ledger(Bookkeeping):
         self.tallies.happened("voided")
         return Closed(closed, replayed=False)
 
+    @overload
+    def extend(
+        self,
+        reservation_id: bytes,
+        *,
+        additional_cost_nusd: int = 0,
+        additional_output_tokens: int = 0,
+        ttl_ns: int = 0,
+        usage_so_far: Usage | None = None,
+        may_wait: Literal[False] = False,
+    ) -> Extended: ...
+
+    @overload
+    def extend(
+        self,
+        reservation_id: bytes,
+        *,
+        additional_cost_nusd: int = 0,
+        additional_output_tokens: int = 0,
+        ttl_ns: int = 0,
+        usage_so_far: Usage | None = None,
+        may_wait: bool,
+    ) -> Extended | Wanting: ...
+
     def extend(
         self,
         reservation_id: bytes,
@@ -178,10 +202,10 @@ class Ledger(Bookkeeping):
         ttl_ns: int = 0,
         usage_so_far: Usage | None = None,
         may_wait: bool = False,
-    ) -> Extended:
+    ) -> Extended | Wanting:
         """Enlarge a running call's hold, or note what it used so far.
 
-        With `may_wait`, one that lacks nothing but leases does nothing and tells what it wants.
+        With `may_wait`, one that lacks nothing but leases does nothing but tell what it wants.
 
         Errors:  ReservationNotFound, ReservationClosed, InvalidAsk.
         """
@@ -204,7 +228,7 @@ class Ledger(Bookkeeping):
             reported_nusd=reported,
         )
         result = extend(held, more, self.ledgered(), self.switches.index, may_wait=may_wait)
-        if may_wait and result.wanting is not None:
+        if isinstance(result, Wanting):
             return result
         self.totals.changed(held, result.reservation)
         self.commit(result.changes)

@@ -35,6 +35,10 @@ class Lent:
         """Write the marks that are missing, with the batch that touches their counters."""
         return [(Family.LEASES, key, b"") for key in touched if key not in self.held]
 
+    def unmarks(self, dropped: Iterable[bytes]) -> list[Put]:
+        """Delete the marks of counters of which nothing is left to account for."""
+        return [(Family.LEASES, key, None) for key in dropped if key in self.held]
+
     def committed(self, touched: Iterable[bytes]) -> None:
         """Note what a batch has touched, once it is written."""
         self.held.update(touched)

@@ -42,6 +42,6 @@ class Pending:
         """Until when leases may be spent, as it is."""
         return self._stored.leases_until_ns
 
-    def refused_amount(self, key: bytes, *, critical: bool) -> int | None:
-        """What the coordinator has lately refused, as it is."""
-        return self._stored.refused_amount(key, critical=critical)
+    def is_exhausted(self, key: bytes) -> bool:
+        """What the coordinator said last, as it is."""
+        return self._stored.is_exhausted(key)

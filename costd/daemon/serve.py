@@ -132,7 +132,7 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
             await servers.drain(figures, stop.insisted)
         upkeep.tell_alerts()
         sweeper.save()
-        timekeeper.save()
+        timekeeper.stop()
         store.sync()
     finally:
         store.close()

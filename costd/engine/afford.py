@@ -32,42 +32,51 @@ def check_budgets(
             result.fail(Reason.ESTIMATE_MISSING, rule, rejects_candidate=names_candidate)
             return
         hold = amounts[unit]
-        used = counter.settled + counter.reserved
         if budget.limit is None or (is_free and unit == "nusd"):
             # It only tracks, or the call is free: money budgets do not apply.
-            if used + hold > AMOUNT_MAX:
+            if counter.settled + counter.reserved + hold > AMOUNT_MAX:
                 result.fail(Reason.BUDGET_EXHAUSTED, rule, key=key)
                 return
             result.lines.append((rule, CounterLine(key, unit, hold), counter))
             continue
-        if rule.is_shared:
-            line = _leased_line(question, result, rule, (key, counter, hold), short)
-            if line is None:
-                return
-            limit, drawn = drawable(rule, counter, critical=critical)
-        else:
-            # A call that will cost something needs room, also where its caller says nothing.
-            fits = used + (hold or 1) <= budget.limit
-            limit, drawn, reserve_hold = budget.limit, used, 0
-            if budget.reserve:
-                limit, drawn = drawable(rule, counter, critical=critical)
-                if critical:
-                    reserve_hold = from_reserve(rule, counter, hold)
-                else:
-                    fits = fits and drawn + (hold or 1) <= limit
-            if fits:
-                line = CounterLine(key, unit, hold, reserve_hold)
-            elif question.enforce_shadow or not rule.shadow:
-                _exhausted(result, rule, key)
-                return
-            else:
-                line = CounterLine(key, unit, hold, 0, Excuse.SHADOW)
+        find = _leased_line if rule.is_shared else _line
+        line = find(question, result, rule, (key, counter, hold), short)
+        if line is None:
+            return
         result.lines.append((rule, line, counter))
+        limit, drawn = drawable(rule, counter, critical=critical)
         share = utilisation_bp(drawn + hold, limit)
         if share >= result.tightest_bp:
             note_tightest(result, rule, key, share)
     if short:
         _lacks_leases(question, result, short)
+
+
+def _line(
+    question: Question,
+    result: Evaluation,
+    rule: BudgetRule,
+    wanted: tuple[bytes, Counter, int],
+    _short: _Short,
+) -> CounterLine | None:
+    """Find how a budget of this daemon's own holds this; None where it does not, and it failed."""
+    key, counter, hold = wanted
+    budget, used = rule.budget, counter.settled + counter.reserved
+    assert budget.limit is not None
+    # A call that will cost something needs room, also where its caller says nothing.
+    fits, reserve_hold = used + (hold or 1) <= budget.limit, 0
+    if budget.reserve:
+        if question.task_class.critical:
+            reserve_hold = from_reserve(rule, counter, hold)
+        else:
+            limit, drawn = drawable(rule, counter, critical=False)
+            fits = fits and drawn + (hold or 1) <= limit
+    if fits:
+        return CounterLine(key, budget.unit, hold, reserve_hold)
+    if question.enforce_shadow or not rule.shadow:
+        _exhausted(result, rule, key)
+        return None
+    return CounterLine(key, budget.unit, hold, 0, Excuse.SHADOW)
 
 
 def _exhausted(result: Evaluation, rule: BudgetRule, key: bytes) -> None:
@@ -98,9 +107,8 @@ def _leased_line(
         return CounterLine(key, unit, hold, from_reserve(rule, counter, hold) if critical else 0)
     lacking = shortage(rule, key, counter, amount, critical=critical)
     known = fleet_room(rule, counter, critical=critical)
-    refused = question.state.refused_amount(key, critical=critical)
     has_none = (known is not None and amount > known) or (
-        refused is not None and lacking.amount_min >= refused
+        not question.may_wait and question.state.is_exhausted(key)
     )
     if rule.shadow and not (has_none and question.enforce_shadow):
         # Nobody is asked for what only looks on; it is judged by how the fleet stands.

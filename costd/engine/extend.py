@@ -37,8 +37,6 @@ class Extended:
     reason: Reason
     refused_by: BudgetRule | KillSwitch | None
     changes: Changes
-    wanting: Wanting | None = None
-    """What the coordinator must lend before this can be decided; nothing is to be written then."""
 
 
 def extend(
@@ -48,7 +46,7 @@ def extend(
     kills: Kills = NO_KILLS,
     *,
     may_wait: bool = False,
-) -> Extended:
+) -> Extended | Wanting:
     """Hold more for a running call, if it fits; what was reported is noted either way.
 
     Shape:   pure; touches the reservation's own counters, also after their window has ended.
@@ -65,13 +63,7 @@ def extend(
             held, more, books_of, critical=critical, may_wait=may_wait
         )
         if may_wait and wanting is not None:
-            return Extended(
-                reservation=held,
-                reason=reason,
-                refused_by=refused_by,
-                changes=changes,
-                wanting=wanting,
-            )
+            return wanting
     grown = msgspec.structs.replace(
         held,
         reported=more.reported or held.reported,
@@ -134,13 +126,11 @@ def _unleased(
             continue
         if not _overdraws(rule, counter, added, books_of, critical=critical):
             continue
-        lacking = shortage(rule, line.key, counter, added, critical=critical)
-        refused = state.refused_amount(line.key, critical=critical)
-        if refused is not None and lacking.amount_min >= refused:
+        if not may_wait and state.is_exhausted(line.key):
             return Reason.BUDGET_EXHAUSTED, rule, None
         excused = added if line.excuse is Excuse.UNLEASED else line.hold + added
         if may_wait or not may_excuse(terms, rule, counter, excused):
-            short.append((rule, lacking))
+            short.append((rule, shortage(rule, line.key, counter, added, critical=critical)))
     if not short:
         return Reason.OK, None, None
     lacking_all = sorted((each for _, each in short), key=lambda each: each.key)

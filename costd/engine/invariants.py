@@ -9,8 +9,8 @@ from costd.model.reservation import Reservation, ReservationState
 
 def counter_problem(counter: Counter) -> str | None:
     """Check invariant I1 on one counter: nothing stands past its limit without a cause."""
-    columns = {name: getattr(counter, name) for name in counter.__struct_fields__}
-    negative = [name for name, value in columns.items() if value < 0 and name != "limit"]
+    amounts = [name for name in counter.__struct_fields__ if name not in {"limit", "lease"}]
+    negative = [name for name in amounts if getattr(counter, name) < 0]
     if negative:
         return f"{', '.join(negative)} below zero"
     if counter.limit >= 0 and counter.used > counter.limit + counter.excused:

@@ -12,14 +12,15 @@ _NOTHING = Lease()
 
 
 def relent(counter: Counter, lease: Lease | None) -> Counter:
-    """Put another lease in place of the one a counter has; None gives it back.
+    """Put another lease in place of the one a counter has; None drops it.
 
     Shape:   pure; `books.post` then follows the limit that this makes.
     Ensures: a lowered part never falls below what is used of it, so that nobody else is promised
-             what calls in flight hold; a lease that is given back stays for that much.
+             what calls in flight hold.
     """
-    old = counter.lease or _NOTHING
-    new = lease or msgspec.structs.replace(old, amount=0, reserve_amount=0)
+    if lease is None:
+        return msgspec.structs.replace(counter, lease=None)
+    old, new = counter.lease or _NOTHING, lease
     reserve = _lowered(old.reserve_amount, new.reserve_amount, counter.reserve_used)
     general = _lowered(
         old.amount - old.reserve_amount,
@@ -27,8 +28,6 @@ def relent(counter: Counter, lease: Lease | None) -> Counter:
         counter.used - counter.reserve_used,
     )
     amount = _lowered(old.amount, general + reserve, counter.used)
-    if lease is None and not amount:
-        return msgspec.structs.replace(counter, lease=None)
     kept = msgspec.structs.replace(new, amount=amount, reserve_amount=reserve)
     return msgspec.structs.replace(counter, lease=kept)
 

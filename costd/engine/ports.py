@@ -18,11 +18,8 @@ class State(Protocol):
         """Until when leases may be spent (steady ns), 0 where there are none."""
         ...
 
-    def refused_amount(self, key: bytes, *, critical: bool) -> int | None:
-        """Return the least amount that the coordinator has lately refused to lend on this counter.
-
-        None if it has refused none: then it may be asked.
-        """
+    def is_exhausted(self, key: bytes) -> bool:
+        """Tell whether the coordinator said last that nobody has any more of this counter."""
         ...
 
     def counter(self, key: bytes) -> Counter | None:

@@ -15,6 +15,7 @@ from costd.model.events import Alert, AuditRecord, UsageEvent
 from costd.model.grant import GrantUse
 from costd.model.kill import KillMode, KillSwitch
 from costd.model.labels import Match, Selector
+from costd.model.lease import Lease
 from costd.model.price import Price, PriceSource, PriceTier, UnitPrice
 from costd.model.reservation import CounterLine, Excuse, RateLine, Reservation, ReservationState
 from costd.model.usage import CallOutcome, Usage
@@ -50,7 +51,7 @@ RESERVATION = Reservation(
     settled_price_id="p",
 )
 VALUES: dict[Family, Any] = {
-    Family.COUNTERS: Counter(settled=2**63 - 1, reserved=1, limit=-1),
+    Family.COUNTERS: Counter(settled=2**63 - 1, reserved=1, limit=-1, lease=Lease(amount=2)),
     Family.RATES: 2**63 - 1,
     Family.RESERVATIONS: RESERVATION,
     Family.DUE: b"",
@@ -71,6 +72,7 @@ VALUES: dict[Family, Any] = {
         expires_steady_ns=5, call_ttl_ns=6, serial=7, drawn=Sums(1, 2, 3), presumed=True,
     ),
     Family.SESSIONS: Session(session_id="s" * 16, caller="ann", report_sequence=4, page="p"),
+    Family.LEASES: b"",
     Family.PRICES: Price(
         price_id="p", source=SOURCE, context_window=8_192,
         units=(UnitPrice("input_tokens", 5, 10**6, (PriceTier(200_000, 9),), ("cached",)),),

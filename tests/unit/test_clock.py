@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from costd.clock import DOWNTIME_NS_MAX, SystemClock, downtime_ns
+from costd.clock import DOWNTIME_NS_MAX, Stopped, SystemClock, downtime_ns, host_boot_id
 from costd.engine.horizon import CATCH_UP, Horizon
 from costd.model.time import NS_PER_S, Now
 from costd.testing import FakeClock
@@ -126,3 +126,49 @@ def test_a_store_resumed_under_a_clock_set_back_believes_the_clock():
 def test_the_horizon_does_not_run_back_with_a_steady_clock_that_lost_its_last_second():
     horizon = Horizon(wall_ns=100, steady_ns=50)
     assert horizon.moved(Now(500, 40)) == Horizon(wall_ns=100, steady_ns=50)
+
+
+def stopped(*, boot_id="b1", wall_s=0, elapsed_s=0, steady_s=1_000):
+    """Where a run left the clock, so long before now by each of the host's clocks."""
+    elapsed_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - elapsed_s * NS_PER_S
+    wall_ns = time.time_ns() - wall_s * NS_PER_S
+    return Stopped(wall_ns, steady_s * NS_PER_S, boot_id, elapsed_ns)
+
+
+@pytest.mark.parametrize("wall_s", [-YEAR_S, 0, 90, YEAR_S])
+def test_within_one_boot_a_stop_counts_exactly_whatever_was_done_to_the_wall_clock(wall_s):
+    clock = SystemClock(saved=stopped(wall_s=wall_s, elapsed_s=2 * DAY_S), boot_id="b1")
+    assert clock.same_boot
+    stopped_ns = 2 * DAY_S * NS_PER_S
+    assert 0 <= clock.now().steady_ns - 1_000 * NS_PER_S - stopped_ns < NS_PER_S
+
+
+@pytest.mark.parametrize(
+    ("differing", "boot_id"),
+    [
+        ({}, "b2"),
+        ({"boot_id": ""}, ""),  # a host that does not tell
+        ({"elapsed_s": -HOUR_S}, "b1"),  # its elapsed time began anew
+    ],
+)
+def test_over_a_reboot_or_what_may_be_one_the_wall_clock_tells_how_long_it_took(differing, boot_id):
+    clock = SystemClock(saved=stopped(wall_s=90, **differing), boot_id=boot_id)
+    assert not clock.same_boot
+    assert 1_090 * NS_PER_S <= clock.now().steady_ns < 1_091 * NS_PER_S
+
+
+def test_what_an_older_costd_saved_may_be_of_another_boot():
+    assert not SystemClock(saved=Now(0, 0), boot_id="b1").same_boot
+
+
+def test_a_clock_says_where_the_next_may_go_on():
+    first = SystemClock(saved=stopped(), boot_id="b1")
+    at = first.stopped()
+    second = SystemClock(saved=at, boot_id="b1")
+    assert at.boot_id == "b1"
+    assert abs(second.now().steady_ns - first.now().steady_ns) < NS_PER_S // 10
+
+
+def test_a_host_says_which_boot_it_is():
+    assert host_boot_id() == SystemClock().boot_id
+    assert len(host_boot_id()) in {0, 36}

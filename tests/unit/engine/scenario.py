@@ -14,6 +14,9 @@ add up: invariants I1 and I2, and totals equal to a recount.
     record ID [$] [label=value …] [in= out= model= at=TIME]
     sweep      wall SECONDS         policy NAME               restart      kill ID mode= for= …
     release ID show BUDGET[/KEY][@ended]         alerts       audit        kills    grant ID
+    lease BUDGET[/KEY] $ [reserve=$ limit=$ others=$ …]       tenure SECONDS     exhausted BUDGET
+
+With `wait`, an admit or extend may say what it wants lent: `wants b=5,c/user=ann=7!` (critical).
 """
 
 from collections.abc import Callable
@@ -38,6 +41,7 @@ from costd.model.ask import Ask
 from costd.model.decision import Decision, Reason, Verdict
 from costd.model.grant import GrantRefusal
 from costd.model.kill import KillMode, KillSwitch
+from costd.model.lease import Lease, Wanting
 from costd.model.money import usd_to_nusd
 from costd.model.policy import GrantKey, PolicySet
 from costd.model.reservation import ReservationState
@@ -53,6 +57,13 @@ _SIGNER = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
 GRANT_KEYS = (GrantKey(key_id="k1", public_key=public_text(_SIGNER)),)
 ADMIN_KEYS = (GrantKey(key_id="k1", public_key=public_text(_SIGNER), admin=True),)
 
+_LEASED = {
+    "reserve": "reserve_amount",
+    "limit": "limit",
+    "kept": "reserve",
+    "others": "others_used",
+    "others_reserve": "others_reserve_used",
+}
 Said = tuple[str, dict[str, str]]
 
 
@@ -104,6 +115,7 @@ class World:
         trust: Trust | None = None,
         retention: Retention | None = None,
         store: MemoryStore | None = None,
+        in_fleet: bool = False,
     ) -> None:
         self.clock = FakeClock()
         self.start_ns = self.clock.wall_ns
@@ -111,6 +123,7 @@ class World:
         self.policy, self.policies, self.grants = policy, policies or {}, grants or {}
         self.trust = trust or Trust(claims=frozenset({"*"}))
         self.retention = retention
+        self.in_fleet = in_fleet
         self.ids: dict[str, bytes] = {}
         self.decision: Decision | None = None
         self._seen = {Family.ALERTS: 0, Family.AUDIT: 0}
@@ -118,7 +131,9 @@ class World:
 
     def open(self) -> None:
         """Open the ledger, as a start of the daemon does."""
-        self.ledger = Ledger(self.store, self.policy, self.clock, trust=self.trust)
+        self.ledger = Ledger(
+            self.store, self.policy, self.clock, trust=self.trust, in_fleet=self.in_fleet
+        )
         self.sweeper = Sweeper(self.ledger, self.retention)
 
     def play(self, table: str) -> "World":
@@ -184,8 +199,11 @@ class World:
     # ---- agents -------------------------------------------------------------------------------
 
     def _admit(self, name: str, *words: str) -> Said:
+        may_wait, words = "wait" in words, tuple(word for word in words if word != "wait")
         ask, caller, grant = self.ask(name, *words)
-        admitted = self.ledger.admit(ask, caller=caller, grant=grant)
+        admitted = self.ledger.admit(ask, caller=caller, grant=grant, may_wait=may_wait)
+        if isinstance(admitted, Wanting):
+            return "wants", {"lent": self._wanted(admitted)}
         self.ids.setdefault(name, keys.reservation_id(caller, ask.ask_id))
         facts = self._facts(admitted.decision)
         if admitted.state is not None:
@@ -193,6 +211,17 @@ class World:
         if admitted.replayed:
             facts["replayed"] = "yes"
         return self._word(admitted.decision), facts
+
+    def _wanted(self, wanting: Wanting) -> str:
+        """Write what must be lent: `b=5,c/user=ann=7!`, the mark for critical classes."""
+        told = []
+        for short in wanting.shortages:
+            _, tag, per = keys.split_counter_key(short.key)
+            budget = self.ledger.rules.budgets[tag].budget
+            amount = usd(short.amount_min) if budget.unit == "nusd" else str(short.amount_min)
+            name = budget.budget_id + (f"/{keys.shown(per)}" if per else "")
+            told.append(f"{name}={amount}{'!' if short.critical else ''}")
+        return ",".join(sorted(told))
 
     def _explain(self, name: str, *words: str) -> Said:
         ask, caller, grant = self.ask(name, *words)
@@ -297,6 +326,7 @@ class World:
         return ("replayed" if self.ledger.void(self.ids[name]).replayed else "ok"), {}
 
     def _extend(self, name: str, *words: str) -> Said:
+        may_wait, words = "wait" in words, tuple(word for word in words if word != "wait")
         rest = [word for word in words if not word.startswith(("tokens=", "ttl="))]
         named = dict(word.split("=") for word in words if word not in rest)
         cost, usage, _ = _used(rest)
@@ -306,7 +336,10 @@ class World:
             additional_output_tokens=int(named.get("tokens", 0)),
             ttl_ns=seconds(named.get("ttl", "0")) * NS_PER_S,
             usage_so_far=usage,
+            may_wait=may_wait,
         )
+        if isinstance(extended, Wanting):
+            return "wants", {"lent": self._wanted(extended)}
         held = extended.reservation
         expires_s = (held.due_ns - FakeClock().steady_ns) / NS_PER_S
         facts = {
@@ -380,6 +413,34 @@ class World:
             self.ledger.put_kill(released, action="kill_released", actor="ops", detail="")
         return f"{len(found)}", {}
 
+    # ---- the fleet ----------------------------------------------------------------------------
+
+    def key_of(self, name: str) -> bytes:
+        """Make the key of the counter in force that tables call `BUDGET/KEY`."""
+        budget_id, _, per = name.partition("/")
+        rules = self.ledger.rules.budgets.values()
+        rule = next(rule for rule in rules if rule.budget.budget_id == budget_id)
+        prefix = rule.counter_key({}, self.clock.wall_ns)[: 8 + keys.TAG_BYTES]
+        return prefix + per.encode()
+
+    def _lease(self, name: str, amount: str, *words: str) -> Said:
+        key = self.key_of(name)
+        rule = self.ledger.rules.budgets[keys.tag_of(key)]
+        read = usd_to_nusd if rule.budget.unit == "nusd" else int
+        named = {_LEASED[n]: read(v) for n, v in (word.split("=") for word in words)}
+        terms = {"limit": rule.budget.limit, "reserve": rule.budget.reserve}
+        lease = None if amount == "-" else Lease(amount=read(amount), **(terms | named))
+        self.ledger.set_leases({key: lease})
+        return "ok", {}
+
+    def _tenure(self, lasts: str) -> Said:
+        self.ledger.state.leases_until_ns = self.clock.steady_ns + seconds(lasts) * NS_PER_S
+        return "ok", {}
+
+    def _exhausted(self, *names: str) -> Said:
+        self.ledger.state.exhausted = {self.key_of(name) for name in names}
+        return "ok", {}
+
     # ---- looking ------------------------------------------------------------------------------
 
     def _show(self, name: str) -> Said:
@@ -402,7 +463,13 @@ class World:
             return "none", {}
         counter = found[max(found)]
         is_money = rule.budget.unit == "nusd"
-        columns = {name: getattr(counter, name) for name in counter.__struct_fields__}
+        columns = {name: getattr(counter, name) for name in counter.__struct_fields__[:-1]}
+        lent = {
+            f"lent_{name}": getattr(counter.lease, name)
+            for name in ("amount", "reserve_amount")
+            if counter.lease is not None
+        }
+        columns |= lent or {"lent_amount": 0}
         return "", {
             name: usd(value) if is_money and not name.endswith(("_bp", "_ns")) else str(value)
             for name, value in columns.items()
