@@ -8,7 +8,7 @@ from costd.coordinator.killbook import KillBook
 from costd.coordinator.reception import Reception
 from costd.coordinator.store import DIMENSIONS, CoordinatorStore
 from costd.engine import keys
-from costd.engine.bounds import utilisation_bp
+from costd.engine.degrade import utilisation_bp
 from costd.engine.rules import BudgetRule
 from costd.errors import BudgetNotFound, InvalidAsk
 from costd.model.events import AuditRecord

@@ -2,8 +2,9 @@
 
 import msgspec
 from fleet_policies import parsed
-from sim_daemon import DaemonClock, Fuse, Killed
+from sim_daemon import Fuse, Killed
 
+from costd.clock import Stopped, downtime_ns
 from costd.daemon.fleet_kills import put_in_force
 from costd.daemon.ledger import Ledger
 from costd.daemon.sweeper import Retention, Sweeper
@@ -18,11 +19,10 @@ from costd.testing import MemoryStore
 from costd.wire.pb import fleet_pb2 as pb
 
 CLOCK_KEY = b"clock"
-BOOT_KEY = b"boot_id"
 POLICY_KEY = b"fleet_policy"
 NO_POLICY = PolicySet(revision="none")
 
-__all__ = ["Disk", "Fuse", "Host", "HostClock", "Killed", "Member"]
+__all__ = ["Disk", "Fuse", "Host", "HostClock", "Killed", "Member", "saved_clock"]
 
 
 class HostClock:
@@ -93,6 +93,50 @@ class Disk(MemoryStore):
         self._unsynced.clear()
 
 
+class MemberClock:
+    """What `SystemClock` does, over the simulated host's clocks."""
+
+    def __init__(self, host, saved):
+        self._clock = clock = host.clock
+        self.boot_id = host.boot_id
+        self.same_boot = saved is not None and saved.boot_id == self.boot_id
+        steady_ns = 0
+        if self.same_boot:
+            steady_ns = saved.steady_ns + clock.steady_ns - saved.elapsed_ns
+        elif saved is not None:
+            steady_ns = saved.steady_ns + downtime_ns(saved.wall_ns, clock.wall_ns)
+        self._offset_ns = steady_ns - clock.steady_ns
+
+    def now(self):
+        return Now(self._clock.wall_ns, self._offset_ns + self._clock.steady_ns)
+
+
+class MemberTime:
+    """What `Timekeeper` does."""
+
+    def __init__(self, host):
+        self._host = host
+        saved = saved_clock(host.disk)
+        self.clock = MemberClock(host, saved)
+        self.rebooted = saved is not None and not self.clock.same_boot
+        self.stopped_cleanly = saved is None or host.was_stopped_cleanly
+        self.save()
+        host.disk.sync()
+        host.was_stopped_cleanly = False
+
+    def save(self):
+        host, now = self._host, self.clock.now()
+        saved = Stopped(now.wall_ns, now.steady_ns, host.boot_id, host.clock.steady_ns)
+        host.disk.commit([(Family.META, CLOCK_KEY, msgspec.msgpack.encode(saved))])
+        self.saved_ns = now.steady_ns
+
+
+def saved_clock(disk):
+    """Read where the last run left its clock."""
+    raw = disk.get(Family.META, CLOCK_KEY)
+    return msgspec.msgpack.decode(raw, type=Stopped) if raw else None
+
+
 class Host:
     """A machine: what outlives the daemon's process."""
 
@@ -126,11 +170,9 @@ class Member:
 
     def __init__(self, host, parts):
         disk = host.disk
-        raw = disk.get(Family.META, CLOCK_KEY)
-        saved = msgspec.msgpack.decode(raw, type=Now) if raw else None
         self.host, self.disk = host, disk
-        self.clock = DaemonClock(host.clock, saved)
-        self._save_clock()
+        self.time = MemberTime(host)
+        self.clock = self.time.clock
         raw = disk.get(Family.META, POLICY_KEY)
         kept = pb.PublishedPolicy.FromString(raw) if raw else pb.PublishedPolicy()
         policy = parsed(kept.yaml) if raw else NO_POLICY
@@ -140,33 +182,23 @@ class Member:
         self.situation = Situation(
             name=host.name, boot_id=host.boot_id, policy_number=kept.number
         )
-        before = disk.get(Family.META, BOOT_KEY)
-        rebooted = before is not None and before.decode() != host.boot_id
+        time = self.time
         self.tenancy = parts.tenancy(
             self.ledger,
             daemon_id=host.name,
             situation=self.situation,
-            rebooted=rebooted,
-            books_are_old=rebooted and not disk.is_durable and not host.was_stopped_cleanly,
+            rebooted=time.rebooted,
+            books_are_old=time.rebooted and not disk.is_durable and not time.stopped_cleanly,
         )
-        disk.commit([(Family.META, BOOT_KEY, host.boot_id.encode())])
-        disk.sync()  # else a power failure would find the boot before, stopped as cleanly as it was
-        host.was_stopped_cleanly = False
 
     def tick(self):
         """Do what `Upkeep` and `Member` do some times a second."""
         while self.sweeper.sweep() >= self.sweeper.retention.slice_count:
             pass
         self.ledger.recent_alerts.clear()
-        if self.clock.now().steady_ns - self._saved_ns >= NS_PER_S:
-            self._save_clock()
+        if self.clock.now().steady_ns - self.time.saved_ns >= NS_PER_S:
+            self.time.save()
         self.tenancy.tick()
-
-    def _save_clock(self):
-        """Do what `Timekeeper` does."""
-        now = self.clock.now()
-        self.disk.commit([(Family.META, CLOCK_KEY, msgspec.msgpack.encode(now))])
-        self._saved_ns = now.steady_ns
 
     def heard(self, message):
         """Do what `Member` and `Fleet` do with what the coordinator says."""

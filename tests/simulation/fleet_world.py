@@ -162,6 +162,8 @@ class World:
 
     def start_member(self, host):
         """Start a daemon on what the one before left; it may die while it starts."""
+        if self.rng.random() < 0.1:
+            host.fuse.moments_left = self.rng.randrange(1, 14)
         try:
             host.member = Member(host, self.parts)
         except Killed:
