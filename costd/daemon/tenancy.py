@@ -330,6 +330,8 @@ class Tenancy:
             if steady_ns - touched_ns > IDLE_NS or self._is_ended(key, wall_ns)
         ]
         self._lower(idle)
+        # Told also where nothing was left to lower: the receipt is what lets it be forgotten.
+        self._ledger.fleet_changed.update(idle)
         for key in idle:
             del self._touched[key]
 

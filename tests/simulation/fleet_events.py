@@ -446,9 +446,9 @@ class FleetOrder(World):
             return
         for call in self.open_calls():
             self.end_call(call)
-        for _ in range(12):  # those that nobody can end expire
-            self.pass_time(8)
-            self.deliver(200)
+        for _ in range(70):  # those that nobody can end expire; what is idle is given back
+            self.pass_time(0.9)
+            self.carry_all()
         if not self.quieten(lambda: True):
             self.problems.append(f"the fleet does not become quiet again: {self.loud()}")
             return
@@ -477,21 +477,25 @@ class FleetOrder(World):
     def quieten(self, done):
         """Carry until nothing is left to say; whether that came to pass."""
         for _ in range(QUIET_ROUNDS_MAX):
-            for host in self.hosts:
-                if host.link is None:
-                    self.join(host)
-            for _ in range(400):
-                ways = self.ways()
-                if not ways or self.problems:
-                    break
-                act, what = self.rng.choice(ways)
-                act(what)
-            self.forget_links()
+            self.carry_all()
             self.pass_time(0.1)
             self.beat()
             if not self.loud() and done():
                 return True
         return False
+
+    def carry_all(self):
+        """Have everybody join, and everything arrive."""
+        for host in self.hosts:
+            if host.link is None:
+                self.join(host)
+        for _ in range(1_000):
+            ways = self.ways()
+            if not ways or self.problems:
+                break
+            act, what = self.rng.choice(ways)
+            act(what)
+        self.forget_links()
 
     def loud(self):
         """Name what is still under way."""

@@ -264,7 +264,7 @@ class World:
         raw, host = link.down.popleft(), link.host
         if not link.is_heard or host.link is not link:
             return
-        link.silent_since_ns = self.true_ns
+        link.silent_since_ns = 0
         self.note(f"{host.name} <- {link.replica.name}: {name_down(raw)}")
         if raw == END:
             self.leave(host)
