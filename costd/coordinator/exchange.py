@@ -309,15 +309,21 @@ class Exchange:
                 self._restate(daemon, key, stand)
             return
         after = lend.reclaimed(stand or before.stand)
-        lost = before.stand.taken - after.taken
-        reserve_lost = before.stand.reserve_taken - after.reserve_taken
+        # Told again, its earlier losses are among what it may have spent then.
+        lost = before.stand.taken + before.lost - after.taken
+        reserve_lost = before.stand.reserve_taken + before.reserve_lost - after.reserve_taken
         self._restate(daemon, key, after)
         share = self._rows.shares[key, daemon.daemon_id]
-        pool = lend.lose(self._rows.pool(key), lost, reserve_lost)
-        share = msgspec.structs.replace(
-            share, lost=share.lost + lost, reserve_lost=share.reserve_lost + reserve_lost
+        # Old books may hold what was told to be free already, and is somebody else's by now.
+        late = max(0, -lost)
+        lost, reserve_lost = max(0, lost), max(0, reserve_lost)
+        pool = lend.lose(
+            self._rows.pool(key), lost - share.lost, reserve_lost - share.reserve_lost
         )
-        self._rows.put(key, daemon.daemon_id, pool, share)
+        share = msgspec.structs.replace(
+            share, lost=lost, reserve_lost=reserve_lost, late=share.late + late
+        )
+        self._rows.put(key, daemon.daemon_id, lend.excuse_late(pool, late), share)
 
     def _outcome(self, daemon: Daemon, key: bytes, want: Want) -> tuple["pb.LeaseOutcome", Stand]:
         """What can be done for one want, and how the daemon stands if it is."""

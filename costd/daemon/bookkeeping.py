@@ -14,7 +14,7 @@ from costd.daemon.tallies import Tallies
 from costd.daemon.totals import Totals
 from costd.engine import books, keys
 from costd.engine.changes import Changes, Family
-from costd.engine.leases import relent, stand
+from costd.engine.leases import relent, revoked, stand
 from costd.engine.resolve import Ledgered
 from costd.engine.rules import Rules
 from costd.engine.window import window_bounds
@@ -222,6 +222,21 @@ class Bookkeeping:
         self._write(changes)
         self.lent.held.update(marked)
         self.lent.forgotten(dropped)
+
+    def revoke_leases(self) -> None:
+        """Let nothing more be used of any lease, also of what comes free; all of it or nothing.
+
+        Errors:  StoreUnavailable.
+        """
+        changes, now = Changes(), self.clock.now()
+        for key in sorted(self.lent.held):
+            counter = self.state.counter(key)
+            if counter is None or counter.lease is None:
+                continue
+            rule = self.rules.budgets.get(keys.tag_of(key))
+            posted = books.post(revoked(counter), rule)
+            books.write(changes, rule, key, posted, critical=False, now=now)
+        self._write(changes)
 
     # ---- operators --------------------------------------------------------------------------
 

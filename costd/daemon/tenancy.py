@@ -112,7 +112,10 @@ class Tenancy:
         if rebooted:
             old = self._saved.books_are_old or books_are_old
             self._remember(until_steady_ns=0, books_are_old=old)
-            self._lower([key for key, _ in ledger.store.scan(Family.LEASES)])
+            if old:
+                ledger.revoke_leases()
+            else:
+                self._lower([key for key, _ in ledger.store.scan(Family.LEASES)])
 
     @property
     def daemon_id(self) -> str:
