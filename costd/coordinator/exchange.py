@@ -62,6 +62,11 @@ class Exchange:
         """Welcome a daemon, new or come back; what it says it holds is what it holds."""
         rows, daemon_id = self._rows, message.daemon_id
         known = rows.daemons.get(daemon_id) or Daemon(daemon_id=daemon_id)
+        if message.epoch < known.spoken_epoch and not message.books_are_old:
+            raise StaleEpoch(
+                f"this Enrol of daemon {daemon_id!r} is late: it is from before epoch "
+                f"{known.spoken_epoch}, in which the daemon has spoken since"
+            )
         daemon = msgspec.structs.replace(
             known,
             epoch=max(known.epoch, message.epoch) + 1,
@@ -81,6 +86,10 @@ class Exchange:
                 reclaimed.append(key)
             if message.books_are_old:
                 self._lose(daemon, key, stated.get(key))
+            elif before is not None and before.is_reclaimed:
+                # The daemon does not know yet: it goes on to be told until it has spoken of it.
+                stand = lend.reclaimed(stated.get(key, before.stand))
+                self._restate(daemon, key, stand, is_reclaimed=True)
             elif key in stated:
                 self._restate(daemon, key, stated[key])
             elif before is not None:
@@ -106,6 +115,7 @@ class Exchange:
                 self._hear(daemon, stand.counter_key, wire.stand_from_pb(stand))
         daemon = msgspec.structs.replace(
             self._heard(daemon, message.now_ns),
+            spoken_epoch=daemon.epoch,
             policy_number=message.policy_number,
             policy_problem=message.policy_problem,
             outbox_count=message.outbox_count,
@@ -129,10 +139,17 @@ class Exchange:
         wants = [(want.stand.counter_key, wire.want_from_pb(want)) for want in message.wants]
         if len({key for key, _ in wants}) < len(wants):
             raise InvalidAsk(f"request {message.request_id!r} names a counter twice")
-        if self._is_new(daemon, message.sequence):
-            for key, want in wants:
-                self._hear(daemon, key, want.stand)
-            self._rows.put_daemon(msgspec.structs.replace(daemon, sequence=message.sequence))
+        if not self._is_new(daemon, message.sequence):
+            return self._told_again(daemon, message.request_id, wants)
+        for key, want in wants:
+            # No grant can be on its way: a counter is asked for once at a time, and a daemon that
+            # asks has read the answer before.
+            self._restate(daemon, key, want.stand)
+        self._rows.put_daemon(
+            msgspec.structs.replace(
+                daemon, sequence=message.sequence, spoken_epoch=daemon.epoch
+            )
+        )
         outcomes = [self._outcome(daemon, key, want) for key, want in wants]
         failed = any(outcome != pb.LEASE_OUTCOME_GRANTED for outcome, _ in outcomes)
         # All checks passed; below, either every want is granted or none.
@@ -141,24 +158,45 @@ class Exchange:
         )
         for (key, want), (outcome, stand) in zip(wants, outcomes, strict=True):
             if not failed:
-                self._restate(daemon, key, stand)
-            elif outcome == pb.LEASE_OUTCOME_GRANTED and not self._crossed_a_grant(
-                daemon, key, want
-            ):
+                self._restate(daemon, key, stand, granted_epoch=daemon.epoch)
+            elif outcome == pb.LEASE_OUTCOME_GRANTED:
                 outcome, stand = pb.LEASE_OUTCOME_SET_FAILED, want.stand  # noqa: PLW2901
-            grant = reply.grants.add(
-                counter_key=key,
-                outcome=outcome,
-                amount=stand.amount,
-                reserve_amount=stand.reserve_amount,
-                version=stand.version,
-            )
-            level = self._level(daemon_id, key)
-            if level is not None:
-                grant.level.CopyFrom(level)
+            self._tell(reply, daemon, key, outcome, stand)
         if failed:
             reply.retry_after.CopyFrom(wire.duration(self._retry_ns(outcomes)))
         return reply
+
+    def _told_again(
+        self, daemon: Daemon, request_id: str, wants: Sequence[tuple[bytes, Want]]
+    ) -> pb.LeaseReply:
+        """Answer a request that is seen again by what was granted; nothing changes."""
+        reply = pb.LeaseReply(request_id=request_id, epoch=daemon.epoch, now_ns=self._now_ns)
+        for key, want in wants:
+            held = self._held(daemon, key)
+            is_granted = held.version > want.stand.version and held.amount >= want.amount_min
+            told = pb.LEASE_OUTCOME_GRANTED if is_granted else pb.LEASE_OUTCOME_NOT_NOW
+            self._tell(reply, daemon, key, told, held)
+        reply.retry_after.CopyFrom(wire.duration(EXHAUSTED_RETRY_NS))
+        return reply
+
+    def _tell(
+        self,
+        reply: pb.LeaseReply,
+        daemon: Daemon,
+        key: bytes,
+        outcome: "pb.LeaseOutcome",
+        stand: Stand,
+    ) -> None:
+        grant = reply.grants.add(
+            counter_key=key,
+            outcome=outcome,
+            amount=stand.amount,
+            reserve_amount=stand.reserve_amount,
+            version=stand.version,
+        )
+        level = self._level(daemon.daemon_id, key)
+        if level is not None:
+            grant.level.CopyFrom(level)
 
     def usage(self, daemon_id: str, message: pb.UsageBatch) -> pb.UsageReceipt:
         """Store usage events, each exactly once.
@@ -256,24 +294,37 @@ class Exchange:
         return msgspec.structs.replace(daemon, usage_sequence=first_sequence - 1)
 
     def _hear(self, daemon: Daemon, key: bytes, stand: Stand) -> None:
-        """Take a stand that is not an Enrol's: it may have crossed a grant on the way."""
-        self._restate(daemon, key, lend.heard(self._held(daemon, key), stand))
+        """Take a report's stand, which may have crossed a grant of this epoch on the way."""
+        share = self._rows.share(key, daemon.daemon_id)
+        if share is not None and share.epoch == daemon.epoch:
+            stand = lend.heard(share.stand, stand)
+        self._restate(daemon, key, stand)
 
     def _restate(
-        self, daemon: Daemon, key: bytes, stand: Stand, *, is_reclaimed: bool = False
+        self,
+        daemon: Daemon,
+        key: bytes,
+        stand: Stand,
+        *,
+        is_reclaimed: bool = False,
+        granted_epoch: int = 0,
     ) -> None:
-        """Replace a daemon's part of a counter by what it says."""
+        """Replace a daemon's part of a counter by what it says, or is granted."""
         rows = self._rows
         before = rows.share(key, daemon.daemon_id)
         share = before or Share()
         late = share.late
-        if share.is_reclaimed and not is_reclaimed:
+        if share.is_reclaimed:
             # It came back after all: what it used of what was taken from it comes late.
             late += lend.beyond(share.stand, stand)
-            stand = lend.reclaimed(stand)
-        if before is not None and share == msgspec.structs.replace(
-            share, stand=stand, late=late, is_reclaimed=is_reclaimed
-        ):
+        after = msgspec.structs.replace(
+            share,
+            stand=stand,
+            late=late,
+            is_reclaimed=is_reclaimed,
+            epoch=granted_epoch or share.epoch,
+        )
+        if before == after:
             return
         rule = self._rules.budgets.get(keys.tag_of(key))
         terms = self._terms(key)
@@ -288,18 +339,7 @@ class Exchange:
             changed = lend.excuse_late(changed, late - share.late)
         if terms is not None and rule is not None:
             changed = self._alerted(rule, key, changed, terms)
-        rows.put(
-            key,
-            daemon.daemon_id,
-            changed,
-            msgspec.structs.replace(
-                share,
-                stand=stand,
-                late=late,
-                epoch=daemon.epoch,
-                is_reclaimed=is_reclaimed,
-            ),
-        )
+        rows.put(key, daemon.daemon_id, changed, after)
 
     def _lose(self, daemon: Daemon, key: bytes, stand: Stand | None) -> None:
         """Keep what a daemon may have spent presumed spent: it cannot tell any more."""
@@ -329,10 +369,6 @@ class Exchange:
         """What can be done for one want, and how the daemon stands if it is."""
         rule = self._rules.budgets.get(keys.tag_of(key))
         terms = self._terms(key)
-        if self._crossed_a_grant(daemon, key, want):
-            held = self._held(daemon, key)
-            enough = held.amount >= want.amount_min
-            return pb.LEASE_OUTCOME_GRANTED if enough else pb.LEASE_OUTCOME_NOT_NOW, held
         if rule is None or terms is None:
             return pb.LEASE_OUTCOME_NO_BUDGET, want.stand
         if not self._in_force(rule, key):
@@ -350,13 +386,6 @@ class Exchange:
             self._rows.recalled.add(key)
             return pb.LEASE_OUTCOME_RECALLED, want.stand
         return pb.LEASE_OUTCOME_EXHAUSTED, want.stand
-
-    def _crossed_a_grant(self, daemon: Daemon, key: bytes, want: Want) -> bool:
-        """Tell whether a want was sent before its daemon saw the newest grant, or is sent again.
-
-        What was granted stands, and is told again.
-        """
-        return self._held(daemon, key).version != want.stand.version
 
     def _held(self, daemon: Daemon, key: bytes) -> Stand:
         share = self._rows.share(key, daemon.daemon_id)

@@ -26,6 +26,9 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True):
     seen_ns: int = 0
     tenure_ends_ns: int = 0
     """After this it spends nothing of what it holds; what is unreported is presumed spent."""
+    spoken_epoch: int = 0
+    """The newest epoch in which it has asked or reported: it has read that Admittance, so that an
+    Enrol from before it is one that was late on its way."""
     sequence: int = 0
     """The newest request or report of this epoch."""
     usage_sequence: int = 0
@@ -49,8 +52,9 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
 
     stand: Stand = NO_STAND
     epoch: int = 0
-    """Of the daemon when it was last granted or stated."""
+    """Of the daemon when it was last granted some: in another one no grant can be on its way."""
     is_reclaimed: bool = False
+    """Whether it was taken back, and the daemon has not spoken of it since it was told so."""
     lost: int = 0
     reserve_lost: int = 0
     late: int = 0

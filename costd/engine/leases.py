@@ -14,12 +14,15 @@ _NOTHING = Lease()
 def relent(counter: Counter, lease: Lease | None) -> Counter:
     """Put another lease in place of the one a counter has; None drops it.
 
-    Shape:   pure; `books.post` then follows the limit that this makes.
+    Shape:   pure; `books.post` then follows the limit that this makes. Of a lease that is dropped
+             the version stays: what is said of the counter later must not look older than it.
     Ensures: a lowered part never falls below what is used of it, so that nobody else is promised
              what calls in flight hold.
     """
     if lease is None:
-        return msgspec.structs.replace(counter, lease=None)
+        version = counter.lease.version if counter.lease is not None else 0
+        kept = Lease(version=version) if version else None
+        return msgspec.structs.replace(counter, lease=kept)
     old, new = counter.lease or _NOTHING, lease
     reserve = _lowered(old.reserve_amount, new.reserve_amount, counter.reserve_used)
     general = _lowered(
