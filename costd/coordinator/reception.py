@@ -33,6 +33,7 @@ class Connection:
         self.daemon_id = ""
         self.name = ""
         self.epoch = 0
+        self.is_over = False
         self.holds: set[bytes] = set()
         """Counters that it may hold something of, as far as this replica knows."""
 
@@ -100,6 +101,7 @@ class Reception:
 
     def lost(self, connection: Connection) -> None:
         """Forget a stream; what its daemon holds stays good until its tenure ends."""
+        connection.is_over = True
         if self.attached.get(connection.daemon_id) is connection:
             del self.attached[connection.daemon_id]
 
@@ -170,6 +172,8 @@ class Reception:
             older = self.attached.get(message.enrol.daemon_id)
             if older is not None and older is not connection:
                 older.close(InvalidAsk("this daemon has enrolled on another stream"))
+            if connection.is_over:
+                return  # it ended while the transaction ran
             connection.daemon_id, connection.name = message.enrol.daemon_id, message.enrol.name
             connection.epoch = answer.welcome.epoch
             connection.holds = {*_keys_of(message)}
