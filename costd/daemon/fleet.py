@@ -48,8 +48,7 @@ class Fleet:
         situation: Situation,
         log: Log,
         open_channel: Callable[[], grpc.aio.Channel],
-        rebooted: bool = False,
-        books_are_old: bool = False,
+        lost_by_reboot: bool = False,
     ) -> None:
         self._ledger = ledger
         self._desk = desk
@@ -60,8 +59,7 @@ class Fleet:
             ledger,
             daemon_id=daemon_id_of(ledger.store),
             situation=situation,
-            rebooted=rebooted,
-            books_are_old=books_are_old,
+            lost_by_reboot=lost_by_reboot,
         )
         self.tenancy.recalls = desk
         self.member = Member(self.tenancy, open_channel, log)

@@ -48,6 +48,10 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     """What is leased may be spent until then."""
     books_are_old: bool = False
     """Whether the books may lack what was promised last; kept until the coordinator has heard."""
+    usage_kept: int = 0
+    """Then: the newest usage event that they had. The coordinator may know of later ones."""
+    boot_id: str = ""
+    """Of the host's run in which all that was held before was given up."""
 
 
 class Situation(msgspec.Struct, kw_only=True):
@@ -79,13 +83,12 @@ class Tenancy:
         *,
         daemon_id: str,
         situation: Situation,
-        rebooted: bool = False,
-        books_are_old: bool = False,
+        lost_by_reboot: bool = False,
     ) -> None:
-        """Take up what the last run left.
+        """Take up what the last run left; after a reboot of the host what it held is dead.
 
-        Shape:   after `rebooted` what it held is dead; `books_are_old` says that what was promised
-                 last may not have reached the disk.
+        Shape:   `lost_by_reboot` says that a reboot, if there was one, may have lost what was
+                 promised last: nothing makes commits durable, and the last run did not end well.
         """
         self._ledger = ledger
         self.situation = situation
@@ -109,13 +112,9 @@ class Tenancy:
         """Until when what comes free of a counter is given back at once."""
         self.clock_offset_ns = 0
         """The coordinator's wall clock less ours, when it last told."""
-        if rebooted:
-            old = self._saved.books_are_old or books_are_old
-            self._remember(until_steady_ns=0, books_are_old=old)
-            if old:
-                ledger.revoke_leases()
-            else:
-                self._lower([key for key, _ in ledger.store.scan(Family.LEASES)])
+        boot_id = situation.boot_id
+        if saved is None or not boot_id or saved.boot_id != boot_id:
+            self._give_up(boot_id, lost=lost_by_reboot)
 
     @property
     def daemon_id(self) -> str:
@@ -240,20 +239,22 @@ class Tenancy:
     # ---- inside ------------------------------------------------------------------------------
 
     def _admitted(self, welcome: pb.Admittance) -> None:
-        """Begin an epoch."""
+        """Begin an epoch, unless this is told a second time."""
+        push, ledger = self._push, self._ledger
+        if push is None or welcome.epoch <= self.epoch:
+            return
         self._tenure_ns = welcome.tenure.ToNanoseconds()
+        # What was taken away must be gone before the tenure begins: a kill may come in between.
+        self._lower([key for key in welcome.reclaimed_keys if ledger.lease(key) is not None])
+        if self._saved.books_are_old:
+            self.outbox.renumber(self._saved.usage_kept, welcome.usage_sequence)
         self._remember(
             epoch=welcome.epoch,
             until_steady_ns=self._until(self._enrolled_at_ns),
             books_are_old=False,
         )
         self._heard(welcome.now_ns)
-        ledger = self._ledger
-        reclaimed = [key for key in welcome.reclaimed_keys if ledger.lease(key) is not None]
-        self._lower(reclaimed)
         self._levels(welcome.levels)
-        push = self._push
-        assert push is not None
         self._sequence = 0
         self.borrowing.connected(self._send_request, welcome.epoch)
         self.outbox.connected(
@@ -299,6 +300,19 @@ class Tenancy:
         raw = msgspec.msgpack.encode(self._saved)
         self._ledger.store.commit([(Family.META, _META_KEY, raw)])
         self._ledger.state.leases_until_ns = self._saved.until_steady_ns
+
+    def _give_up(self, boot_id: str, *, lost: bool) -> None:
+        """Hold nothing any more; the boot is noted last, so that a kill on the way begins anew."""
+        ledger, saved = self._ledger, self._saved
+        is_old, kept = saved.books_are_old, saved.usage_kept
+        if lost and not is_old:
+            is_old, kept = True, ledger.totals.usage_seq
+        self._remember(until_steady_ns=0, books_are_old=is_old, usage_kept=kept)
+        if is_old:
+            ledger.revoke_leases()
+        else:
+            self._lower([key for key, _ in ledger.store.scan(Family.LEASES)])
+        self._remember(boot_id=boot_id)
 
     def _heard(self, now_ns: int) -> None:
         self.clock_offset_ns = now_ns - self._ledger.clock.now().wall_ns
