@@ -91,7 +91,8 @@ class Exchange:
                 stand = lend.reclaimed(stated.get(key, before.stand))
                 self._restate(daemon, key, stand, is_reclaimed=True)
             elif key in stated:
-                self._restate(daemon, key, stated[key])
+                # A database that was restored has forgotten what it granted.
+                self._restate(daemon, key, stated[key], may_rise=message.epoch > known.epoch)
             elif before is not None:
                 # What was granted and is not stated never arrived; what was used was receipted.
                 self._restate(daemon, key, lend.reclaimed(before.stand))
@@ -308,11 +309,17 @@ class Exchange:
         *,
         is_reclaimed: bool = False,
         granted_epoch: int = 0,
+        may_rise: bool = False,
     ) -> None:
-        """Replace a daemon's part of a counter by what it says, or is granted."""
+        """Replace a daemon's part of a counter by what it says, or is granted.
+
+        Ensures: what it may use rises by a grant only, whatever a late Enrol says.
+        """
         rows = self._rows
         before = rows.share(key, daemon.daemon_id)
         share = before or Share()
+        if not (granted_epoch or may_rise):
+            stand = lend.at_most(stand, share.stand)
         late = share.late
         if share.is_reclaimed:
             # It came back after all: what it used of what was taken from it comes late.
@@ -352,18 +359,18 @@ class Exchange:
         # Told again, its earlier losses are among what it may have spent then.
         lost = before.stand.taken + before.lost - after.taken
         reserve_lost = before.stand.reserve_taken + before.reserve_lost - after.reserve_taken
-        self._restate(daemon, key, after)
-        share = self._rows.shares[key, daemon.daemon_id]
         # Old books may hold what was told to be free already, and is somebody else's by now.
         late = max(0, -lost)
         lost, reserve_lost = max(0, lost), max(0, reserve_lost)
         pool = lend.lose(
-            self._rows.pool(key), lost - share.lost, reserve_lost - share.reserve_lost
+            self._rows.pool(key), lost - before.lost, reserve_lost - before.reserve_lost
         )
         share = msgspec.structs.replace(
-            share, lost=lost, reserve_lost=reserve_lost, late=share.late + late
+            before, lost=lost, reserve_lost=reserve_lost, late=before.late + late
         )
+        # First what is lost, then what is left, so that a limit that was cut sees the sum.
         self._rows.put(key, daemon.daemon_id, lend.excuse_late(pool, late), share)
+        self._restate(daemon, key, after)
 
     def _outcome(self, daemon: Daemon, key: bytes, want: Want) -> tuple["pb.LeaseOutcome", Stand]:
         """What can be done for one want, and how the daemon stands if it is."""

@@ -1,6 +1,6 @@
 """The store as the ledger keeps it: one batch at a time, under one policy at a time."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -223,20 +223,20 @@ class Bookkeeping:
         self.lent.held.update(marked)
         self.lent.forgotten(dropped)
 
-    def revoke_leases(self) -> None:
-        """Let nothing more be used of any lease, also of what comes free; all of it or nothing.
+    def revoke_leases(self, counter_keys: Iterable[bytes]) -> None:
+        """Let nothing more be used of leases, also of what comes free; all of it or nothing.
 
         Errors:  StoreUnavailable.
         """
         changes, now = Changes(), self.clock.now()
-        for key in sorted(self.lent.held):
+        for key in sorted(counter_keys):
             counter = self.state.counter(key)
             if counter is None or counter.lease is None:
                 continue
             rule = self.rules.budgets.get(keys.tag_of(key))
             posted = books.post(revoked(counter), rule)
             books.write(changes, rule, key, posted, critical=False, now=now)
-        self._write(changes)
+        self.commit(changes)
 
     # ---- operators --------------------------------------------------------------------------
 

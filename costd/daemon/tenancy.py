@@ -245,7 +245,7 @@ class Tenancy:
             return
         self._tenure_ns = welcome.tenure.ToNanoseconds()
         # What was taken away must be gone before the tenure begins: a kill may come in between.
-        self._lower([key for key in welcome.reclaimed_keys if ledger.lease(key) is not None])
+        ledger.revoke_leases(welcome.reclaimed_keys)
         if self._saved.books_are_old:
             self.outbox.renumber(self._saved.usage_kept, welcome.usage_sequence)
         self._remember(
@@ -309,7 +309,7 @@ class Tenancy:
             is_old, kept = True, ledger.totals.usage_seq
         self._remember(until_steady_ns=0, books_are_old=is_old, usage_kept=kept)
         if is_old:
-            ledger.revoke_leases()
+            ledger.revoke_leases(ledger.lent.held)
         else:
             self._lower([key for key, _ in ledger.store.scan(Family.LEASES)])
         self._remember(boot_id=boot_id)

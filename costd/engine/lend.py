@@ -111,6 +111,15 @@ def heard(before: Stand, now: Stand) -> Stand:
     )
 
 
+def at_most(stand: Stand, held: Stand) -> Stand:
+    """Read a stand as one that may give back, and may not take."""
+    amount = min(stand.amount, held.amount)
+    reserve_amount = min(stand.reserve_amount, held.reserve_amount, amount)
+    if (amount, reserve_amount) == (stand.amount, stand.reserve_amount):
+        return stand
+    return msgspec.structs.replace(stand, amount=amount, reserve_amount=reserve_amount)
+
+
 def rooms(pool: Pool, terms: Terms) -> tuple[int, int]:
     """What nobody holds: (without the protected reserve, in all); below zero where it is passed."""
     general_taken = pool.taken - pool.reserve_taken
