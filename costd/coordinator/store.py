@@ -142,7 +142,7 @@ class CoordinatorStore(FleetStore, Protocol):
     def put_kill(self, kill: KillSwitch) -> Awaitable[int]:
         """Write a kill switch and return the list's new version; replicas are told.
 
-        Ensures: a release is final, however late its engagement comes.
+        Ensures: of two states of a switch the later one is kept, whichever is written first.
         """
         ...
 

@@ -161,7 +161,7 @@ class MemoryFleetStore:
         self.kills_version += 1
         for kill in kills:
             known = self.kills.get(kill.kill_id)
-            if known is None or not known.released_ns:
+            if known is None or known.changed_ns <= kill.changed_ns:
                 self.kills[kill.kill_id] = kill
         self._tell(Notice(topic=Topic.KILLS, version=self.kills_version))
         return self.kills_version

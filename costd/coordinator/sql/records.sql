@@ -40,7 +40,7 @@ UPDATE versions SET version = version + 1 WHERE name = :name RETURNING version;
 SELECT name, version FROM versions;
 
 -- name: put_kill!
--- A release is final: an engagement told later, of the same id, does not undo it.
+-- Of two states of a switch the later one counts, whichever is told first.
 INSERT INTO kills (
     kill_id, version, scope, mode, reason, actor, engaged_ns, max_tier, releases_ns,
     releases_steady_ns, released_ns, released_by
@@ -54,7 +54,8 @@ ON CONFLICT (kill_id) DO UPDATE SET
     max_tier = excluded.max_tier, releases_ns = excluded.releases_ns,
     releases_steady_ns = excluded.releases_steady_ns, released_ns = excluded.released_ns,
     released_by = excluded.released_by
-WHERE kills.released_ns = 0;
+WHERE greatest(kills.engaged_ns, kills.released_ns)
+    <= greatest(excluded.engaged_ns, excluded.released_ns);
 
 -- name: list_kills
 SELECT
