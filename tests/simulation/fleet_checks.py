@@ -87,9 +87,8 @@ def window_problems(world, shares_before):
     slack_ns = span.skew_ns_max
     for (key, daemon_id), share in world.database.shares.items():
         before = shares_before.get((key, daemon_id))
-        if before is share or (before and share.stand.amount <= before.stand.amount):
-            continue
-        if not before and not share.stand.amount:
+        version = before.stand.version if before is not None else 0
+        if share.stand.version <= version:
             continue
         rule = compiled(world.texts()[0]).budgets.get(keys.tag_of(key))
         end_ns = keys.split_counter_key(key)[0]

@@ -187,8 +187,7 @@ class Member:
             self.ledger,
             daemon_id=host.name,
             situation=self.situation,
-            rebooted=time.rebooted,
-            books_are_old=time.rebooted and not disk.is_durable and not time.stopped_cleanly,
+            lost_by_reboot=not disk.is_durable and not time.stopped_cleanly,
         )
 
     def tick(self):
