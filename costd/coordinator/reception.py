@@ -52,7 +52,7 @@ class Received(NamedTuple):
     message: pb.ToCoordinator
 
 
-_Done = tuple[list[pb.ToDaemon], set[bytes], list[KillSwitch]]
+_Done = tuple[list[pb.ToDaemon], list[bytes], list[KillSwitch]]
 
 
 class Reception:
@@ -153,7 +153,7 @@ class Reception:
                 lends_from_ns=self.lends_from_ns,
             )
             answers = [_act(exchange, received) for received in batch]
-            return answers, set(rows.recalled), list(rows.kills)
+            return answers, sorted(rows.recalled), list(rows.kills)
 
         return await self._store.transact(
             work,

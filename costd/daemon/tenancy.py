@@ -5,7 +5,6 @@ the ledger's clock when `tick` or `receive` is called. docs/reference/fleet.md i
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -197,7 +196,7 @@ class Tenancy:
         now = self._ledger.clock.now()
         if self._push is None or not self.is_enrolled:
             return
-        changed = self._ledger.fleet_changed
+        changed = sorted(self._ledger.fleet_changed)
         for key in changed:
             self._touched[key] = now.steady_ns
         self._give_back_freed(now.steady_ns)
@@ -212,7 +211,7 @@ class Tenancy:
         """Tell what changed, and so renew the tenure."""
         assert self._push is not None
         ledger, now = self._ledger, self._ledger.clock.now()
-        named = list(islice(ledger.fleet_changed, STANDS_COUNT_MAX))
+        named = sorted(ledger.fleet_changed)[:STANDS_COUNT_MAX]
         ledger.fleet_changed.difference_update(named)
         stands = [(key, ledger.stand(key)) for key in named]
         self._sequence += 1
@@ -390,7 +389,7 @@ class Tenancy:
 
     def _ask_ahead(self, changed: Iterable[bytes], wall_ns: int, steady_ns: int) -> None:
         """Ask for more of what runs low, and for the next window of what soon ends."""
-        for key in list(changed):
+        for key in changed:
             stand = self._ledger.stand(key)
             step = self.borrowing.step_of(key)
             if key in self._recalled:

@@ -14,53 +14,53 @@ _SUMS = [name for name in Stand.__struct_fields__ if name not in {"amount", "res
 _SUMS = [name for name in _SUMS if name not in {"lowered", "version"}]
 
 
-def pool_problems(database):
+def pool_problems(database, counter_keys, daemon_ids):
     """F1: nothing is promised twice; and each sum is the sum of its parts."""
-    found, sums = [], {}
-    for (key, _), share in database.shares.items():
-        parts = sums.setdefault(key, Counter())
-        for name in _SUMS:
-            parts[name] += getattr(share.stand, name)
-        parts["late"] += share.late
-        parts["taken"] += share.stand.taken + share.lost
-        parts["reserve_taken"] += share.stand.reserve_taken + share.reserve_lost
-        if share.lost < 0 or share.late < 0:
-            found.append(f"a share of {name_of(key)} lost {share.lost}, late {share.late}")
-    for key, pool in database.pools.items():
+    found = []
+    for key in sorted(counter_keys):
+        pool, parts = database.pools[key], Counter()
+        for daemon_id in daemon_ids:
+            share = database.shares.get((key, daemon_id))
+            if share is None:
+                continue
+            for name in _SUMS:
+                parts[name] += getattr(share.stand, name)
+            parts["late"] += share.late
+            parts["taken"] += share.stand.taken + share.lost
+            parts["reserve_taken"] += share.stand.reserve_taken + share.reserve_lost
+            if share.lost < 0 or share.late < 0:
+                found.append(f"{daemon_id} lost {share.lost} of {name_of(key)}, {share.late} late")
         if pool.limit >= 0 and pool.taken > pool.limit + pool.excused:
             found.append(
                 f"F1: {pool.taken} taken of {name_of(key)}, limit {pool.limit}, "
                 f"excused {pool.excused}"
             )
-        parts = sums.get(key, Counter())
-        for name in (*_SUMS, "taken", "reserve_taken"):
-            if parts[name] != getattr(pool, name):
-                found.append(
-                    f"{name} of {name_of(key)} is {getattr(pool, name)}, its parts {parts[name]}"
-                )
+        found += [
+            f"{name} of {name_of(key)} is {getattr(pool, name)}, its parts {parts[name]}"
+            for name in (*_SUMS, "taken", "reserve_taken")
+            if parts[name] != getattr(pool, name)
+        ]
     return found
 
 
-def lease_problems(database, hosts):
+def lease_problems(database, host):
     """F3: what a daemon may use is at most what the coordinator has down for it."""
-    found = []
-    for host in hosts:
-        saved = saved_clock(host.disk)
-        if host.member is None and (saved is None or saved.boot_id != host.boot_id):
-            continue  # nothing of it may be spent, which the next start sees to
-        for key, _ in host.disk.scan(Family.LEASES):
-            counter = host.disk.get(Family.COUNTERS, key)
-            lease = counter.lease if counter is not None else None
-            share = database.shares.get((key, host.name))
-            stand = share.stand if share is not None else NO_STAND
-            if lease is None or lease.amount <= stand.amount:
-                continue
-            if share is not None and share.is_reclaimed:
-                continue  # its tenure is over; the next Admittance tells it
-            found.append(
-                f"F3: {host.name} may use {lease.amount} of {name_of(key)}, "
-                f"the coordinator has {stand.amount} down"
-            )
+    found, saved = [], saved_clock(host.disk)
+    if host.member is None and (saved is None or saved.boot_id != host.boot_id):
+        return []  # nothing of it may be spent, which the next start sees to
+    for key, _ in host.disk.scan(Family.LEASES):
+        counter = host.disk.get(Family.COUNTERS, key)
+        lease = counter.lease if counter is not None else None
+        share = database.shares.get((key, host.name))
+        stand = share.stand if share is not None else NO_STAND
+        if lease is None or lease.amount <= stand.amount:
+            continue
+        if share is not None and share.is_reclaimed:
+            continue  # its tenure is over; the next Admittance tells it
+        found.append(
+            f"F3: {host.name} may use {lease.amount} of {name_of(key)}, "
+            f"the coordinator has {stand.amount} down"
+        )
     return found
 
 
@@ -81,14 +81,13 @@ class UsageCheck:
         return found
 
 
-def window_problems(world, shares_before):
+def window_problems(world, rows, shares_before):
     """A lease is granted only of a window that is in force, or nearly, in true time."""
     found, span, true_ns = [], world.span, world.true_ns
     slack_ns = span.skew_ns_max
-    for (key, daemon_id), share in world.database.shares.items():
-        before = shares_before.get((key, daemon_id))
-        version = before.stand.version if before is not None else 0
-        if share.stand.version <= version:
+    for key, daemon_id in sorted(rows.written_shares):
+        before, share = shares_before.get((key, daemon_id)), rows.shares[key, daemon_id]
+        if share.stand.version <= (before.stand.version if before is not None else 0):
             continue
         rule = compiled(world.texts()[0]).budgets.get(keys.tag_of(key))
         end_ns = keys.split_counter_key(key)[0]

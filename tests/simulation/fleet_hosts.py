@@ -60,12 +60,15 @@ class Disk(MemoryStore):
         self._unsynced = []
         """For each commit, what stood there before."""
         self.is_durable = False
+        self.is_changed = False
+        """Whether it was written to since somebody last looked."""
 
     def commit(self, puts):
         if self._fuse.refuses:
             self._fuse.refuses = False
             raise StoreUnavailable("the disk is full; make room")
         self._fuse.moment()
+        self.is_changed = True
         before = {(family, key): self._values[family].get(key) for family, key, _ in puts}
         super().commit(puts)
         if not self.is_durable:

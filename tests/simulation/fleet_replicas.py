@@ -40,6 +40,8 @@ class Database(MemoryFleetStore):
         self.is_up = True
         self.answers_lost = 0
         """So many of the next commits are written, and nobody is told."""
+        self.changed = set()
+        """Counters that were written since somebody last looked."""
         self.renewed_ns = {}
         """By daemon, the true time of the last transaction that renewed its tenure."""
 
@@ -51,15 +53,22 @@ class Database(MemoryFleetStore):
         """Do what the database does, with a moment before the commit and one after."""
         await Moment()
         self.check()
-        before = {each: row.tenure_ends_ns for each, row in self.daemons.items()}
-        shares = dict(self.shares)
+        locked = []
+
+        def work_noted(rows):
+            locked[:] = [rows, dict(rows.daemons), dict(rows.shares)]
+            return work(rows)
+
         result = self.step(
-            work, daemon_ids=daemon_ids, keys=keys, with_all_shares_of=with_all_shares_of
+            work_noted, daemon_ids=daemon_ids, keys=keys, with_all_shares_of=with_all_shares_of
         )
-        for each, row in self.daemons.items():
-            if row.tenure_ends_ns != before.get(each):
+        rows, daemons, shares = locked
+        for each in rows.written_daemons:
+            before = daemons.get(each)
+            if before is None or rows.daemons[each].tenure_ends_ns != before.tenure_ends_ns:
                 self.renewed_ns[each] = self._world.true_ns
-        self._world.committed(shares)
+        self.changed |= rows.written_pools
+        self._world.committed(rows, shares)
         await Moment()
         if self.answers_lost:
             self.answers_lost -= 1
@@ -85,6 +94,7 @@ class Database(MemoryFleetStore):
 
     async def top_up(self, top_up):
         self.check()
+        self.changed.add(top_up.counter_key)
         return await super().top_up(top_up)
 
 

@@ -151,9 +151,9 @@ class World:
             if "enrolled on another stream" not in str(error):
                 self.problems.append(f"{link.host.name} was refused: {error}")
 
-    def committed(self, shares_before):
+    def committed(self, rows, shares_before):
         """Look at what a transaction has just written."""
-        self.problems += window_problems(self, shares_before)
+        self.problems += window_problems(self, rows, shares_before)
 
     def drilled(self, connection, message):
         self.drills.setdefault(message.drill_id, set()).add(connection.daemon_id)
@@ -356,13 +356,18 @@ class World:
 
     def check(self):
         """What must hold after every step."""
-        self.problems += pool_problems(self.database)
-        self.problems += lease_problems(self.database, self.hosts)
-        self.problems += self.usage_check.problems(self.database)
+        database = self.database
+        names = [host.name for host in self.hosts]
+        self.problems += pool_problems(database, database.changed, names)
+        self.problems += self.usage_check.problems(database)
         self.problems += self.truth.problems()
         for host in self.hosts:
-            if host.member is not None:
+            if database.changed or host.disk.is_changed:
+                self.problems += lease_problems(database, host)
+            if host.member is not None and host.disk.is_changed:
                 self.problems += host.member.problems()
+                host.disk.is_changed = False
+        database.changed = set()
         for replica in self.replicas:
             if replica is not None:
                 self.problems += replica.problems()
