@@ -321,7 +321,8 @@ class Tenancy:
         told = {
             level.counter_key: wire.lease_at(held, level)
             for level in levels
-            if (held := ledger.lease(level.counter_key)) is not None
+            if level.counter_key in ledger.lent.held
+            and (held := ledger.lease(level.counter_key)) is not None
         }
         ledger.set_leases(dict(told))
 
