@@ -360,7 +360,8 @@ class Exchange:
         lost = before.stand.taken + before.lost - after.taken
         reserve_lost = before.stand.reserve_taken + before.reserve_lost - after.reserve_taken
         # Old books may hold what was told to be free already, and is somebody else's by now.
-        late = max(0, -lost)
+        # And what excused what is lost by now goes on to.
+        late = max(0, -lost) + max(0, lend.excused(before.stand) - lend.excused(after))
         lost, reserve_lost = max(0, lost), max(0, reserve_lost)
         pool = lend.lose(
             self._rows.pool(key), lost - before.lost, reserve_lost - before.reserve_lost

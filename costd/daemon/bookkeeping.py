@@ -216,7 +216,7 @@ class Bookkeeping:
                 relent(counter, lease), rule, start_ns=start_ns, wall_ns=now.wall_ns
             )
             books.write(changes, rule, key, posted, critical=False, now=now)
-        marked = [key for _, key, counter in changes.puts if counter.lease is not None]
+        marked = [key for _, key, _ in changes.puts if leases[key] is not None]
         changes.puts += self.lent.marks(marked)
         changes.puts += self.lent.unmarks(dropped)
         self._write(changes)

@@ -148,7 +148,7 @@ def reclaimed(stand: Stand) -> Stand:
 
 def beyond(before: Stand, after: Stand) -> int:
     """What a daemon used past the amount it was left with, beyond what it can explain itself."""
-    return max(0, after.used - before.amount - _excused(after))
+    return max(0, after.used - before.amount - excused(after))
 
 
 def excuse_late(pool: Pool, more: int) -> Pool:
@@ -176,7 +176,8 @@ def stand_problem(stand: Stand) -> str | None:
     return None
 
 
-def _excused(stand: Stand) -> int:
+def excused(stand: Stand) -> int:
+    """How far past what it was lent a daemon may stand, all causes together."""
     return (
         stand.overrun + stand.granted + stand.lowered + stand.late + stand.unadmitted + stand.shadow
     )

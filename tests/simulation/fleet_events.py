@@ -459,6 +459,7 @@ class FleetOrder(World):
             self.spend_the_rest()
 
     def heal(self):
+        self.is_healed = True
         for host in self.hosts:
             host.fuse.moments_left, host.fuse.refuses = None, False
             host.stopped_until_ns = 0

@@ -59,6 +59,7 @@ class World:
         self._ids = itertools.count(1)
         self.waiters = []
         """Asks that wait for the coordinator: (host, its process, ask, until when, a flag)."""
+        self.is_healed = False
         self.drill_id = ""
         self.drills = {}
         """By drill: daemons that confirmed."""
@@ -162,7 +163,7 @@ class World:
 
     def start_member(self, host):
         """Start a daemon on what the one before left; it may die while it starts."""
-        if self.rng.random() < 0.1:
+        if not self.is_healed and self.rng.random() < 0.1:
             host.fuse.moments_left = self.rng.randrange(1, 14)
         try:
             host.member = Member(host, self.parts)
