@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from costd.model.lease import Lease, Stand, Want
+from costd.model.money import AMOUNT_MAX
 from costd.model.time import NS_PER_S
 from costd.wire import fleet as wire
 from costd.wire.pb import fleet_pb2 as pb
@@ -16,6 +17,9 @@ STEP_AHEAD: Final = 4
 GROW_WITHIN_NS: Final = 2 * NS_PER_S
 """A lease that is used up faster than this is followed by one twice as large."""
 SHRINK_AFTER_NS: Final = 10 * NS_PER_S
+
+STEP_MAX: Final = AMOUNT_MAX // 4
+"""More than any budget has; so that doubling ends."""
 
 RECALLS_COUNT_MAX: Final = 8
 """So often a request is sent again while others are asked to give back what it needs."""
@@ -245,7 +249,7 @@ class Borrowing:
             pace = self._pace[short.key] = _Pace(needed * STEP_AHEAD, now_ns)
         else:
             if now_ns - pace.asked_ns < GROW_WITHIN_NS:
-                pace.step *= 2
+                pace.step = min(2 * pace.step, STEP_MAX)
             pace.step = max(pace.step, needed * STEP_AHEAD)
             pace.asked_ns = now_ns
         return Want(

@@ -331,7 +331,7 @@ class Tenancy:
         ledger = self._ledger
         over: list[bytes] = []
         for key, stand in told.items():
-            is_over = stand.amount <= stand.used and not stand.reserved
+            is_over = not _has_unused(stand) and not stand.reserved
             if is_over and key not in ledger.fleet_changed and ledger.stand(key) == stand:
                 over.append(key)
         wall_ns = ledger.clock.now().wall_ns
@@ -370,10 +370,10 @@ class Tenancy:
         lowered = {}
         for key in counter_keys:
             lease, stand = ledger.lease(key), ledger.stand(key)
-            if lease is not None and stand.amount > stand.used:
+            if lease is not None and _has_unused(stand):
                 lowered[key] = msgspec.structs.replace(
                     lease,
-                    amount=stand.used,
+                    amount=min(stand.amount, stand.used),
                     reserve_amount=min(stand.reserve_amount, stand.reserve_used),
                 )
         ledger.set_leases(dict(lowered))
@@ -411,3 +411,7 @@ class Tenancy:
 
     def _is_idle(self, key: bytes) -> bool:
         return key not in self._touched
+
+
+def _has_unused(stand: Stand) -> bool:
+    return stand.amount > stand.used or stand.reserve_amount > stand.reserve_used
