@@ -60,10 +60,15 @@ class PostgresStore:
         daemon_ids: Collection[str] = (),
         keys: Collection[bytes] = (),
         with_all_shares_of: Collection[str] = (),
+        with_closed_shares_of: Collection[str] = (),
     ) -> Result:
         """Run `work` over locked rows and write what it wants written, all of it or nothing."""
         return await self._transactions.transact(
-            work, daemon_ids=daemon_ids, keys=keys, with_all_shares_of=with_all_shares_of
+            work,
+            daemon_ids=daemon_ids,
+            keys=keys,
+            with_all_shares_of=with_all_shares_of,
+            with_closed_shares_of=with_closed_shares_of,
         )
 
     # ---- policy ---------------------------------------------------------------------------------

@@ -164,6 +164,12 @@ class Reception:
                 for received in batch
                 if received.message.HasField("enrol")
             ],
+            # Books that lack something may lack what was used up, too.
+            with_closed_shares_of=[
+                received.message.enrol.daemon_id
+                for received in batch
+                if received.message.enrol.books_are_old
+            ],
         )
 
     def _answer(self, received: Received, answer: pb.ToDaemon) -> None:

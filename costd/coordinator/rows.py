@@ -137,12 +137,14 @@ class FleetStore(Protocol):
         daemon_ids: Collection[str] = (),
         keys: Collection[bytes] = (),
         with_all_shares_of: Collection[str] = (),
+        with_closed_shares_of: Collection[str] = (),
     ) -> Awaitable[Result]:
         """Run `work` over locked rows and write what it wants written, all of it or nothing.
 
         Shape:   locks the daemons in order of their ids, then the pools in order of their keys;
                  reads the shares of those daemons on those pools, and for `with_all_shares_of`
-                 the daemon's open shares on any pool (whose pools are locked as well). `work` is
+                 the daemon's open shares on any pool (whose pools are locked as well), for those
+                 among them that are in `with_closed_shares_of` all that are kept. `work` is
                  pure and may run again where the database asks for it.
         Errors:  CoordinatorUnavailable where nothing was written; whatever `work` raises, and
                  then nothing is written either.

@@ -50,6 +50,7 @@ class Transactions:
         daemon_ids: Collection[str] = (),
         keys: Collection[bytes] = (),
         with_all_shares_of: Collection[str] = (),
+        with_closed_shares_of: Collection[str] = (),
     ) -> Result:
         """Run `work` over locked rows and write what it wants written, all of it or nothing."""
         for attempt in range(1, ATTEMPTS_MAX + 1):
@@ -60,6 +61,7 @@ class Transactions:
                         daemon_ids=sorted({*daemon_ids, *with_all_shares_of}),
                         keys=sorted(set(keys)),
                         with_all_shares_of=sorted(set(with_all_shares_of)),
+                        with_closed_shares_of=sorted(set(with_closed_shares_of)),
                     )
                     result = work(locked.rows)
                     missing = self._days.missing(self._event_days(locked.rows))
@@ -156,6 +158,7 @@ async def _lock(
     daemon_ids: Sequence[str],
     keys: Sequence[bytes],
     with_all_shares_of: Sequence[str],
+    with_closed_shares_of: Sequence[str],
 ) -> _Locked:
     """Begin, lock what was asked for, and read it."""
     async with connection.pipeline():
@@ -166,7 +169,8 @@ async def _lock(
             daemons = await connection.execute(query("lock_daemons"), named, binary=True)
         if with_all_shares_of:
             open_keys = await connection.execute(
-                query("open_share_keys"), {"daemon_ids": with_all_shares_of}
+                query("open_share_keys"),
+                {"daemon_ids": with_all_shares_of, "closed_of": with_closed_shares_of},
             )
         else:
             pools = await _lock_pools(connection, keys, daemon_ids)

@@ -57,10 +57,15 @@ class MemoryFleetStore:
         daemon_ids: Collection[str] = (),
         keys: Collection[bytes] = (),
         with_all_shares_of: Collection[str] = (),
+        with_closed_shares_of: Collection[str] = (),
     ) -> Result:
         """Run `work` over rows and write what it wants written, all of it or nothing."""
         return self.step(
-            work, daemon_ids=daemon_ids, keys=keys, with_all_shares_of=with_all_shares_of
+            work,
+            daemon_ids=daemon_ids,
+            keys=keys,
+            with_all_shares_of=with_all_shares_of,
+            with_closed_shares_of=with_closed_shares_of,
         )
 
     def step(
@@ -70,6 +75,7 @@ class MemoryFleetStore:
         daemon_ids: Collection[str] = (),
         keys: Collection[bytes] = (),
         with_all_shares_of: Collection[str] = (),
+        with_closed_shares_of: Collection[str] = (),
     ) -> Result:
         """Do the same without an event loop."""
         locked_ids = {*daemon_ids, *with_all_shares_of}
@@ -78,7 +84,8 @@ class MemoryFleetStore:
             *(
                 key
                 for (key, owner), share in self.shares.items()
-                if owner in with_all_shares_of and share.is_open
+                if owner in with_all_shares_of
+                and (share.is_open or owner in with_closed_shares_of)
             ),
         }
         rows = Rows(

@@ -45,6 +45,7 @@ WHERE daemon_id = ANY (:daemon_ids::text[])
     AND (
         amount > settled OR reserved > 0
         OR reserve_amount > reserve_settled OR reserve_reserved > 0 OR is_reclaimed
+        OR daemon_id = ANY (:closed_of::text[])
     );
 
 -- name: read_shares
