@@ -355,7 +355,7 @@ class Exchange:
             if stand is not None:
                 self._restate(daemon, key, stand)
             return
-        after = lend.reclaimed(stand or before.stand)
+        after = lend.reclaimed(stand or NO_STAND)
         # Told again, its earlier losses are among what it may have spent then.
         lost = before.stand.taken + before.lost - after.taken
         reserve_lost = before.stand.reserve_taken + before.reserve_lost - after.reserve_taken

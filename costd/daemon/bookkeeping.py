@@ -223,6 +223,16 @@ class Bookkeeping:
         self.lent.held.update(marked)
         self.lent.forgotten(dropped)
 
+    def fleet_counters(self) -> list[bytes]:
+        """List every counter of a fleet's budget that the books have, accounted for or not."""
+        found = self.store.scan(Family.COUNTERS)
+        counters = [(key, counter, self.rules.budgets.get(keys.tag_of(key))) for key, counter in found]
+        return [
+            key
+            for key, counter, rule in counters
+            if counter.lease is not None or (rule is not None and rule.is_shared)
+        ]
+
     def revoke_leases(self, counter_keys: Iterable[bytes]) -> None:
         """Let nothing more be used of leases, also of what comes free; all of it or nothing.
 
@@ -231,7 +241,7 @@ class Bookkeeping:
         changes, now = Changes(), self.clock.now()
         for key in sorted(counter_keys):
             counter = self.state.counter(key)
-            if counter is None or counter.lease is None:
+            if counter is None:
                 continue
             rule = self.rules.budgets.get(keys.tag_of(key))
             posted = books.post(revoked(counter), rule)

@@ -308,7 +308,8 @@ class Tenancy:
             is_old, kept = True, ledger.totals.usage_seq
         self._remember(until_steady_ns=0, books_are_old=is_old, usage_kept=kept)
         if is_old:
-            ledger.revoke_leases(ledger.lent.held)
+            # All are accounted for anew: what is not stated then is what these books know nothing of.
+            ledger.revoke_leases(ledger.fleet_counters())
         else:
             self._lower([key for key, _ in ledger.store.scan(Family.LEASES)])
         self._remember(boot_id=boot_id)

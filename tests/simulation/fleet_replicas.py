@@ -49,7 +49,7 @@ class Database(MemoryFleetStore):
         if not self.is_up:
             raise CoordinatorUnavailable("the database is away")
 
-    async def transact(self, work, *, daemon_ids=(), keys=(), with_all_shares_of=()):
+    async def transact(self, work, *, daemon_ids=(), **named):
         """Do what the database does, with a moment before the commit and one after."""
         await Moment()
         self.check()
@@ -59,9 +59,7 @@ class Database(MemoryFleetStore):
             locked[:] = [rows, dict(rows.daemons), dict(rows.shares)]
             return work(rows)
 
-        result = self.step(
-            work_noted, daemon_ids=daemon_ids, keys=keys, with_all_shares_of=with_all_shares_of
-        )
+        result = self.step(work_noted, daemon_ids=daemon_ids, **named)
         rows, daemons, shares = locked
         for each in rows.written_daemons:
             before = daemons.get(each)
