@@ -58,6 +58,9 @@ _Done = tuple[list[pb.ToDaemon], list[bytes], list[KillSwitch]]
 class Reception:
     """Serves every daemon that is attached to this replica."""
 
+    rules_of_exchange: type[Exchange] = Exchange
+    """What a message does; a test puts one with a bug in its place, to see that it is caught."""
+
     def __init__(self, store: FleetStore, clock: Clock, published: Published, span: Span) -> None:
         self._store = store
         self._clock = clock
@@ -145,7 +148,7 @@ class Reception:
 
     async def _transact(self, batch: Sequence[Received], now_ns: int) -> _Done:
         def work(rows: Rows) -> _Done:
-            exchange = Exchange(
+            exchange = self.rules_of_exchange(
                 rows,
                 self.published.rules,
                 now_ns=now_ns,

@@ -168,9 +168,7 @@ def _usage_differences(world, host):
             found.append(f"{settled[call.reservation_id]} usage events of one settled call")
     total = sum(event.cost_nusd for _, event in host.disk.scan(Family.USAGE))
     counted = sum(
-        counter.settled
-        for key, counter in host.disk.scan(Family.COUNTERS)
-        if world.tracker in key
+        counter.settled for key, counter in host.disk.scan(Family.COUNTERS) if world.tracker in key
     )
     if total != counted:
         found.append(f"usage events of {host.name} cost {total}, its books say {counted}")
@@ -184,9 +182,7 @@ def _lost_differences(world):
         pool = world.database.pools.get(key)
         if pool is None:
             continue
-        lost = sum(
-            share.lost for (each, _), share in world.database.shares.items() if each == key
-        )
+        lost = sum(share.lost for (each, _), share in world.database.shares.items() if each == key)
         if lossy and used > pool.used + lost + world.truth.reclaimed[key]:
             found.append(f"{used} was used of {name_of(key)}; {pool.used} + {lost} lost is known")
     return found

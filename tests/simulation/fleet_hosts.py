@@ -8,7 +8,7 @@ from costd.clock import Stopped, downtime_ns
 from costd.daemon.fleet_kills import put_in_force
 from costd.daemon.ledger import Ledger
 from costd.daemon.sweeper import Retention, Sweeper
-from costd.daemon.tenancy import Situation, Tenancy
+from costd.daemon.tenancy import Situation
 from costd.engine.changes import Family
 from costd.engine.invariants import books_problems
 from costd.errors import StoreUnavailable
@@ -182,9 +182,7 @@ class Member:
         self.ledger = Ledger(disk, policy, self.clock, in_fleet=True)
         self.ledger.trust = self.ledger.trust._replace(claims=frozenset({"*"}))
         self.sweeper = Sweeper(self.ledger, Retention())
-        self.situation = Situation(
-            name=host.name, boot_id=host.boot_id, policy_number=kept.number
-        )
+        self.situation = Situation(name=host.name, boot_id=host.boot_id, policy_number=kept.number)
         time = self.time
         self.tenancy = parts.tenancy(
             self.ledger,

@@ -2,6 +2,9 @@
 
 from collections import deque
 
+from fleet_net import END
+from fleet_policies import compiled
+
 from costd.coordinator.control import FleetControlService
 from costd.coordinator.killbook import KillBook
 from costd.coordinator.reception import Connection, Published, Received, check_order
@@ -9,8 +12,6 @@ from costd.coordinator.store import Notice, Topic
 from costd.errors import CoordinatorUnavailable, CostdError
 from costd.testing.fleet_store import MemoryFleetStore
 from costd.wire.pb import fleet_pb2 as pb
-from fleet_net import END
-from fleet_policies import compiled
 
 BATCH_COUNT_MAX = 20
 
@@ -114,10 +115,10 @@ class Replica:
         self.kills = KillBook(self.database, journal, self.reception.kill)
         drive(self.kills.refresh(clock.now().wall_ns))
         self.reception.halted = self.kills.learn
-        self.reception.drill_heard = world.drilled
         self.operators = FleetControlService(
             self.database, self.reception, self.kills, clock, world.publish
         )
+        self.reception.drill_heard = world.drilled
         self.database._listeners.append(self)
 
     def put_nowait(self, notice):

@@ -18,7 +18,7 @@ from costd.coordinator.reception import Reception
 from costd.daemon.tenancy import Tenancy
 from costd.engine import keys
 from costd.engine.changes import Family
-from costd.errors import CostdError, InvalidAsk, StaleEpoch, StoreUnavailable
+from costd.errors import CostdError, InvalidAsk, StoreUnavailable
 from costd.model.ask import Ask
 from costd.model.decision import Verdict
 from costd.model.lease import Wanting
@@ -66,12 +66,12 @@ class World:
         self.database = Database(self)
         drive(self.store_policy(self.policy))
         self.tracker = next(
-            tag for tag, rule in compiled(self.policy).budgets.items()
+            tag
+            for tag, rule in compiled(self.policy).budgets.items()
             if rule.budget.budget_id == "seen"
         )
         self.sites = [
-            (f"coordinator-{index}", HostClock(self, off_ns=self.some_skew()))
-            for index in range(2)
+            (f"coordinator-{index}", HostClock(self, off_ns=self.some_skew())) for index in range(2)
         ]
         self.replicas = [None, None]
         self.links = []
@@ -112,7 +112,9 @@ class World:
 
     def store_policy(self, text):
         return self.database.publish_policy(
-            revision=f"r{len(self.database.policies) + 1}", yaml=text, actor="ops",
+            revision=f"r{len(self.database.policies) + 1}",
+            yaml=text,
+            actor="ops",
             at_ns=self.true_ns,
         )
 
@@ -158,6 +160,7 @@ class World:
 
     def drilled(self, connection, message):
         self.drills.setdefault(message.drill_id, set()).add(connection.daemon_id)
+        self.saw("drills confirmed")
 
     # ---- daemons -----------------------------------------------------------------------------
 
@@ -232,11 +235,21 @@ class World:
             return
         self.at_stream(host, host.member.tick)
         link = host.link
-        if link is not None and link.silent_since_ns and (
-            self.true_ns - link.silent_since_ns > 5 * NS_PER_S
+        if (
+            link is not None
+            and link.silent_since_ns
+            and (self.true_ns - link.silent_since_ns > 5 * NS_PER_S)
         ):
             self.note(f"{host.name} has heard nothing for 5 s")
             self.leave(host)
+
+    def host(self):
+        running = [host for host in self.hosts if self.runs(host)]
+        return self.rng.choice(running) if running else None
+
+    def replica(self):
+        live = [replica for replica in self.replicas if replica is not None]
+        return self.rng.choice(live) if live else None
 
     # ---- the network -------------------------------------------------------------------------
 
@@ -267,6 +280,7 @@ class World:
             return
         link.silent_since_ns = 0
         self.note(f"{host.name} <- {link.replica.name}: {name_down(raw)}")
+        self.saw("leases recalled", name_down(raw) == "recall")
         if raw == END:
             self.leave(host)
         else:
