@@ -49,17 +49,22 @@ def restate(
         daemons_count=pool.daemons_count + (before is None),
         changed_ns=wall_ns,
     )
-    return cut(changed, limit)
+    fallen = (pool.excused - pool.lowered) - (changed.excused - changed.lowered)
+    return cut(changed, limit, fallen=max(0, fallen))
 
 
-def cut(pool: Pool, limit: int | None) -> Pool:
-    """Follow the limit in force; where it was cut below what is taken, that is `lowered`."""
+def cut(pool: Pool, limit: int | None, *, fallen: int = 0) -> Pool:
+    """Follow the limit in force; where it was cut below what is taken, that is `lowered`.
+
+    Shape:   `fallen` is by how much other causes excuse less than before: they may have hidden how
+             far the limit was cut.
+    """
     new_limit = -1 if limit is None else limit
     if limit is None:
         return msgspec.structs.replace(pool, limit=new_limit)
     excess = pool.taken - new_limit - (pool.excused - pool.lowered)
     was_cut = new_limit != pool.limit and (pool.limit < 0 or new_limit < pool.limit)
-    lowered = max(0, excess) if was_cut else max(0, min(pool.lowered, excess))
+    lowered = max(0, excess) if was_cut else max(0, min(pool.lowered + fallen, excess))
     return msgspec.structs.replace(pool, limit=new_limit, lowered=lowered)
 
 
