@@ -2,10 +2,11 @@
 
 from collections import Counter
 
-from fleet_hosts import saved_clock
+import msgspec
 from fleet_policies import compiled
 from fleet_truth import name_of
 
+from costd.daemon.tenancy import Remembered
 from costd.engine import keys
 from costd.engine.changes import Family
 from costd.model.lease import NO_STAND, Stand
@@ -45,8 +46,9 @@ def pool_problems(database, counter_keys, daemon_ids):
 
 def lease_problems(database, host):
     """F3: what a daemon may use is at most what the coordinator has down for it."""
-    found, saved = [], saved_clock(host.disk)
-    if host.member is None and (saved is None or saved.boot_id != host.boot_id):
+    found, raw = [], host.disk.get(Family.META, b"tenancy")
+    boot_id = msgspec.msgpack.decode(raw, type=Remembered).boot_id if raw else ""
+    if host.member is None and boot_id != host.boot_id:
         return []  # nothing of it may be spent, which the next start sees to
     for key, _ in host.disk.scan(Family.LEASES):
         counter = host.disk.get(Family.COUNTERS, key)
@@ -83,7 +85,7 @@ class UsageCheck:
 
 def window_problems(world, rows, shares_before):
     """A lease is granted only of a window that is in force, or nearly, in true time."""
-    found, span, true_ns = [], world.span, world.true_ns
+    found, span, true_ns = [], world.span, world.database.began_ns
     slack_ns = span.skew_ns_max
     for key, daemon_id in sorted(rows.written_shares):
         before, share = shares_before.get((key, daemon_id)), rows.shares[key, daemon_id]

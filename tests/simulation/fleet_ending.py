@@ -142,8 +142,11 @@ class Ending(World):
             host_.clock.off_ns = 0
         self.saw("asks for all that is left")
         self.note(f"{host.name} is asked for all that is left: {min(rooms)} for {ask.labels}")
-        self.ask(host, ask)
-        self.quieten(lambda: not self.waiters)
+        for _ in range(3):  # what it was told of the fleet may be old; a report sets that right
+            if len(self.truth.calls) == before:
+                self.ask(host, ask)
+                self.quieten(lambda: not self.waiters)
+                self.pass_time(1.1)
         if len(self.truth.calls) == before:
             self.problems.append(f"{min(rooms)} is left, and {host.name} does not get it")
         self.check()

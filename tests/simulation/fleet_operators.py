@@ -20,6 +20,7 @@ class Operators(World):
 
     def operate(self, coroutine):
         """Have a replica do what an operator says; its answer, or its error."""
+        self.database.began_ns = self.true_ns
         try:
             return drive(coroutine)
         except CostdError as error:

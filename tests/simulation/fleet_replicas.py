@@ -41,10 +41,12 @@ class Database(MemoryFleetStore):
         self.is_up = True
         self.answers_lost = 0
         """So many of the next commits are written, and nobody is told."""
+        self.began_ns = world.true_ns
+        """When the transaction that goes on now began: what it knows of the time."""
         self.changed = set()
         """Counters that were written since somebody last looked."""
         self.renewed_ns = {}
-        """By daemon, the true time of the last transaction that renewed its tenure."""
+        """By daemon, the true time at which its tenure was last renewed."""
 
     def check(self):
         if not self.is_up:
@@ -65,7 +67,7 @@ class Database(MemoryFleetStore):
         for each in rows.written_daemons:
             before = daemons.get(each)
             if before is None or rows.daemons[each].tenure_ends_ns != before.tenure_ends_ns:
-                self.renewed_ns[each] = self._world.true_ns
+                self.renewed_ns[each] = self.began_ns
         self.changed |= rows.written_pools
         self._world.committed(rows, shares)
         await Moment()
@@ -106,6 +108,8 @@ class Replica:
         self.links = []
         self.notices = deque()
         self.waiting = deque()
+        self.began_ns = world.true_ns
+        """When that under way began: what it knows of the time."""
         self.running = None
         """A transaction under way: (coroutine, its batch)."""
         current = drive(self.database.current_policy())
@@ -179,7 +183,9 @@ class Replica:
                 return
             received = [each for _, each in batch]
             self.running = self.reception.receive(received), [link for link, _ in batch]
+            self.began_ns = self.world.true_ns
         coroutine, links = self.running
+        self.database.began_ns = self.began_ns
         try:
             coroutine.send(None)
         except StopIteration:
