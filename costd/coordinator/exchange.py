@@ -147,9 +147,7 @@ class Exchange:
             # asks has read the answer before.
             self._restate(daemon, key, want.stand)
         self._rows.put_daemon(
-            msgspec.structs.replace(
-                daemon, sequence=message.sequence, spoken_epoch=daemon.epoch
-            )
+            msgspec.structs.replace(daemon, sequence=message.sequence, spoken_epoch=daemon.epoch)
         )
         outcomes = [self._outcome(daemon, key, want) for key, want in wants]
         failed = any(outcome != pb.LEASE_OUTCOME_GRANTED for outcome, _ in outcomes)

@@ -226,7 +226,9 @@ class Bookkeeping:
     def fleet_counters(self) -> list[bytes]:
         """List every counter of a fleet's budget that the books have, accounted for or not."""
         found = self.store.scan(Family.COUNTERS)
-        counters = [(key, counter, self.rules.budgets.get(keys.tag_of(key))) for key, counter in found]
+        counters = [
+            (key, counter, self.rules.budgets.get(keys.tag_of(key))) for key, counter in found
+        ]
         return [
             key
             for key, counter, rule in counters

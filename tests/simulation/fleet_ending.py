@@ -128,25 +128,28 @@ class Ending(World):
             lost = sum(
                 share.lost for (each, _), share in self.database.shares.items() if each == key
             )
-            rooms.append(rule.limit + (pool.topped_up - pool.used - lost if pool else 0))
-        if min(rooms) <= 0 or self.true_ns % (60 * NS_PER_S) > 40 * NS_PER_S:
+            left = rule.limit + (pool.topped_up - pool.used - lost if pool else 0)
+            rooms.append(min(left, rule.limit))
+        # A daemon without a lease knows nothing of top-ups, and asks for no more than the policy's limit.
+        rest = min(rooms)
+        if rest <= 0 or self.true_ns % (60 * NS_PER_S) > 40 * NS_PER_S:
             return
         ask = type(ask)(
             ask_id=ask.ask_id,
             task_class=ask.task_class,
             labels=ask.labels,
-            estimated_cost_nusd=min(rooms),
+            estimated_cost_nusd=rest,
         )
         host, before = self.rng.choice(self.hosts), len(self.truth.calls)
         for host_ in self.hosts:
             host_.clock.off_ns = 0
         self.saw("asks for all that is left")
-        self.note(f"{host.name} is asked for all that is left: {min(rooms)} for {ask.labels}")
+        self.note(f"{host.name} is asked for all that is left: {rest} for {ask.labels}")
         for _ in range(3):  # what it was told of the fleet may be old; a report sets that right
             if len(self.truth.calls) == before:
                 self.ask(host, ask)
                 self.quieten(lambda: not self.waiters)
                 self.pass_time(1.1)
         if len(self.truth.calls) == before:
-            self.problems.append(f"{min(rooms)} is left, and {host.name} does not get it")
+            self.problems.append(f"{rest} is left, and {host.name} does not get it")
         self.check()
