@@ -1,6 +1,5 @@
 """Guards of the fleet's protocol, switched off one at a time: the simulation must notice each."""
 
-import msgspec
 import pytest
 from fleet_events import STEPS_COUNT, run_fleet_order
 from fleet_world import Parts
@@ -21,16 +20,6 @@ class NoEpochs(Exchange):
 
     def _is_new(self, daemon, sequence):
         return True
-
-
-class LateEnrols(Exchange):
-    """Takes an Enrol that a stream left behind for the newest."""
-
-    def enrol(self, message):
-        known = self._rows.daemons.get(message.daemon_id)
-        if known is not None:
-            self._rows.daemons[message.daemon_id] = msgspec.structs.replace(known, spoken_epoch=0)
-        return super().enrol(message)
 
 
 class NoVersions(Exchange):
@@ -57,13 +46,6 @@ class UsageAgain(Exchange):
             (daemon_id, event) for event in message.events if id(event) not in stored
         ]
         return receipt
-
-
-class ForgetsReclaims(Exchange):
-    """Tells only once that a lease was reclaimed."""
-
-    def _restate(self, daemon, key, stand, **named):
-        super()._restate(daemon, key, stand, **{**named, "is_reclaimed": False})
 
 
 class Frees(Reception):
@@ -132,7 +114,6 @@ def with_exchange(kind):
 
 BUGS = {
     "the epoch of a message is not looked at": with_exchange(NoEpochs),
-    "a late Enrol is taken for the newest": with_exchange(LateEnrols),
     "a tenure has no margin": Parts(tenancy=WholeTenure),
     "what an absent daemon holds is freed": Parts(reception=Frees),
     "usage events are stored again": with_exchange(UsageAgain),
@@ -140,7 +121,6 @@ BUGS = {
     "leases survive a reboot": Parts(tenancy=OutlivesBoots),
     "a give-back that crossed a grant counts": with_exchange(NoVersions),
     "what is recalled is told before it is lowered": Parts(tenancy=LowersLater),
-    "a reclaimed lease is told of once": with_exchange(ForgetsReclaims),
 }
 
 
