@@ -38,6 +38,7 @@ class Connection:
         self.daemon_id = ""
         self.name = ""
         self.epoch = 0
+        self.is_over = False
         self.holds: set[bytes] = set()
         """Counters that it may hold something of, as far as this replica knows."""
 
@@ -61,6 +62,9 @@ _Done = tuple[list[pb.ToDaemon], Rows]
 
 class Reception:
     """Serves every daemon that is attached to this replica."""
+
+    rules_of_exchange: type[Exchange] = Exchange
+    """What a message does; a test puts one with a bug in its place, to see that it is caught."""
 
     def __init__(self, store: FleetStore, clock: Clock, published: Published, span: Span) -> None:
         self._store = store
@@ -110,6 +114,7 @@ class Reception:
 
     def lost(self, connection: Connection) -> None:
         """Forget a stream; what its daemon holds stays good until its tenure ends."""
+        connection.is_over = True
         if self.attached.get(connection.daemon_id) is connection:
             del self.attached[connection.daemon_id]
 
@@ -153,7 +158,7 @@ class Reception:
 
     async def _transact(self, batch: Sequence[Received], now_ns: int) -> _Done:
         def work(rows: Rows) -> _Done:
-            exchange = Exchange(
+            exchange = self.rules_of_exchange(
                 rows,
                 self.published.rules,
                 now_ns=now_ns,
@@ -180,6 +185,12 @@ class Reception:
                 received.message.enrol.daemon_id
                 for received in batch
                 if received.message.HasField("enrol")
+            ],
+            # Books that lack something may lack what was used up, too.
+            with_closed_shares_of=[
+                received.message.enrol.daemon_id
+                for received in batch
+                if received.message.enrol.books_are_old
             ],
         )
 
@@ -208,6 +219,8 @@ class Reception:
             older = self.attached.get(message.enrol.daemon_id)
             if older is not None and older is not connection:
                 older.close(InvalidAsk("this daemon has enrolled on another stream"))
+            if connection.is_over:
+                return  # it ended while the transaction ran
             connection.daemon_id, connection.name = message.enrol.daemon_id, message.enrol.name
             connection.epoch = answer.welcome.epoch
             connection.holds = {*_keys_of(message)}
