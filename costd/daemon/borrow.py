@@ -16,9 +16,10 @@ STEP_AHEAD: Final = 4
 """The first lease of a counter lets so many calls like the first one pass."""
 GROW_WITHIN_NS: Final = 2 * NS_PER_S
 """A lease that is used up faster than this is followed by one twice as large."""
-STEP_MAX: Final = AMOUNT_MAX // 4
-"""A lease in use for hours goes on growing; what is asked for must stay what can be counted."""
 SHRINK_AFTER_NS: Final = 10 * NS_PER_S
+
+STEP_MAX: Final = AMOUNT_MAX // 4
+"""More than any budget has; so that doubling ends."""
 
 RECALLS_COUNT_MAX: Final = 8
 """So often a request is sent again while others are asked to give back what it needs."""
@@ -76,11 +77,13 @@ class Counters(Protocol):
 class _Pace:
     """How fast a counter's leases are used up, and so how large the next should be."""
 
-    __slots__ = ("asked_ns", "step")
+    __slots__ = ("asked_ns", "step", "used")
 
     def __init__(self, step: int, asked_ns: int) -> None:
         self.step = step
         self.asked_ns = asked_ns
+        self.used = 0
+        """How much of the counter was used when that was asked for."""
 
 
 class _Request:
@@ -189,6 +192,7 @@ class Borrowing:
             if grant.outcome == pb.LEASE_OUTCOME_GRANTED and grant.version > seen:
                 leases[key] = wire.lease_granted(grant)
                 self._sated_until_ns.pop(key, None)
+                self._follow(key, grant.amount)
             elif grant.HasField("level"):  # not the amount: some may have been given back since
                 leases[key] = wire.lease_at(held, grant.level)
                 self._sated_until_ns[key] = now_ns + SATED_NS
@@ -201,6 +205,8 @@ class Borrowing:
             self.exhausted.discard(key)
             if outcome == pb.LEASE_OUTCOME_EXHAUSTED:
                 self.exhausted.add(key)
+            if outcome in _NOTHING_LEFT:
+                self._pace.pop(key, None)  # the next one begins small again
             if outcome in _NO:
                 self._refused_until_ns[key] = retry_ns
             else:
@@ -256,12 +262,19 @@ class Borrowing:
                 pace.step *= 2
             pace.step = min(max(pace.step, needed * STEP_AHEAD), STEP_MAX)
             pace.asked_ns = now_ns
+        pace.used = stand.used
         return Want(
             stand=stand,
             amount_min=short.amount_min,
             amount_wanted=max(short.amount_min, min(stand.used + pace.step, AMOUNT_MAX)),
             critical=short.critical,
         )
+
+    def _follow(self, key: bytes, amount: int) -> None:
+        """Let the next lease grow from what was granted; where little is left, that is little."""
+        pace = self._pace.get(key)
+        if pace is not None:
+            pace.step = min(pace.step, max(0, amount - pace.used))
 
     def _finish(self, request: _Request) -> None:
         self._out.pop(request.request_id, None)
@@ -271,6 +284,7 @@ class Borrowing:
             done()
 
 
+_NOTHING_LEFT: Final = frozenset({pb.LEASE_OUTCOME_EXHAUSTED, pb.LEASE_OUTCOME_RECALLED})
 _NO: Final = frozenset(
     {
         pb.LEASE_OUTCOME_EXHAUSTED,

@@ -33,6 +33,9 @@ IDLE_NS: Final = 20 * NS_PER_S
 """What was not touched for so long is given back."""
 RECALLED_NS: Final = NS_PER_S
 """So long after a recall, what comes free is given back at once."""
+AHEAD_EVERY_NS: Final = NS_PER_S // 2
+"""What runs low is looked for so often: all that does is asked for together, and shares the
+coordinator's transactions. A lease that lasts is for seconds."""
 EARLY_NS: Final = 2 * NS_PER_S
 """So long before a window begins, its leases are asked for."""
 
@@ -108,6 +111,7 @@ class Tenancy:
         """Reports without a receipt: when they were sent, and what they said."""
         self._sequence = 0
         self._reported_ns = 0
+        self._looked_ahead_ns = 0
         self._tenure_ns = 0
         self._touched: dict[bytes, int] = {}
         """When a counter that is leased was last used, or granted."""
@@ -206,9 +210,12 @@ class Tenancy:
         for key in changed:
             self._touched[key] = now.steady_ns
         self._give_back_freed(now.steady_ns)
-        self._ask_ahead(changed, now.wall_ns, now.steady_ns)
-        self._give_back_idle(now.wall_ns, now.steady_ns)
-        if now.steady_ns - self._reported_ns >= self._tenure_ns // REPORTS_IN_TENURE:
+        reports = now.steady_ns - self._reported_ns >= self.report_every_ns
+        if reports or now.steady_ns - self._looked_ahead_ns >= AHEAD_EVERY_NS:
+            self._looked_ahead_ns = now.steady_ns
+            self._ask_ahead(changed, now.wall_ns, now.steady_ns)
+            self._give_back_idle(now.wall_ns, now.steady_ns)
+        if reports:
             self.report()
         self.borrowing.tick(now.steady_ns)
         self.outbox.tick()
@@ -248,6 +255,11 @@ class Tenancy:
         """Give back everything that is not used; the daemon stops."""
         self._lower(sorted(self.ledger.lent.held))
         self.report()
+
+    @property
+    def report_every_ns(self) -> int:
+        """How often a report is sent, and so a receipt comes, though there is nothing to tell."""
+        return self._tenure_ns // REPORTS_IN_TENURE
 
     @property
     def overspend_bound_nusd(self) -> int:
