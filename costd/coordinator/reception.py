@@ -14,6 +14,7 @@ from costd.coordinator.rows import FleetStore, Rows
 from costd.engine.rules import Rules
 from costd.errors import CostdError, InvalidAsk
 from costd.model.kill import KillSwitch
+from costd.model.time import NS_PER_S
 from costd.wire.pb import fleet_pb2 as pb
 
 Push = Callable[[pb.ToDaemon], None]
@@ -21,6 +22,8 @@ Result = TypeVar("Result")
 
 RECALL_EVERY_NS: Final = 10_000_000
 """At most so often is a counter recalled from everybody who holds it."""
+PRESSED_NS: Final = NS_PER_S
+"""So long after a recall, reports may give back what others wait for."""
 
 
 class Connection:
@@ -69,9 +72,15 @@ class Reception:
         self.lends_from_ns = 0
         """Until then it learns what daemons hold, and grants nothing."""
         self._recalled_ns: dict[bytes, int] = {}
+        self._pressed_until_ns = 0
         self.halted: Callable[[Sequence[KillSwitch]], None] | None = None
         """Who hears of kill switches that budgets engaged."""
         self.drill_heard: Callable[[Connection, pb.DrillConfirmation], None] | None = None
+
+    @property
+    def awaits_reports(self) -> bool:
+        """Whether somebody may wait for what a report gives back."""
+        return self._clock.now().wall_ns < self._pressed_until_ns
 
     # ---- daemons -----------------------------------------------------------------------------
 
@@ -132,6 +141,7 @@ class Reception:
         ]
         if not due:
             return
+        self._pressed_until_ns = now_ns + PRESSED_NS
         self._recalled_ns = {
             key: at for key, at in self._recalled_ns.items() if now_ns - at < RECALL_EVERY_NS
         }
