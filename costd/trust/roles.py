@@ -12,6 +12,7 @@ Method = tuple[str, str]
 
 _CONTROL: Final = "costd.v1.Control"
 _FLEET: Final = "costd.v1.Fleet"
+_FLEET_CONTROL: Final = "costd.v1.FleetControl"
 
 ROLE_OF: Final[Mapping[Method, Role]] = {
     (_CONTROL, "GetStatus"): Role.VIEWER,
@@ -29,6 +30,14 @@ ROLE_OF: Final[Mapping[Method, Role]] = {
     (_CONTROL, "Drill"): Role.OPERATOR,
     (_CONTROL, "RevokeAllowance"): Role.OPERATOR,
     (_CONTROL, "ReloadPolicy"): Role.ADMIN,
+    (_FLEET_CONTROL, "ListDaemons"): Role.VIEWER,
+    (_FLEET_CONTROL, "ListLeases"): Role.VIEWER,
+    (_FLEET_CONTROL, "ListPolicies"): Role.VIEWER,
+    (_FLEET_CONTROL, "DrillFleet"): Role.OPERATOR,
+    (_FLEET_CONTROL, "ReclaimLeases"): Role.ADMIN,
+    (_FLEET_CONTROL, "TopUpBudget"): Role.ADMIN,
+    (_FLEET_CONTROL, "PublishPolicy"): Role.ADMIN,
+    (_FLEET_CONTROL, "RollbackPolicy"): Role.ADMIN,
 }
 """The least role that may call a method. Services that operators use belong here."""
 
