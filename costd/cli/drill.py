@@ -64,16 +64,17 @@ def drill(
                     ExitCode.USAGE,
                 ) from error
             report = asked.fleet.DrillFleet(fleet_request, timeout=wait_s)
-    if isinstance(report, fpb.FleetDrillReport):
-        silent_count = _silent_in_fleet(report)
-        show = _show_fleet
-    else:
-        silent_count = sum(map(_is_silent, report.processes))
-        show = _show
+    silent_count = (
+        _silent_in_fleet(report)
+        if isinstance(report, fpb.FleetDrillReport)
+        else sum(map(_is_silent, report.processes))
+    )
     if as_json:
         emit(report)
+    elif isinstance(report, fpb.FleetDrillReport):
+        _show_fleet(report, silent_count)
     else:
-        show(report, silent_count)
+        _show(report, silent_count)
     if silent_count:
         raise typer.Exit(ExitCode.UNREACHED)
 
