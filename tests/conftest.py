@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from costd.coordinator.database import Database
-from costd.coordinator.embedded import EmbeddedPostgres
+from costd.coordinator.embedded import EmbeddedPostgres, _Lock
 from costd.coordinator.migrate import Migrator
 
 sys.path.insert(0, str(Path(__file__).parent / "unit" / "engine"))
@@ -36,7 +36,14 @@ def postgres_url():
     server = EmbeddedPostgres(
         folder, server_settings={**unsafe, "max_connections": "200", "deadlock_timeout": "200ms"}
     )
-    yield server.start()
+    url = server.start()
+    with _Lock(folder / "rules"):
+        rules = server.cluster / "pg_hba.conf"
+        needs_password = 'local all "/^careful_" scram-sha-256\n'
+        if needs_password not in rules.read_text():
+            rules.write_text(needs_password + rules.read_text())
+            _execute(url, "SELECT pg_reload_conf()")
+    yield url
     if server.stop():
         shutil.rmtree(folder)
 

@@ -19,6 +19,7 @@ from costd.cli.address import (
 from costd.cli.credentials import shown
 from costd.cli.exits import ExitCode, Failure
 from costd.cli.handshake import disagreement
+from costd.model.time import NS_PER_S
 from costd.wire.pb.admission_pb2_grpc import AdmissionStub
 from costd.wire.pb.control_pb2_grpc import ControlStub
 from costd.wire.pb.fleet_control_pb2_grpc import FleetControlStub
@@ -30,14 +31,6 @@ MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 CALLER_METADATA = "costd-caller"
 """The metadata key under which a caller says who it is."""
 
-_OPTIONS = (
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    (
-        "grpc.service_config",
-        json.dumps({"methodConfig": [{"name": [{}], "timeout": f"{ANSWER_S}s"}]}),
-    ),
-)
 _CONFLICTS = {
     grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.ALREADY_EXISTS,
@@ -67,12 +60,13 @@ def admission(address: str) -> Iterator[AdmissionStub]:
 
 
 @contextmanager
-def control(address: str) -> Iterator[ControlStub]:
+def control(address: str, *, work_ns: int = 0) -> Iterator[ControlStub]:
     """Connect to the service that operators ask, at a daemon or a coordinator.
 
+    Shape:  `work_ns` is what an answer may take longer.
     Errors: Failure for every gRPC error inside the block.
     """
-    with _channel(address, f"--control or {CONTROL_VARIABLE}", _CONTROL) as channel:
+    with _channel(address, f"--control or {CONTROL_VARIABLE}", _CONTROL, work_ns) as channel:
         yield ControlStub(channel)  # type: ignore[no-untyped-call]  # generated
 
 
@@ -87,12 +81,13 @@ def coordinator(address: str) -> Iterator[Coordinator]:
 
 
 @contextmanager
-def either(address: str) -> Iterator[Coordinator]:
+def either(address: str, *, work_ns: int = 0) -> Iterator[Coordinator]:
     """Connect to whoever is there; a daemon lacks what concerns the fleet (`is_lacking`).
 
+    Shape:  `work_ns` is what an answer may take longer.
     Errors: Failure for every gRPC error that leaves the block.
     """
-    with _channel(address, f"--control or {CONTROL_VARIABLE}", _CONTROL) as channel:
+    with _channel(address, f"--control or {CONTROL_VARIABLE}", _CONTROL, work_ns) as channel:
         yield _stubs(channel)
 
 
@@ -114,14 +109,14 @@ def identity(caller: str) -> tuple[tuple[str, str], ...]:
 
 
 @contextmanager
-def _channel(address: str, named_by: str, wanted: str) -> Iterator[grpc.Channel]:
+def _channel(address: str, named_by: str, wanted: str, work_ns: int = 0) -> Iterator[grpc.Channel]:
     target = grpc_target(address)
     # A socket is guarded by its mode; what is shown to a daemon elsewhere stays at home.
     credentials = None if is_local(target) else shown().channel_credentials()
     made = (
-        grpc.insecure_channel(target, options=_OPTIONS)
+        grpc.insecure_channel(target, options=_options(work_ns))
         if credentials is None
-        else grpc.secure_channel(target, credentials, options=_OPTIONS)
+        else grpc.secure_channel(target, credentials, options=_options(work_ns))
     )
     with made as channel:
         try:
@@ -132,6 +127,16 @@ def _channel(address: str, named_by: str, wanted: str) -> Iterator[grpc.Channel]
             raise _failure(
                 error, target, named_by, tls=credentials is not None, fleet=wanted == _FLEET
             ) from error
+
+
+def _options(work_ns: int) -> list[tuple[str, int | str]]:
+    """Set how large an answer may be, and how late: a longer timeout of one call is ignored."""
+    answer = {"name": [{}], "timeout": f"{ANSWER_S + work_ns / NS_PER_S:.3f}s"}
+    return [
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.service_config", json.dumps({"methodConfig": [answer]})),
+    ]
 
 
 def _failure(

@@ -50,11 +50,10 @@ def drill(
     request.timeout.FromNanoseconds(timeout_ns)
     fleet_request = fpb.DrillFleetRequest(reason=reason, actor=actor)
     fleet_request.timeout.FromNanoseconds(timeout_ns)
-    wait_s = timeout_ns / NS_PER_S + connection.ANSWER_S
     report: pb.DrillReport | fpb.FleetDrillReport
-    with connection.either(control) as asked:
+    with connection.either(control, work_ns=timeout_ns) as asked:
         try:
-            report = asked.control.Drill(request, timeout=wait_s)
+            report = asked.control.Drill(request)
         except grpc.RpcError as error:
             if not connection.is_lacking(error):
                 raise
@@ -63,7 +62,7 @@ def drill(
                     "--scope: a coordinator drills the whole fleet; leave it out, or ask a daemon",
                     ExitCode.USAGE,
                 ) from error
-            report = asked.fleet.DrillFleet(fleet_request, timeout=wait_s)
+            report = asked.fleet.DrillFleet(fleet_request)
     silent_count = (
         _silent_in_fleet(report)
         if isinstance(report, fpb.FleetDrillReport)

@@ -31,14 +31,20 @@ def from_row(kind: type[Value], row: Sequence[Any]) -> Value:
     return kind(**dict(zip(kind.__struct_fields__, row, strict=True)))
 
 
-def arrays(kind: type[msgspec.Struct], values: Sequence[msgspec.Struct]) -> dict[str, list[Any]]:
-    """Turn values into one list per column."""
-    return {name: _column(values, name) for name in kind.__struct_fields__}
+def rows_json(rows: Sequence[Any]) -> dict[str, str]:
+    """Write rows as the one parameter of a statement over many: `json_to_recordset` reads it.
+
+    One text is ten times cheaper than a list for every column. Keys travel as base64.
+    """
+    return {"rows": json_text(rows)}
 
 
-def _column(values: Iterable[msgspec.Struct], name: str) -> list[Any]:
-    column = [getattr(value, name) for value in values]
-    return [clean(each) for each in column] if column and isinstance(column[0], str) else column
+def json_text(value: Any) -> str:
+    """Write JSON that PostgreSQL takes: it knows no NUL, not even escaped."""
+    written = msgspec.json.encode(value)
+    if b"\\u0000" in written:
+        written = written.replace(b"\\u0000", b"\\ufffd")
+    return written.decode()
 
 
 def share_from_row(row: Sequence[Any]) -> Share:
@@ -54,18 +60,26 @@ def share_from_row(row: Sequence[Any]) -> Share:
     )
 
 
-def share_arrays(written: Sequence[tuple[tuple[bytes, str], Share]]) -> dict[str, list[Any]]:
-    """Turn shares into one list per column, keys included."""
-    stands = [share.stand for _, share in written]
-    columns: dict[str, list[Any]] = {
-        "counter_key": [key for (key, _), _ in written],
-        "daemon_id": [daemon_id for (_, daemon_id), _ in written],
-    }
-    for column, field in zip(_STAND_COLUMNS, Stand.__struct_fields__, strict=True):
-        columns[column] = [getattr(stand, field) for stand in stands]
-    for column in SHARE_COLUMNS[_STAND_COUNT:]:
-        columns[column] = [getattr(share, column) for _, share in written]
-    return columns
+def share_rows(written: Iterable[tuple[tuple[bytes, str], Share]]) -> list[dict[str, Any]]:
+    """Turn shares into rows, keys included."""
+    return [
+        {
+            "counter_key": key,
+            "daemon_id": daemon_id,
+            **dict(zip(_STAND_COLUMNS, msgspec.to_builtins(share.stand), strict=True)),
+            "epoch": share.epoch,
+            "is_reclaimed": share.is_reclaimed,
+            "lost": share.lost,
+            "reserve_lost": share.reserve_lost,
+            "late": share.late,
+        }
+        for (key, daemon_id), share in written
+    ]
+
+
+def pool_rows(written: Iterable[tuple[bytes, Pool]]) -> list[dict[str, Any]]:
+    """Turn counters into rows, keys included."""
+    return [{"counter_key": key, **msgspec.to_builtins(pool)} for key, pool in written]
 
 
 def daemon_from_row(row: Sequence[Any]) -> Daemon:
@@ -93,9 +107,7 @@ def kill_row(kill: KillSwitch) -> dict[str, Any]:
     row = {name: getattr(kill, name) for name in KillSwitch.__struct_fields__}
     row = {name: clean(value) if isinstance(value, str) else value for name, value in row.items()}
     row["mode"] = kill.mode.value
-    # JSON spells the character so, and cannot have been meant to hold these six.
-    scope = msgspec.json.encode(kill.scope, order="deterministic").decode()
-    row["scope"] = scope.replace("\\u0000", "\\ufffd")
+    row["scope"] = json_text(kill.scope)
     return row
 
 

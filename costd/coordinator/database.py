@@ -88,13 +88,15 @@ class Database:
         await self._pool.close()
 
     @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        """Lend a connection; a transaction that is left open on it is rolled back.
+    async def connection(
+        self, *, passing: tuple[type[psycopg.Error], ...] = ()
+    ) -> AsyncIterator[Connection]:
+        """Lend a connection; a transaction that fails on it is rolled back.
 
-        Errors:  CoordinatorUnavailable; InvariantBroken for a statement that makes no sense; what
-                 stands in RETRIED as it is.
+        Errors:  CoordinatorUnavailable; InvariantBroken for a row that cannot be; what `passing`
+                 names as it is, for those who run it again.
         """
-        with self.translated():
+        with self._translated(passing):
             connection = await self._living()
             try:
                 yield connection
@@ -115,7 +117,7 @@ class Database:
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[Connection]:
         """Open a connection outside the pool, for what holds one long: LISTEN, migrations."""
-        with self.translated():
+        with self._translated():
             connection = await AsyncConnection.connect(
                 self.url, autocommit=True, **_connect_arguments(conninfo_to_dict(self.url))
             )
@@ -124,11 +126,11 @@ class Database:
                 yield connection
 
     @contextlib.contextmanager
-    def translated(self) -> Iterator[None]:
+    def _translated(self, passing: tuple[type[psycopg.Error], ...] = ()) -> Iterator[None]:
         """Turn the driver's exceptions into costd's."""
         try:
             yield
-        except RETRIED:
+        except passing:
             raise
         except (PoolTimeout, PoolClosed, TooManyRequests) as error:
             raise CoordinatorUnavailable(
@@ -155,6 +157,8 @@ class Database:
                 f"{self.where} has another schema than this release wants ({said}); start a "
                 "coordinator of this release, which migrates it, or upgrade this one"
             )
+        if isinstance(error, RETRIED):
+            return f"{self.where} gave a transaction up ({said}); nothing was written; try again"
         if isinstance(error, errors.DiskFull):
             return f"{self.where} has no room left ({said}); make room; nothing was written"
         if _is_refusal(error):

@@ -8,14 +8,14 @@ from typing import Final
 
 import msgspec
 
+from costd.coordinator import usage
 from costd.coordinator.rows import Daemon, Rows, Share
 from costd.engine import books, keys, lend
 from costd.engine.changes import Changes
 from costd.engine.lend import Terms
 from costd.engine.rules import BudgetRule, Rules
-from costd.errors import InvalidAsk, StaleEpoch
+from costd.errors import InvalidAsk, NotPermitted, StaleEpoch
 from costd.model.counter import Counter
-from costd.model.events import Alert
 from costd.model.lease import NO_STAND, Pool, Stand, Want
 from costd.model.policy import WindowKind
 from costd.model.time import NEVER_NS, NS_PER_S, Now
@@ -58,15 +58,24 @@ class Exchange:
 
     # ---- messages ----------------------------------------------------------------------------
 
-    def enrol(self, message: pb.Enrol) -> pb.Admittance:
-        """Welcome a daemon, new or come back; what it says it holds is what it holds."""
+    def enrol(self, message: pb.Enrol, peer: str = "") -> pb.Admittance:
+        """Welcome a daemon, new or come back; what it says it holds is what it holds.
+
+        Shape:   `peer` is the name that its certificate says, empty where nothing certifies it.
+        Errors:  NotPermitted where those books were enrolled under another name.
+        """
         rows, daemon_id = self._rows, message.daemon_id
         known = rows.daemons.get(daemon_id) or Daemon(daemon_id=daemon_id)
+        if peer and known.name not in {"", peer}:
+            raise NotPermitted(
+                f"daemon {daemon_id!r} is {known.name!r}, and this certificate says {peer!r}; "
+                "issue one for its name, or begin new books in an empty data directory"
+            )
         daemon = msgspec.structs.replace(
             known,
             epoch=max(known.epoch, message.epoch) + 1,
             sequence=0,
-            name=message.name,
+            name=peer or message.name,
             version=message.version,
             boot_id=message.boot_id,
             enrolled_ns=self._now_ns,
@@ -86,13 +95,13 @@ class Exchange:
             elif before is not None:
                 # What was granted and is not stated never arrived; what was used was receipted.
                 self._restate(daemon, key, lend.reclaimed(before.stand))
-        daemon = self._without_gap(daemon, message.usage_first_sequence)
         rows.put_daemon(daemon)
+        usage_sequence = usage.begun(rows, daemon, message.usage_first_sequence, self._now_ns)
         return pb.Admittance(
             epoch=daemon.epoch,
             now_ns=self._now_ns,
             tenure=wire.duration(self._span.tenure_ns),
-            usage_sequence=daemon.usage_sequence,
+            usage_sequence=usage_sequence,
             reclaimed_keys=reclaimed,
             levels=self._levels(daemon_id, stated),
         )
@@ -160,26 +169,6 @@ class Exchange:
             reply.retry_after.CopyFrom(wire.duration(self._retry_ns(outcomes)))
         return reply
 
-    def usage(self, daemon_id: str, message: pb.UsageBatch) -> pb.UsageReceipt:
-        """Store usage events, each exactly once.
-
-        Errors:  InvalidAsk where events between the newest stored and the first are missing.
-        """
-        daemon = self._current(daemon_id, message.epoch)
-        sequence = daemon.usage_sequence
-        for event in message.events:
-            if event.sequence <= sequence:
-                continue
-            if event.sequence != sequence + 1:
-                raise InvalidAsk(
-                    f"usage event {event.sequence} came after {sequence}; send those between"
-                )
-            self._rows.usage.append((daemon_id, event))
-            sequence = event.sequence
-        if sequence != daemon.usage_sequence:
-            self._rows.put_daemon(msgspec.structs.replace(daemon, usage_sequence=sequence))
-        return pb.UsageReceipt(epoch=daemon.epoch, sequence=sequence)
-
     # ---- operators ---------------------------------------------------------------------------
 
     def reclaim(self, daemon_id: str, keys_of: Iterable[bytes]) -> int:
@@ -235,25 +224,6 @@ class Exchange:
             tenure_ends_ns=self._now_ns + self._span.tenure_ns,
             clock_offset_ns=its_now_ns - self._now_ns,
         )
-
-    def _without_gap(self, daemon: Daemon, first_sequence: int) -> Daemon:
-        """Go on behind usage events that this database once stored, and lost."""
-        missing = first_sequence - 1 - daemon.usage_sequence
-        if not first_sequence or missing <= 0:
-            return daemon
-        self._rows.alerts.append(
-            Alert(
-                raised_ns=self._now_ns,
-                kind="usage_lost",
-                rule=daemon.daemon_id,
-                key=daemon.name,
-                message=(
-                    f"{missing} usage events of daemon {daemon.name} were stored once and are not "
-                    "in this database; was it restored from a backup?"
-                ),
-            )
-        )
-        return msgspec.structs.replace(daemon, usage_sequence=first_sequence - 1)
 
     def _hear(self, daemon: Daemon, key: bytes, stand: Stand) -> None:
         """Take a stand that is not an Enrol's: it may have crossed a grant on the way."""
@@ -329,7 +299,7 @@ class Exchange:
             return pb.LEASE_OUTCOME_GRANTED if enough else pb.LEASE_OUTCOME_NOT_NOW, held
         if rule is None or terms is None:
             return pb.LEASE_OUTCOME_NO_BUDGET, want.stand
-        if not self._in_force(rule, key):
+        if not self._in_force(rule, key, want):
             return pb.LEASE_OUTCOME_WRONG_WINDOW, want.stand
         if (
             self._now_ns < self._lends_from_ns
@@ -356,11 +326,16 @@ class Exchange:
         share = self._rows.share(key, daemon.daemon_id)
         return share.stand if share else NO_STAND
 
-    def _in_force(self, rule: BudgetRule, key: bytes) -> bool:
-        """Tell whether a counter's window is in force, or begins so soon that it may be leased."""
+    def _in_force(self, rule: BudgetRule, key: bytes, want: Want) -> bool:
+        """Tell whether a counter's window is in force, or begins so soon that it may be leased.
+
+        One that has ended is still leased to a daemon with calls in flight there, for extensions.
+        """
         end_ns = keys.split_counter_key(key)[0]
         if end_ns >= NEVER_NS:
             return rule.window(self._now_ns)[1] == end_ns
+        if end_ns <= self._now_ns and want.stand.reserved:
+            return True
         moments = (-self._span.skew_ns_max, 0, self._span.early_ns)
         return any(rule.window(self._now_ns + moment)[1] == end_ns for moment in moments)
 

@@ -17,6 +17,10 @@ BATCH_COUNT_MAX: Final = 200
 WAITING_COUNT_MAX: Final = 10_000
 """Of one daemon that does not read what it is told."""
 
+USAGE_COUNT_MAX: Final = 10
+"""Batches of usage in one transaction, each of some hundred events."""
+
+_Waiting = tuple[Received, asyncio.Future[None]]
 PeerOf = Callable[[Any], str]
 
 
@@ -31,7 +35,8 @@ class Join:
         self._reception = reception
         self._log = log
         self._peer_of = peer_of
-        self._waiting: asyncio.Queue[tuple[Received, asyncio.Future[None]]] = asyncio.Queue()
+        self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._usage: asyncio.Queue[_Waiting] = asyncio.Queue()
         self.transactions_count = 0
         self.messages_count = 0
 
@@ -53,14 +58,19 @@ class Join:
                 await reading
 
     async def run(self) -> None:
-        """Make transactions of what waits, until cancelled."""
+        """Make transactions of what waits, until cancelled; usage apart, since it takes longer."""
+        await asyncio.gather(
+            self._work(self._waiting, BATCH_COUNT_MAX), self._work(self._usage, USAGE_COUNT_MAX)
+        )
+
+    async def _work(self, waiting: asyncio.Queue[_Waiting], count_max: int) -> None:
         while True:
-            batch = [await self._waiting.get()]
-            while len(batch) < BATCH_COUNT_MAX and not self._waiting.empty():
-                batch.append(self._waiting.get_nowait())
+            batch = [await waiting.get()]
+            while len(batch) < count_max and not waiting.empty():
+                batch.append(waiting.get_nowait())
             await self._transact(batch)
 
-    async def _transact(self, batch: list[tuple[Received, asyncio.Future[None]]]) -> None:
+    async def _transact(self, batch: list[_Waiting]) -> None:
         self.transactions_count += 1
         self.messages_count += len(batch)
         try:
@@ -89,7 +99,8 @@ class Join:
                     self._reception.drilled(connection, message.drilled)
                     continue
                 done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                self._waiting.put_nowait((Received(connection, message), done))
+                waiting = self._usage if message.HasField("usage") else self._waiting
+                waiting.put_nowait((Received(connection, message), done))
                 if message.HasField("enrol"):
                     await done
         except CostdError as error:

@@ -61,6 +61,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     unknown: tuple[str, ...] = ()
     """Of a newer release, which are in force already."""
 
+    def lines(self) -> list[str]:
+        """Write it for people, a migration a line."""
+        return [
+            *(f"{each}: runs at start" for each in self.expansions),
+            *(f"{each}: runs at start, nobody needs what it removes" for each in self.contractions),
+            *(f"{each}: waits until {', '.join(self.older)} left" for each in self.waiting),
+            *(f"{name}: ran already, of a newer release" for name in self.unknown),
+        ] or ["nothing to migrate"]
+
     @property
     def refusal(self) -> str | None:
         """Why this release cannot work with the schema, None if it can."""
@@ -194,7 +203,7 @@ class Migrator:
             ) from error
 
 
-def read_migrations(folder: Path) -> tuple[Migration, ...]:
+def read_migrations(folder: Path = FOLDER) -> tuple[Migration, ...]:
     """Read the migrations of a folder, in the order in which they run.
 
     Errors:  ValueError for a file whose name is none, or two with one number and phase.

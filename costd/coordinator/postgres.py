@@ -60,10 +60,15 @@ class PostgresStore:
         daemon_ids: Collection[str] = (),
         keys: Collection[bytes] = (),
         with_all_shares_of: Collection[str] = (),
+        outboxes_of: Collection[str] = (),
     ) -> Result:
         """Run `work` over locked rows and write what it wants written, all of it or nothing."""
         return await self._transactions.transact(
-            work, daemon_ids=daemon_ids, keys=keys, with_all_shares_of=with_all_shares_of
+            work,
+            daemon_ids=daemon_ids,
+            keys=keys,
+            with_all_shares_of=with_all_shares_of,
+            outboxes_of=outboxes_of,
         )
 
     # ---- policy ---------------------------------------------------------------------------------
@@ -335,4 +340,4 @@ def usage_sums(
 
 async def _append_audit(connection: Connection, records: Sequence[AuditRecord]) -> None:
     if records:
-        await connection.execute(query("append_audit"), columns.arrays(AuditRecord, records))
+        await connection.execute(query("append_audit"), columns.rows_json(records))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 from costd.clock import Clock
+from costd.coordinator import usage
 from costd.coordinator.exchange import Exchange, Span
 from costd.coordinator.rows import FleetStore, Rows
 from costd.engine.rules import Rules
@@ -76,6 +77,8 @@ class Reception:
 
     async def receive(self, batch: Sequence[Received]) -> None:
         """Act on messages in one transaction, in order; a bad one among them spoils no other.
+
+        Shape:   usage comes apart from everything else: it has transactions of its own.
 
         Errors:  CoordinatorUnavailable; then nothing is known of what was written, and every
                  stream of the batch must end: at the next Enrol its daemon tells the truth.
@@ -150,12 +153,21 @@ class Reception:
                 span=self.span,
                 lends_from_ns=self.lends_from_ns,
             )
-            answers = [_act(exchange, received) for received in batch]
+            answers = [_act(exchange, rows, received) for received in batch]
             return answers, set(rows.recalled), list(rows.kills)
 
         return await self._store.transact(
             work,
-            daemon_ids=sorted({_daemon_of(received) for received in batch}),
+            daemon_ids=sorted(
+                {_daemon_of(each) for each in batch if not each.message.HasField("usage")}
+            ),
+            outboxes_of=sorted(
+                {
+                    _daemon_of(each)
+                    for each in batch
+                    if each.message.HasField("usage") or each.message.HasField("enrol")
+                }
+            ),
             keys=sorted({key for received in batch for key in _keys_of(received.message)}),
             with_all_shares_of=[
                 received.message.enrol.daemon_id
@@ -205,17 +217,18 @@ def check_order(connection: Connection, message: pb.ToCoordinator) -> None:
         raise InvalidAsk("Enrol comes first on every stream, and only once")
 
 
-def _act(exchange: Exchange, received: Received) -> pb.ToDaemon:
+def _act(exchange: Exchange, rows: Rows, received: Received) -> pb.ToDaemon:
     connection, message = received
     kind = message.WhichOneof("message")
     if kind == "enrol":
-        return pb.ToDaemon(welcome=exchange.enrol(message.enrol))
+        return pb.ToDaemon(welcome=exchange.enrol(message.enrol, connection.peer))
     daemon_id = connection.daemon_id
     if kind == "request":
         return pb.ToDaemon(reply=exchange.request(daemon_id, message.request))
     if kind == "report":
         return pb.ToDaemon(receipt=exchange.report(daemon_id, message.report))
-    return pb.ToDaemon(stored=exchange.usage(daemon_id, message.usage))
+    sequence = usage.store(rows, daemon_id, message.usage.events)
+    return pb.ToDaemon(stored=pb.UsageReceipt(epoch=connection.epoch, sequence=sequence))
 
 
 def _daemon_of(received: Received) -> str:

@@ -28,8 +28,6 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True):
     """After this it spends nothing of what it holds; what is unreported is presumed spent."""
     sequence: int = 0
     """The newest request or report of this epoch."""
-    usage_sequence: int = 0
-    """The newest usage event that is stored."""
     policy_number: int = 0
     policy_problem: str = ""
     clock_offset_ns: int = 0
@@ -80,12 +78,16 @@ class Rows:
         daemons: dict[str, Daemon] | None = None,
         pools: dict[bytes, Pool] | None = None,
         shares: dict[tuple[bytes, str], Share] | None = None,
+        outboxes: dict[str, int] | None = None,
     ) -> None:
         self.daemons = daemons or {}
         self.pools = pools or {}
         self.shares = shares or {}
+        self.outboxes = outboxes or {}
+        """By daemon, the newest usage event that is stored; 0 before the first."""
         self.written_daemons: set[str] = set()
         self.written_pools: set[bytes] = set()
+        self.written_outboxes: set[str] = set()
         self.written_shares: set[tuple[bytes, str]] = set()
         self.usage: list[tuple[str, control_pb2.UsageEvent]] = []
         """Usage events to append, by daemon; their sequences are within."""
@@ -107,6 +109,11 @@ class Rows:
         """Write a daemon."""
         self.daemons[daemon.daemon_id] = daemon
         self.written_daemons.add(daemon.daemon_id)
+
+    def put_outbox(self, daemon_id: str, usage_sequence: int) -> None:
+        """Write how far a daemon's usage events are stored."""
+        self.outboxes[daemon_id] = usage_sequence
+        self.written_outboxes.add(daemon_id)
 
     def put(self, key: bytes, daemon_id: str, pool: Pool, share: Share) -> None:
         """Write a counter with one daemon's part of it."""
@@ -133,10 +140,12 @@ class FleetStore(Protocol):
         daemon_ids: Collection[str] = (),
         keys: Collection[bytes] = (),
         with_all_shares_of: Collection[str] = (),
+        outboxes_of: Collection[str] = (),
     ) -> Awaitable[Result]:
         """Run `work` over locked rows and write what it wants written, all of it or nothing.
 
-        Shape:   locks the daemons in order of their ids, then the pools in order of their keys;
+        Shape:   locks the daemons in order of their ids, then their outboxes likewise, then the
+                 pools in order of their keys;
                  reads the shares of those daemons on those pools, and for `with_all_shares_of`
                  the daemon's open shares on any pool (whose pools are locked as well). `work` is
                  pure and may run again where the database asks for it.

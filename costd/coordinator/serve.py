@@ -28,6 +28,7 @@ from costd.serving.calls import CallFigures, Calls
 from costd.serving.stop import Stop
 from costd.telemetry.logs import Log
 from costd.telemetry.metrics import Metrics
+from costd.trust import peer_of
 
 DATABASE_WAIT_S: Final = 60.0
 """How long a start waits for a database that is not there yet: in a pod both start at once."""
@@ -86,7 +87,7 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
         kills = KillBook(store, settings.data / "kills.journal", reception.kill)
         await kills.refresh(clock.now().wall_ns)
         reception.halted = kills.learn
-        join = Join(reception, log)
+        join = Join(reception, log, peer_of=_certified_name)
         upkeep = Upkeep(
             store,
             migrator,
@@ -137,6 +138,12 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
         with contextlib.suppress(Exception):
             await store.leave(instance_id)
     log.info("stopped")
+
+
+def _certified_name(context: Any) -> str:
+    """Who a stream is from, as far as a certificate says."""
+    peer = peer_of(context)
+    return peer.name if peer is not None else ""
 
 
 def _embedded(settings: Settings) -> EmbeddedPostgres | None:

@@ -4,24 +4,23 @@ Two round trips: lock and read, then write and commit. Between them only `work` 
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date
 from random import random
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
-from psycopg import OperationalError, errors
+from psycopg import AsyncCursor, OperationalError, errors
 
 from costd.coordinator import columns
+from costd.coordinator.columns import rows_json
 from costd.coordinator.database import RETRIED, Connection, Database
 from costd.coordinator.queries import query
-from costd.coordinator.rows import Daemon, Rows
+from costd.coordinator.rows import Rows
 from costd.coordinator.store import Topic
 from costd.coordinator.usage_days import UsageDays
-from costd.coordinator.usage_rows import day_of, event_row, filed_ns, hourly_arrays
+from costd.coordinator.usage_rows import day_of, event_row, filed_ns, hourly_rows
 from costd.errors import CoordinatorUnavailable, InvariantBroken
-from costd.model.events import Alert, AuditRecord
-from costd.model.lease import Pool
 
 Result = TypeVar("Result")
 
@@ -55,22 +54,19 @@ class Transactions:
         daemon_ids: Collection[str] = (),
         keys: Collection[bytes] = (),
         with_all_shares_of: Collection[str] = (),
+        outboxes_of: Collection[str] = (),
     ) -> Result:
         """Run `work` over locked rows and write what it wants written, all of it or nothing."""
+        asked = _Asked(
+            daemon_ids=sorted({*daemon_ids, *with_all_shares_of}),
+            outboxes_of=sorted(set(outboxes_of)),
+            keys=sorted(set(keys)),
+            with_all_shares_of=sorted(set(with_all_shares_of)),
+        )
         for attempt in range(1, ATTEMPTS_MAX + 1):
             try:
-                async with self._database.connection() as connection:
-                    try:
-                        locked = await _lock(
-                            connection,
-                            daemon_ids=sorted({*daemon_ids, *with_all_shares_of}),
-                            keys=sorted(set(keys)),
-                            with_all_shares_of=sorted(set(with_all_shares_of)),
-                        )
-                    except OperationalError as error:
-                        if not connection.broken:
-                            raise
-                        raise _LostEarly(str(error)) from error
+                async with self._database.connection(passing=RETRIED) as connection:
+                    locked = await _locked(connection, asked)
                     result = work(locked.rows)
                     missing = self._days.missing(self._event_days(locked.rows))
                     if not missing:
@@ -126,22 +122,27 @@ class Transactions:
         unused_keys = sorted(locked.new_pools - rows.written_pools)
         if unused_keys:
             writes.append(("drop_unused_pools", {"keys": unused_keys}))
-        daemons = [rows.daemons[daemon_id] for daemon_id in sorted(rows.written_daemons)]
-        if daemons:
-            writes.append(("write_daemons", columns.arrays(Daemon, daemons)))
-        keys = sorted(rows.written_pools)
-        if keys:
-            pools = columns.arrays(Pool, [rows.pools[key] for key in keys])
-            writes.append(("write_pools", {"counter_key": keys, **pools}))
-        shares = [(key, rows.shares[key]) for key in sorted(rows.written_shares)]
-        if shares:
-            writes.append(("write_shares", columns.share_arrays(shares)))
+        if rows.written_daemons:
+            daemons = [rows.daemons[daemon_id] for daemon_id in sorted(rows.written_daemons)]
+            writes.append(("write_daemons", rows_json(daemons)))
+        if rows.written_outboxes:
+            outboxes = [
+                {"daemon_id": each, "usage_sequence": rows.outboxes[each]}
+                for each in sorted(rows.written_outboxes)
+            ]
+            writes.append(("write_outboxes", rows_json(outboxes)))
+        if rows.written_pools:
+            pools = [(key, rows.pools[key]) for key in sorted(rows.written_pools)]
+            writes.append(("write_pools", rows_json(columns.pool_rows(pools))))
+        if rows.written_shares:
+            shares = [(key, rows.shares[key]) for key in sorted(rows.written_shares)]
+            writes.append(("write_shares", rows_json(columns.share_rows(shares))))
         if rows.alerts:
-            writes.append(("append_alerts", columns.arrays(Alert, rows.alerts)))
+            writes.append(("append_alerts", rows_json(rows.alerts)))
         if rows.audit:
-            writes.append(("append_audit", columns.arrays(AuditRecord, rows.audit)))
+            writes.append(("append_audit", rows_json(rows.audit)))
         if rows.usage:
-            writes.append(("add_hourly", hourly_arrays(rows.usage, self._wall_ns())))
+            writes.append(("add_hourly", rows_json(hourly_rows(rows.usage, self._wall_ns()))))
         if rows.recalled:
             recalled = sorted(rows.recalled)
             if self._polls:
@@ -158,72 +159,111 @@ class _LostEarly(Exception):
 class _Locked(msgspec.Struct, frozen=True, kw_only=True):
     rows: Rows
     daemon_ids: frozenset[str]
+    outboxes_of: frozenset[str]
     keys: frozenset[bytes]
     new_daemons: set[str]
     """Inserted to be locked; nobody knows them unless they are written."""
     new_pools: set[bytes]
 
 
-async def _lock(
-    connection: Connection,
-    *,
-    daemon_ids: Sequence[str],
-    keys: Sequence[bytes],
-    with_all_shares_of: Sequence[str],
-) -> _Locked:
-    """Begin, lock what was asked for, and read it."""
+class _Asked(NamedTuple):
+    """What a transaction is to lock and read, in order, each once."""
+
+    daemon_ids: Sequence[str]
+    outboxes_of: Sequence[str]
+    keys: Sequence[bytes]
+    with_all_shares_of: Sequence[str]
+
+
+async def _locked(connection: Connection, asked: _Asked) -> _Locked:
+    """Begin, lock what was asked for, and read it.
+
+    Shape:   rows that are missing must be inserted before any is locked, so where some turn out to
+             be, it begins anew; nearly always all are there.
+    """
+    try:
+        locked = await _lock(connection, asked, adds=False)
+        rows = locked.rows
+        if (
+            len(rows.daemons) < len(asked.daemon_ids)
+            or len(rows.outboxes) < len(asked.outboxes_of)
+            or len(rows.pools) < len(locked.keys)
+        ):
+            await connection.rollback()
+            locked = await _lock(connection, asked, adds=True)
+    except OperationalError as error:
+        if not connection.broken:
+            raise
+        raise _LostEarly(str(error)) from error
+    return locked
+
+
+async def _lock(connection: Connection, asked: _Asked, *, adds: bool) -> _Locked:
+    sent, daemon_ids, keys = _Sent(connection), asked.daemon_ids, asked.keys
     async with connection.pipeline():
-        await connection.execute(query("begin"))
-        named = {"daemon_ids": daemon_ids}
-        if daemon_ids:
-            new_daemons = await connection.execute(query("add_missing_daemons"), named)
-            daemons = await connection.execute(query("lock_daemons"), named, binary=True)
-        if with_all_shares_of:
-            open_keys = await connection.execute(
-                query("open_share_keys"), {"daemon_ids": with_all_shares_of}
-            )
+        await sent.send("begin", {})
+        for what, ids in (("daemons", daemon_ids), ("outboxes", asked.outboxes_of)):
+            if ids:
+                if adds:
+                    await sent.send(f"add_missing_{what}", {"daemon_ids": ids})
+                await sent.send(f"lock_{what}", {"daemon_ids": ids})
+        if asked.with_all_shares_of:
+            await sent.send("open_share_keys", {"daemon_ids": asked.with_all_shares_of})
         else:
-            pools = await _lock_pools(connection, keys, daemon_ids)
-    if with_all_shares_of:
-        found = {bytes(key) for (key,) in await open_keys.fetchall()}
+            await _lock_pools(sent, keys, daemon_ids, adds=adds)
+    if asked.with_all_shares_of:
+        found = {bytes(key) for (key,) in await sent.rows("open_share_keys")}
         keys = sorted({*keys, *found})
         async with connection.pipeline():
-            pools = await _lock_pools(connection, keys, daemon_ids)
-    new_pools, pool_rows, share_rows = [
-        await cursor.fetchall() if cursor else [] for cursor in pools
-    ]
-    added = {row[0] for row in await new_daemons.fetchall()} if daemon_ids else set()
-    known = [columns.daemon_from_row(r) for r in await daemons.fetchall()] if daemon_ids else []
-    added_keys = {bytes(row[0]) for row in new_pools}
+            await _lock_pools(sent, keys, daemon_ids, adds=adds)
+    new_daemons = {row[0] for row in await sent.rows("add_missing_daemons")}
+    new_pools = {bytes(row[0]) for row in await sent.rows("add_missing_pools")}
+    daemons = map(columns.daemon_from_row, await sent.rows("lock_daemons"))
+    pools = map(columns.pool_from_row, await sent.rows("lock_pools"))
+    shares = await sent.rows("read_shares")
     return _Locked(
         rows=Rows(
-            daemons={each.daemon_id: each for each in known if each.daemon_id not in added},
-            pools={
-                key: pool
-                for key, pool in map(columns.pool_from_row, pool_rows)
-                if key not in added_keys
-            },
-            shares={(bytes(row[0]), row[1]): columns.share_from_row(row[2:]) for row in share_rows},
+            daemons={each.daemon_id: each for each in daemons if each.daemon_id not in new_daemons},
+            pools={key: pool for key, pool in pools if key not in new_pools},
+            shares={(bytes(row[0]), row[1]): columns.share_from_row(row[2:]) for row in shares},
+            outboxes={row[0]: row[1] for row in await sent.rows("lock_outboxes")},
         ),
         daemon_ids=frozenset(daemon_ids),
+        outboxes_of=frozenset(asked.outboxes_of),
         keys=frozenset(keys),
-        new_daemons=added,
-        new_pools=added_keys,
+        new_daemons=new_daemons,
+        new_pools=new_pools,
     )
 
 
 async def _lock_pools(
-    connection: Connection, keys: Sequence[bytes], daemon_ids: Sequence[str]
-) -> tuple[Any, ...]:
-    """Send what inserts, locks and reads; the cursors are read once the pipeline is through."""
+    sent: "_Sent", keys: Sequence[bytes], daemon_ids: Sequence[str], *, adds: bool
+) -> None:
     if not keys:
-        return None, None, None
+        return
     parameters = {"keys": keys, "daemon_ids": daemon_ids}
-    added = await connection.execute(query("add_missing_pools"), parameters)
-    pools = await connection.execute(query("lock_pools"), parameters, binary=True)
-    if not daemon_ids:
-        return added, pools, None
-    return added, pools, await connection.execute(query("read_shares"), parameters, binary=True)
+    if adds:
+        await sent.send("add_missing_pools", parameters)
+    await sent.send("lock_pools", parameters)
+    if daemon_ids:
+        await sent.send("read_shares", parameters)
+
+
+class _Sent:
+    """What was sent down a pipeline, by the query's name; read once the pipeline is through."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._cursors: dict[str, AsyncCursor[tuple[Any, ...]]] = {}
+
+    async def send(self, name: str, parameters: Mapping[str, Any]) -> None:
+        """Send a query without waiting for its answer."""
+        self._cursors[name] = await self._connection.execute(query(name), parameters, binary=True)
+
+    async def rows(self, name: str) -> list[tuple[Any, ...]]:
+        """Return the rows of what was sent, none where it was not."""
+        cursor = self._cursors.get(name)
+        return await cursor.fetchall() if cursor is not None else []
 
 
 def _check_written(locked: _Locked) -> None:
@@ -231,6 +271,7 @@ def _check_written(locked: _Locked) -> None:
     rows = locked.rows
     loose = [
         *(rows.written_daemons - locked.daemon_ids),
+        *(rows.written_outboxes - locked.outboxes_of),
         *(key.hex() for key in rows.written_pools - locked.keys),
         *(
             f"{key.hex()} of {daemon_id}"

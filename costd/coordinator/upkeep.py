@@ -18,6 +18,9 @@ from costd.telemetry.logs import Log
 BEAT_S: Final = 1.0
 """How often a replica says that it lives, and tries to store what the database has not got yet."""
 FORGET_EVERY_BEATS: Final = 600
+ALERTS_KEPT_NS: Final = 30 * 86_400 * NS_PER_S
+AUDIT_KEPT_NS: Final = 400 * 86_400 * NS_PER_S
+"""As daemons keep theirs; released kill switches as long as audit."""
 HOURS_KEPT_NS: Final = 800 * 86_400 * NS_PER_S
 
 
@@ -97,6 +100,9 @@ class Upkeep:
         await self._store.forget_usage(
             events_before_ns=now_ns - settings.usage_retention_s * NS_PER_S,
             hours_before_ns=now_ns - HOURS_KEPT_NS,
+        )
+        await self._store.forget_logs(
+            alerts_before_ns=now_ns - ALERTS_KEPT_NS, audit_before_ns=now_ns - AUDIT_KEPT_NS
         )
 
     def _tell(self, problem: str) -> None:

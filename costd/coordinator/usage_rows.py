@@ -1,12 +1,11 @@
 """Usage events ↔ rows of their day, and their sums by hour."""
 
-import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from hashlib import blake2b
 from typing import Any, Final
 
-from costd.coordinator.columns import clean
+from costd.coordinator.columns import clean, json_text
 from costd.coordinator.store import DIMENSIONS, LABELS, MEASURES
 from costd.model.time import NS_PER_S
 from costd.wire.pb import admission_pb2, control_pb2
@@ -58,20 +57,20 @@ def event_row(daemon_id: str, event: control_pb2.UsageEvent, now_ns: int) -> tup
     """Write an event as `copy_events` wants it."""
     usage = event.usage if event.HasField("usage") else None
     settled_ns = event.settled_ns
-    return (
+    row = (
         day_of(filed_ns(settled_ns, now_ns)),
         daemon_id,
         event.sequence,
-        clean(event.reservation_id),
-        clean(event.ask_id),
-        clean(event.task_class),
-        _json(event.labels),
-        clean(event.tier),
-        clean(event.provider),
-        clean(event.model),
-        clean(event.cost_kind),
+        event.reservation_id,
+        event.ask_id,
+        event.task_class,
+        json_text(dict(event.labels)),
+        event.tier,
+        event.provider,
+        event.model,
+        event.cost_kind,
         *_tokens(usage),
-        _json(usage.units) if usage is not None else None,
+        json_text(dict(usage.units)) if usage is not None else None,
         event.cost_nusd,
         event.hold_nusd,
         event.admitted_ns,
@@ -80,11 +79,15 @@ def event_row(daemon_id: str, event: control_pb2.UsageEvent, now_ns: int) -> tup
         event.outcome,
         event.retry_count,
         event.reason,
-        _json(_price(event.price)) if event.HasField("price") else None,
-        clean(event.closed_as),
+        json_text(_price(event.price)) if event.HasField("price") else None,
+        event.closed_as,
         event.calls_count,
         event.verdict,
     )
+    # One look at the whole is cheaper than one at each; where a number looks like it, no harm.
+    if b"\0" in event.SerializeToString():
+        return tuple(clean(value) if isinstance(value, str) else value for value in row)
+    return row
 
 
 def event_from_row(row: Sequence[Any]) -> Event:
@@ -102,8 +105,8 @@ def event_from_row(row: Sequence[Any]) -> Event:
     return daemon_id, event
 
 
-def hourly_arrays(events: Iterable[Event], now_ns: int) -> dict[str, list[Any]]:
-    """Sum events by hour and dimensions, one list per column, in the order of the rows' keys.
+def hourly_rows(events: Iterable[Event], now_ns: int) -> list[dict[str, Any]]:
+    """Sum events by hour and dimensions, in the order of the rows' keys.
 
     Ensures: two batches that touch the same rows touch them in the same order.
     """
@@ -129,16 +132,17 @@ def hourly_arrays(events: Iterable[Event], now_ns: int) -> dict[str, list[Any]]:
         sums[key] = (
             measured if known is None else [a + b for a, b in zip(known, measured, strict=True)]
         )
-    rows = sorted((key[0], _tag(key), key, measured) for key, measured in sums.items())
-    columns: dict[str, list[Any]] = {
-        "hour_ns": [hour_ns for hour_ns, *_ in rows],
-        "tag": [tag for _, tag, *_ in rows],
-    }
-    for place, name in enumerate(DIMENSIONS, start=1):
-        columns[name] = [key[place] for _, _, key, _ in rows]
-    for place, name in enumerate(MEASURES):
-        columns[name] = [_bounded(measured[place]) for *_, measured in rows]
-    return columns
+    names = ("hour_ns", *DIMENSIONS)
+    rows = [
+        {
+            "tag": _tag(key),
+            **dict(zip(names, key, strict=True)),
+            **dict(zip(MEASURES, map(_bounded, measured), strict=True)),
+        }
+        for key, measured in sums.items()
+    ]
+    rows.sort(key=lambda row: (row["hour_ns"], row["tag"]))
+    return rows
 
 
 def _measures(event: control_pb2.UsageEvent) -> list[int]:
@@ -173,11 +177,6 @@ def _bounded(amount: int) -> int:
 
 def _price(price: admission_pb2.PriceSource) -> dict[str, Any]:
     return {field.name: value for field, value in price.ListFields()}
-
-
-def _json(values: Any) -> str:
-    written = json.dumps(dict(values), ensure_ascii=False, separators=(",", ":"))
-    return written.replace("\\u0000", "\\ufffd") if "\\u0000" in written else written
 
 
 _EVENT_COLUMNS: Final = (

@@ -1,6 +1,7 @@
 """The Admission service: parse, ask the ledger, reply. Sync; the server wraps it."""
 
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 from google.protobuf.message import Message
@@ -37,10 +38,8 @@ class AdmissionService:
         ask, ledger, grant = convert.ask_from_pb(request), self._ledger, request.override_grant
         if self._patience is None:
             return _decision(ledger.admit(ask, caller=caller, grant=grant))
-        return self._patience.decide(
-            lambda may_wait: ledger.admit(ask, caller=caller, grant=grant, may_wait=may_wait),
-            _decision,
-        )
+        decide = partial(ledger.admit, ask, caller=caller, grant=grant)
+        return self._patience.decide(decide, _decision)
 
     def Explain(self, request: pb.AdmitRequest, caller: str) -> pb.Explanation:  # noqa: N802
         """Decide without consuming, and show how."""

@@ -42,6 +42,8 @@ class Drill:
         self.message = message
         """What each process is told."""
         self.awaited = set(session_ids)
+        self._gone: set[str] = set()
+        """Who left with nothing to draw from; who comes back is awaited again."""
         self.confirmed: dict[str, int] = {}
         """When, on the steady clock, by session."""
         self._nobody_awaited = asyncio.Event()
@@ -50,19 +52,32 @@ class Drill:
         """Note that a process has confirmed; only the first time counts."""
         if session_id in self.awaited:
             self.confirmed[session_id] = steady_ns
-            self.give_up(session_id)
+            self._await_no_longer(session_id)
 
     def give_up(self, session_id: str) -> None:
-        """Wait for a process no longer."""
+        """Wait for a process no longer, unless it comes back."""
+        if session_id in self.awaited:
+            self._gone.add(session_id)
+            self._await_no_longer(session_id)
+
+    def asks(self, session_id: str) -> bool:
+        """Tell whether a process that has come back is to confirm; it is awaited then."""
+        if session_id in self._gone:
+            self._gone.discard(session_id)
+            self.awaited.add(session_id)
+        return session_id in self.awaited
+
+    def _await_no_longer(self, session_id: str) -> None:
         self.awaited.discard(session_id)
         if not self.awaited:
             self._nobody_awaited.set()
 
     async def wait(self, timeout_ns: int) -> None:
         """Return once nobody is awaited any more, at the latest after so long."""
-        if self.awaited:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout_ns / NS_PER_S):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_ns / NS_PER_S):
+                while self.awaited:  # somebody may have come back since nobody was
+                    self._nobody_awaited.clear()
                     await self._nobody_awaited.wait()
 
 
@@ -94,7 +109,8 @@ class Drills:
         Not by what the drill told the others: generations may have changed since, and a client
         that took an old one for new would draw what was revoked meanwhile.
         """
-        if any(session_id in drill.awaited for drill in self._running):
+        asking = [drill for drill in self._running if drill.asks(session_id)]
+        if asking:
             generation = apb.Generation(
                 generation=welcome.generation, scope_labels=welcome.scope_labels, confirm=True
             )

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
@@ -11,13 +11,22 @@ from costd.model.lease import Wanting
 from costd.model.time import NS_PER_S
 
 Answer = TypeVar("Answer")
+Decided_co = TypeVar("Decided_co", covariant=True)
+
+
+class Decide(Protocol[Decided_co]):
+    """One of the ledger's decisions, on one request."""
+
+    def __call__(self, *, may_wait: bool) -> Decided_co | Wanting:
+        """Decide, or say what must be lent first."""
+        ...
 
 
 class Patience:
     """Decides with what is held, or waits a little for more; final after that.
 
-    Shape:   `decide(may_wait)` is one of the ledger's decisions: with `may_wait` it may say what
-             it wants instead, and then has written nothing.
+    Shape:   `decide` is one of the ledger's decisions: with `may_wait` it may say what it wants
+             instead, and then has written nothing.
     """
 
     def __init__(self, tenancy: Tenancy, wait_ns: Callable[[], int]) -> None:
@@ -25,17 +34,17 @@ class Patience:
         self._wait_ns = wait_ns
 
     def decide(
-        self, decide: Callable[[bool], Answer | Wanting], tell: Callable[[Answer], Message]
+        self, decide: Decide[Answer], tell: Callable[[Answer], Message]
     ) -> Message | Coroutine[Any, Any, Message]:
         """Return the answer as `tell` writes it, or a coroutine that will."""
-        answer = decide(True)
+        answer = decide(may_wait=True)
         if isinstance(answer, Wanting):
             return self._wait(decide, tell, answer)
         return tell(answer)
 
     async def _wait(
         self,
-        decide: Callable[[bool], Answer | Wanting],
+        decide: Decide[Answer],
         tell: Callable[[Answer], Message],
         wanting: Wanting,
     ) -> Message:
@@ -57,10 +66,10 @@ class Patience:
                 break
             finally:
                 self._tenancy.borrowing.forget(wake)
-            answer = decide(True)
+            answer = decide(may_wait=True)
             if not isinstance(answer, Wanting):
                 return tell(answer)
             wanting = answer
-        final = decide(False)
+        final = decide(may_wait=False)
         assert not isinstance(final, Wanting), "what may not wait is decided"
         return tell(final)

@@ -99,10 +99,8 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
             fleet = membership(settings, log, desk, policy=policy, timekeeper=timekeeper)
             following = [fleet.run()]
         else:
-            following = [
-                watch(Path(policy.path), policy.follow, log),
-                follow_signal(policy, hangup),
-            ]
+            path = Path(policy.path)
+            following = [watch(path, policy.follow, log), follow_signal(policy, hangup)]
         async with (
             _metrics(settings, log) as metrics,
             Servers(settings, log, files) as servers,
@@ -133,20 +131,7 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
                 control=calls.handlers(CONTROL, control, guard=_guard(settings, files, ledger)),
             )
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup.set)
-            # What start-up made lives until the end; the collector need not walk it again.
-            gc.collect()
-            gc.freeze()
-            log.info(
-                "serving",
-                version=__version__,
-                name=settings.name,
-                pid=os.getpid(),
-                data=str(settings.data),
-                policy=policy.path,
-                revision=policy.policy.revision,
-                started_in_ms=(ticks_ns() - started_ns) // 1_000_000,
-                **servers.addresses,
-            )
+            _tell_serving(settings, log, policy, servers, started_ns=started_ns)
             await stop.asked.wait()
             log.info("draining", open_count=figures.open_count)
             await servers.drain(figures, stop.insisted)
@@ -159,6 +144,30 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
     finally:
         store.close()
     log.info("stopped")
+
+
+def _tell_serving(
+    settings: Settings,
+    log: Log,
+    policy: PolicyFile | FleetPolicy,
+    servers: Servers,
+    *,
+    started_ns: int,
+) -> None:
+    # What start-up made lives until the end; the collector need not walk it again.
+    gc.collect()
+    gc.freeze()
+    log.info(
+        "serving",
+        version=__version__,
+        name=settings.name,
+        pid=os.getpid(),
+        data=str(settings.data),
+        policy=policy.path,
+        revision=policy.policy.revision,
+        started_in_ms=(ticks_ns() - started_ns) // 1_000_000,
+        **servers.addresses,
+    )
 
 
 def _policy(

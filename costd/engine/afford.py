@@ -32,19 +32,25 @@ def check_budgets(
             result.fail(Reason.ESTIMATE_MISSING, rule, rejects_candidate=names_candidate)
             return
         hold = amounts[unit]
+        used = counter.settled + counter.reserved
         if budget.limit is None or (is_free and unit == "nusd"):
             # It only tracks, or the call is free: money budgets do not apply.
-            if counter.settled + counter.reserved + hold > AMOUNT_MAX:
+            if used + hold > AMOUNT_MAX:
                 result.fail(Reason.BUDGET_EXHAUSTED, rule, key=key)
                 return
             result.lines.append((rule, CounterLine(key, unit, hold), counter))
             continue
-        find = _leased_line if rule.is_shared else _line
-        line = find(question, result, rule, (key, counter, hold), short)
-        if line is None:
-            return
+        line: CounterLine | None
+        limit, drawn = budget.limit, used
+        if not rule.is_shared and not budget.reserve and used + (hold or 1) <= limit:
+            line = CounterLine(key, unit, hold)  # the quick way of most budgets
+        else:
+            find = _leased_line if rule.is_shared else _line
+            line = find(question, result, rule, (key, counter, hold), short)
+            if line is None:
+                return
+            limit, drawn = drawable(rule, counter, critical=critical)
         result.lines.append((rule, line, counter))
-        limit, drawn = drawable(rule, counter, critical=critical)
         share = utilisation_bp(drawn + hold, limit)
         if share >= result.tightest_bp:
             note_tightest(result, rule, key, share)

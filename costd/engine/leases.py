@@ -11,24 +11,22 @@ from costd.model.lease import Lease, Stand
 _NOTHING = Lease()
 
 
-def relent(counter: Counter, lease: Lease | None) -> Counter:
-    """Put another lease in place of the one a counter has; None drops it.
+def relent(counter: Counter, lease: Lease) -> Counter:
+    """Put another lease in place of the one a counter has.
 
     Shape:   pure; `books.post` then follows the limit that this makes.
-    Ensures: a lowered part never falls below what is used of it, so that nobody else is promised
-             what calls in flight hold.
+    Ensures: never more than was lent before or is lent now; where it is lowered, neither the whole
+             nor a part of it falls below what is used, so that nobody else is promised what calls
+             in flight hold.
     """
-    if lease is None:
-        return msgspec.structs.replace(counter, lease=None)
-    old, new = counter.lease or _NOTHING, lease
-    reserve = _lowered(old.reserve_amount, new.reserve_amount, counter.reserve_used)
-    general = _lowered(
-        old.amount - old.reserve_amount,
-        new.amount - new.reserve_amount,
-        counter.used - counter.reserve_used,
+    old = counter.lease or _NOTHING
+    amount = _lowered(old.amount, lease.amount, counter.used)
+    reserve = _lowered(old.reserve_amount, lease.reserve_amount, counter.reserve_used)
+    general_used = counter.used - counter.reserve_used
+    general = min(old.amount - old.reserve_amount, general_used)
+    kept = msgspec.structs.replace(
+        lease, amount=amount, reserve_amount=min(reserve, amount - general)
     )
-    amount = _lowered(old.amount, general + reserve, counter.used)
-    kept = msgspec.structs.replace(new, amount=amount, reserve_amount=reserve)
     return msgspec.structs.replace(counter, lease=kept)
 
 

@@ -8,7 +8,6 @@ import msgspec
 
 from costd.coordinator.rows import Daemon, Rows, Share
 from costd.coordinator.store import (
-    DIMENSIONS,
     LIMIT_COUNT,
     MEASURES,
     Notice,
@@ -20,7 +19,7 @@ from costd.coordinator.store import (
     published_audit,
     top_up_audit,
 )
-from costd.coordinator.usage_rows import HOUR_NS, Event, hourly_arrays
+from costd.coordinator.usage_rows import HOUR_NS, Event, hourly_rows
 from costd.errors import InvalidAsk, InvariantBroken
 from costd.model.events import Alert, AuditRecord
 from costd.model.kill import KillSwitch
@@ -41,6 +40,7 @@ class MemoryFleetStore:
         self.daemons: dict[str, Daemon] = {}
         self.pools: dict[bytes, Pool] = {}
         self.shares: dict[tuple[bytes, str], Share] = {}
+        self.outboxes: dict[str, int] = {}
         self.usage: list[Event] = []
         self.alerts: list[Alert] = []
         self.audit: list[AuditRecord] = []
@@ -57,10 +57,15 @@ class MemoryFleetStore:
         daemon_ids: Collection[str] = (),
         keys: Collection[bytes] = (),
         with_all_shares_of: Collection[str] = (),
+        outboxes_of: Collection[str] = (),
     ) -> Result:
         """Run `work` over rows and write what it wants written, all of it or nothing."""
         return self.step(
-            work, daemon_ids=daemon_ids, keys=keys, with_all_shares_of=with_all_shares_of
+            work,
+            daemon_ids=daemon_ids,
+            keys=keys,
+            with_all_shares_of=with_all_shares_of,
+            outboxes_of=outboxes_of,
         )
 
     def step(
@@ -70,6 +75,7 @@ class MemoryFleetStore:
         daemon_ids: Collection[str] = (),
         keys: Collection[bytes] = (),
         with_all_shares_of: Collection[str] = (),
+        outboxes_of: Collection[str] = (),
     ) -> Result:
         """Do the same without an event loop."""
         locked_ids = {*daemon_ids, *with_all_shares_of}
@@ -90,10 +96,12 @@ class MemoryFleetStore:
                 for owner in locked_ids
                 if (key, owner) in self.shares
             },
+            outboxes={each: self.outboxes.get(each, 0) for each in outboxes_of},
         )
         result = work(rows)
         loose = [
             *(rows.written_daemons - locked_ids),
+            *(rows.written_outboxes - {*outboxes_of}),
             *(rows.written_pools - locked_keys),
             *(each for each in rows.written_shares if each[0] not in locked_keys),
             *(each for each in rows.written_shares if each[1] not in locked_ids),
@@ -104,6 +112,7 @@ class MemoryFleetStore:
             )
         # All checks passed; only writes below.
         self.daemons |= {each: rows.daemons[each] for each in rows.written_daemons}
+        self.outboxes |= {each: rows.outboxes[each] for each in rows.written_outboxes}
         self.pools |= {key: rows.pools[key] for key in rows.written_pools}
         self.shares |= {each: rows.shares[each] for each in rows.written_shares}
         self.usage += rows.usage
@@ -279,11 +288,8 @@ class MemoryFleetStore:
         unknown = check_dimensions([*by, *(where or {})])
         if unknown:
             raise InvalidAsk(f"usage is not summed by {', '.join(unknown)}")
-        columns = hourly_arrays(self.usage, self._wall_ns())
-        names = ("hour_ns", *DIMENSIONS, *MEASURES)
         sums: dict[tuple[Any, ...], list[int]] = {}
-        for values in zip(*(columns[name] for name in names), strict=True):
-            row = dict(zip(names, values, strict=True))
+        for row in hourly_rows(self.usage, self._wall_ns()):
             whole = -(-since_ns // HOUR_NS) * HOUR_NS <= row["hour_ns"] < until_ns
             if whole and all(row[name] == value for name, value in (where or {}).items()):
                 group = sums.setdefault(tuple(row[name] for name in by), [0] * len(MEASURES))

@@ -11,8 +11,8 @@ Method = tuple[str, str]
 """A service by its full name, and one of its methods."""
 
 _CONTROL: Final = "costd.v1.Control"
-_FLEET: Final = "costd.v1.Fleet"
 _FLEET_CONTROL: Final = "costd.v1.FleetControl"
+_FLEET: Final = "costd.v1.Fleet"
 
 ROLE_OF: Final[Mapping[Method, Role]] = {
     (_CONTROL, "GetStatus"): Role.VIEWER,
@@ -34,7 +34,7 @@ ROLE_OF: Final[Mapping[Method, Role]] = {
     (_FLEET_CONTROL, "ListLeases"): Role.VIEWER,
     (_FLEET_CONTROL, "ListPolicies"): Role.VIEWER,
     (_FLEET_CONTROL, "DrillFleet"): Role.OPERATOR,
-    (_FLEET_CONTROL, "ReclaimLeases"): Role.ADMIN,
+    (_FLEET_CONTROL, "ReclaimLeases"): Role.OPERATOR,
     (_FLEET_CONTROL, "TopUpBudget"): Role.ADMIN,
     (_FLEET_CONTROL, "PublishPolicy"): Role.ADMIN,
     (_FLEET_CONTROL, "RollbackPolicy"): Role.ADMIN,

@@ -31,7 +31,7 @@ from costd.wire.pb import admission_pb2, control_pb2
 NOW_NS = 20_000 * DAY_NS + 5 * HOUR_NS + 7
 DAEMON = Daemon(
     daemon_id="d1", name="zürich", version="1", boot_id="b", epoch=3, enrolled_ns=1, seen_ns=2,
-    tenure_ends_ns=3, usage_sequence=4, policy_number=5, policy_problem="no", clock_offset_ns=-6,
+    tenure_ends_ns=3, sequence=4, policy_number=5, policy_problem="no", clock_offset_ns=-6,
     outbox_count=7, overspend_bound_nusd=AMOUNT_MAX, clients_count=8, kills_version=9,
 )  # fmt: skip
 POOL = Pool(**{name: number for number, name in enumerate(Pool.__struct_fields__, start=1)})
@@ -525,3 +525,15 @@ async def test_nobody_hears_of_what_was_not_committed(store):
             assert (await anext(heard)).topic == Topic.POLICY
     finally:
         await heard.aclose()
+
+
+async def test_an_outbox_is_at_nothing_until_it_is_written_and_then_where_it_was_left(store):
+    assert await store.transact(lambda rows: rows.outboxes["d1"], outboxes_of=["d1"]) == 0
+    await store.transact(lambda rows: rows.put_outbox("d1", 7), outboxes_of=["d1"])
+    read = await store.transact(lambda rows: dict(rows.outboxes), outboxes_of=["d1", "d2"])
+    assert read == {"d1": 7, "d2": 0}
+
+
+async def test_an_outbox_that_was_not_locked_is_not_written(store):
+    with pytest.raises(InvariantBroken):
+        await store.transact(lambda rows: rows.put_outbox("d1", 7), daemon_ids=["d1"])

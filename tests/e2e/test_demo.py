@@ -33,6 +33,7 @@ def test_the_demo_shows_everything_and_its_ledger_adds_up(tmp_path):
         "The kill switch",
         "Released",
         "A budget stops itself",
+        "A tight loop",
     }
     assert {check["name"]: check["differences"] for check in outcome["checks"]} == {
         "price of each call": [],
@@ -47,7 +48,9 @@ def test_the_demo_shows_everything_and_its_ledger_adds_up(tmp_path):
         "nothing left reserved": [],
         "verdicts per class": [],
         "override grants": [],
+        "decided in the process": [],
     }
+    assert 1_000 < outcome["drawn_count"] <= 2_000
     journals = sorted(tmp_path.glob("journal-*.jsonl"))
     entries = [json.loads(line) for path in journals for line in path.read_text().splitlines()]
     assert len(entries) == outcome["calls_count"] == sum(outcome["verdicts"].values())

@@ -54,7 +54,6 @@ CREATE TABLE public.daemons (
     seen_ns bigint DEFAULT 0 NOT NULL,
     tenure_ends_ns bigint DEFAULT 0 NOT NULL,
     sequence bigint DEFAULT 0 NOT NULL,
-    usage_sequence bigint DEFAULT 0 NOT NULL,
     policy_number bigint DEFAULT 0 NOT NULL,
     policy_problem text DEFAULT ''::text NOT NULL,
     clock_offset_ns bigint DEFAULT 0 NOT NULL,
@@ -86,6 +85,11 @@ CREATE TABLE public.migrations (
     at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT migrations_phase_check CHECK ((phase = ANY (ARRAY['expand'::text, 'contract'::text])))
 );
+CREATE TABLE public.outboxes (
+    daemon_id text NOT NULL COLLATE pg_catalog."C",
+    usage_sequence bigint DEFAULT 0 NOT NULL
+)
+WITH (fillfactor='50');
 CREATE TABLE public.policies (
     number bigint NOT NULL,
     revision text NOT NULL,
@@ -232,6 +236,8 @@ ALTER TABLE ONLY public.kills
     ADD CONSTRAINT kills_pkey PRIMARY KEY (kill_id);
 ALTER TABLE ONLY public.migrations
     ADD CONSTRAINT migrations_pkey PRIMARY KEY (number, phase);
+ALTER TABLE ONLY public.outboxes
+    ADD CONSTRAINT outboxes_pkey PRIMARY KEY (daemon_id);
 ALTER TABLE ONLY public.policies
     ADD CONSTRAINT policies_pkey PRIMARY KEY (number);
 ALTER TABLE ONLY public.pools

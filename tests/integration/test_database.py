@@ -1,8 +1,8 @@
 """What the coordinator says of a database that will not have it, and what it does meanwhile."""
 
 import asyncio
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -34,21 +34,21 @@ def as_role(url: str, role: str, password: str = "") -> str:
 
 
 @pytest.fixture(scope="module")
-def roles(postgres_url):
-    """One role that needs its password, one that may make nothing."""
-    folder = Path(parse_qs(urlsplit(postgres_url).query)["host"][0])
-    rules = folder / "pg_hba.conf"
-    before = rules.read_text()
-    rules.write_text("local all careful scram-sha-256\n" + before)
-    execute(
-        postgres_url,
-        "CREATE ROLE careful LOGIN PASSWORD 's3cret'",
-        "CREATE ROLE weak LOGIN",
-        "SELECT pg_reload_conf()",
-    )
-    yield
-    execute(postgres_url, "DROP ROLE careful", "DROP ROLE weak")
-    rules.write_text(before)
+def careful(postgres_url):
+    """A role that needs its password, s3cret."""
+    name = f"careful_{uuid4().hex}"
+    execute(postgres_url, f"CREATE ROLE {name} LOGIN PASSWORD 's3cret'")
+    yield name
+    execute(postgres_url, f"DROP ROLE {name}")
+
+
+@pytest.fixture(scope="module")
+def weak(postgres_url):
+    """A role that may make nothing."""
+    name = f"weak_{uuid4().hex}"
+    execute(postgres_url, f"CREATE ROLE {name} LOGIN")
+    yield name
+    execute(postgres_url, f"DROP ROLE {name}")
 
 
 async def test_nobody_there_is_said_with_the_place_and_what_to_do():
@@ -79,15 +79,17 @@ async def test_an_address_that_is_none_is_said(url):
 
 
 @pytest.mark.parametrize("password", ["", "wr0ng"])
-async def test_a_refused_password_is_not_tried_again_and_not_told(make_database, roles, password):
-    database = Database(as_role(make_database(), "careful", password))
-    with pytest.raises(CoordinatorUnavailable, match=r"as careful refuses us.*mend user") as caught:
+async def test_a_refused_password_is_not_tried_again_and_not_told(make_database, careful, password):
+    database = Database(as_role(make_database(), careful, password))
+    with pytest.raises(
+        CoordinatorUnavailable, match=r"as careful_\w+ refuses us.*mend user"
+    ) as caught:
         await database.open(wait_s=3_600)
     assert "wr0ng" not in str(caught.value)
 
 
-async def test_the_right_password_is_taken(make_database, roles):
-    database = Database(as_role(make_database(), "careful", "s3cret"))
+async def test_the_right_password_is_taken(make_database, careful):
+    database = Database(as_role(make_database(), careful, "s3cret"))
     await database.open()
     await database.close()
 
@@ -107,8 +109,8 @@ async def test_a_read_only_database_is_said_to_be_one(make_database, open_databa
             await store_of(database).transact(put, daemon_ids=["d"])
 
 
-async def test_a_role_that_may_not_migrate_hears_what_is_missing(make_database, roles):
-    database = Database(as_role(make_database(empty=True), "weak"))
+async def test_a_role_that_may_not_migrate_hears_what_is_missing(make_database, weak):
+    database = Database(as_role(make_database(empty=True), weak))
     await database.open()
     migrator = Migrator(database, release="1")
     with pytest.raises(CoordinatorUnavailable, match=r"0001_fleet\.expand.*Grant the role CREATE"):

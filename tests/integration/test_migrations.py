@@ -105,6 +105,10 @@ async def test_an_expansion_keeps_what_is_there_and_the_release_before_goes_on(r
     assert named(plan.expansions) == ["0002_rename.expand"]
     assert named(plan.waiting) == ["0002_rename.contract"]
     assert plan.older == ("old (1)",)
+    assert plan.lines() == [
+        "0002_rename.expand: runs at start",
+        "0002_rename.contract: waits until old (1) left",
+    ]
     assert await ask(empty, "SELECT old, new FROM things") == [("100 %", "100 %")]
 
 
@@ -142,6 +146,7 @@ async def test_after_a_contraction_the_release_before_is_turned_away(release, em
     plan = await release("1", ONE).plan()
     assert "0002_rename.contract ran already" in plan.refusal
     assert plan.unknown == ("0002_rename.expand", "0002_rename.contract")
+    assert plan.lines()[-1] == "0002_rename.contract: ran already, of a newer release"
 
 
 async def test_a_migration_that_fails_leaves_nothing_of_itself(release, empty):

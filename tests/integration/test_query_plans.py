@@ -7,6 +7,7 @@ from datetime import date
 import psycopg
 import pytest
 
+from costd.coordinator.columns import SHARE_COLUMNS
 from costd.coordinator.database import Database
 from costd.coordinator.postgres import PostgresStore, usage_sums
 from costd.coordinator.queries import query, query_names
@@ -24,7 +25,8 @@ NOT_PLANNED = {"begin", "commit", "copy_events"}
 FILL = f"""
 INSERT INTO daemons (daemon_id) SELECT 'd' || n FROM generate_series(1, 20000) AS n;
 INSERT INTO pools (counter_key) SELECT int8send(n) || 'bbbbbbbb' FROM generate_series(1, 20000) AS n;
-INSERT INTO shares SELECT int8send(n), 'd' || m, 5, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, false, 0, 0, 0
+INSERT INTO shares (counter_key, daemon_id, {", ".join(SHARE_COLUMNS)})
+    SELECT int8send(n), 'd' || m, {", ".join("false" if c == "is_reclaimed" else "0" for c in SHARE_COLUMNS)}
     FROM generate_series(1, 200) AS n, generate_series(1, 500) AS m;
 INSERT INTO audit (at_ns, actor, action, subject, detail, count, task_class, reason)
     SELECT n, 'a', 'b', 'c', '', 1, '', 0 FROM generate_series(1, {ROWS}) AS n;
@@ -89,6 +91,9 @@ def parameters(name: str, text: str) -> dict[str, object]:
     for column, kind in re.findall(r"%\((\w+)\)s::(\w+)\[\]", text):
         one = {"bytea": KEY, "text": "a", "boolean": False}.get(kind, 1)
         columns[column] = given.get(column) if isinstance(given.get(column), list) else [one] * 2
+    given["rows"] = json.dumps(
+        [{"counter_key": "AAAA", "tag": "AAAA", "daemon_id": f"d{n}", "hour_ns": n} for n in (1, 2)]
+    )
     names = set(re.findall(r"%\((\w+)\)s", text))
     return {each: columns.get(each, given.get(each)) for each in names}
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-POLICY = "version: 1\ntask_classes: {draft: {}}\nbudgets:\n  - {id: day, window: total, limit: $5}\n"
+POLICY = (
+    "version: 1\ntask_classes: {draft: {}}\nbudgets:\n  - {id: day, window: total, limit: $5}\n"
+)
 
 
 def children(pid):

@@ -12,6 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costd_client.drawn import write_alone
+from costd_client.lines import append, end_torn, lock, release
 from costd_client.pb import admission_pb2 as pb
 
 if TYPE_CHECKING:
@@ -57,9 +58,16 @@ class Journal:
             queue.append((drawn, end))
 
     def numbered(self, report: pb.Report) -> None:
-        """Write under which number settlements are about to be sent."""
-        if report.settlements:
-            self._write(_number(report))
+        """Write under which number settlements are about to be sent.
+
+        Ensures: where the disk refuses that, what it would be said of leaves the file: whoever
+                 did not know that it was sent would tell of it again, and have it charged twice.
+        """
+        with self._lock:
+            if report.settlements and not self._write(_number(report)):
+                with _tolerated():
+                    os.ftruncate(self._file, len(self._head))
+                    self._size_bytes = self._kept_bytes = len(self._head)
 
     def heard(
         self, number: int, under_way: Iterable[pb.Report], queue: deque[tuple[Drawn, End]]
@@ -81,7 +89,7 @@ class Journal:
             if self._file >= 0:
                 if not keep:
                     self._path.unlink(missing_ok=True)
-                os.close(self._file)
+                release(self._file)
                 self._file = -1
 
     def abandon(self) -> None:
@@ -90,19 +98,29 @@ class Journal:
             os.close(self._file)
             self._file = -1
 
-    def _write(self, line: bytes) -> None:
-        if self._file >= 0:
-            with _tolerated():
-                self._size_bytes += os.write(self._file, line)
+    def _write(self, line: bytes) -> bool:
+        """Append a line; False where there is a file and the disk refuses it."""
+        if self._file < 0:
+            return True
+        with _tolerated():
+            append(self._file, line)
+            self._size_bytes += len(line)
+            return True
+        return False
 
     def _rewrite(self, lines: list[bytes]) -> None:
         """Put another file in this one's place, so that a crash leaves one of both."""
         content = self._head + b"".join(lines)
         new = self._path.with_suffix(".new")
         file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        fcntl.flock(file, fcntl.LOCK_EX)
-        os.write(file, content)
-        new.rename(self._path)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            append(file, content)
+            new.rename(self._path)
+        except OSError:
+            new.unlink(missing_ok=True)
+            os.close(file)
+            raise
         if self._file >= 0:
             os.close(self._file)
         self._file = file
@@ -121,19 +139,21 @@ class Leftover(NamedTuple):
 
     def numbered(self, report: pb.Report) -> None:
         """Write under which number settlements are about to be sent."""
-        os.write(self.file, _number(report))
+        end_torn(self.file)
+        append(self.file, _number(report))
         for settlement in report.settlements:
             one, _ = self.ends[settlement.ask_id]
             self.ends[settlement.ask_id] = (one, report.sequence)
 
     def done(self) -> None:
-        """Delete the file: all of it is booked."""
+        """Delete the file, and a copy that was not finished: all of it is booked."""
+        self.path.with_suffix(".new").unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
-        os.close(self.file)
+        release(self.file)
 
     def drop(self) -> None:
         """Leave it to others."""
-        os.close(self.file)
+        release(self.file)
 
 
 def leftovers(folder: Path) -> Iterator[Leftover]:
@@ -143,13 +163,11 @@ def leftovers(folder: Path) -> Iterator[Leftover]:
             file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
         except FileNotFoundError:
             continue  # somebody else has just told of it
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_same = path.exists() and path.stat().st_ino == os.fstat(file).st_ino
-        except (BlockingIOError, FileNotFoundError):
-            is_same = False  # its process is alive, or the file was deleted meanwhile
-        if not is_same:
-            os.close(file)
+        except OSError as error:
+            log.warning("costd: cannot read what a dead process left: %s", error)
+            continue
+        if not lock(path, file):
+            os.close(file)  # its process is alive, or the file was deleted meanwhile
             continue
         found = _read(path, file)
         if found.ends:

@@ -6,6 +6,7 @@ import logging
 import os
 import random
 import threading
+import weakref
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -61,6 +62,7 @@ class Outbox:
         self._changed = threading.Condition(threading.RLock())
         self.rejected: list[Entry] = []
         self._begin()
+        _LIVE.add(self)
 
     def _begin(self) -> None:
         self._pid = os.getpid()
@@ -79,10 +81,14 @@ class Outbox:
         if self._pid == os.getpid():
             return
         self._changed = threading.Condition(threading.RLock())
-        if self._spool:
-            self._spool.abandon()
         self._begin()
         self.start()
+
+    def abandon(self) -> None:
+        """Close what a forked child inherits of the spool: it would keep it locked."""
+        if self._spool:
+            self._spool.abandon()
+            self._spool = None
 
     def start(self) -> None:
         """Deliver what was adopted; from here on `deliver` is called."""
@@ -92,6 +98,7 @@ class Outbox:
     @property
     def pending(self) -> Pending:
         """How much waits now."""
+        self._after_fork()
         with self._changed:
             return Pending(len(self._queue), len(self._held), len(self.rejected))
 
@@ -145,6 +152,7 @@ class Outbox:
 
     def wake(self) -> None:
         """Deliver now: the daemon has just answered something else."""
+        self._after_fork()
         if self._queue:
             with self._changed:
                 self._awake = True
@@ -170,12 +178,13 @@ class Outbox:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-            left = self.pending
         if self._thread is not None:
             self._thread.join(timeout_s)
-        if self._spool:
-            self._spool.close(keep=bool(left.queued_count))
-            self._spool = None
+        with self._changed:  # the thread may still be about to write
+            left = self.pending
+            spool, self._spool = self._spool, None
+            if spool:
+                spool.close(keep=bool(left.queued_count))
         if left.queued_count:
             kept = "kept in the spool" if self._folder else "lost with this process"
             log.warning("costd: %d calls were not recorded; %s", left.queued_count, kept)
@@ -203,7 +212,12 @@ class Outbox:
     def _run(self) -> None:
         wait_s = WAIT_S_FIRST
         while (entry := self._next()) is not None:
-            delivery = self._deliver(entry)
+            try:
+                delivery = self._deliver(entry)
+            except Exception:
+                # Whatever it was, the others have to be delivered.
+                log.exception("costd: %s %s cannot be delivered", entry.method, entry.entry_id)
+                delivery = Delivery.FAILED
             self._finish(entry, delivery)
             if delivery in (Delivery.DONE, Delivery.REJECTED):
                 wait_s = WAIT_S_FIRST
@@ -246,3 +260,14 @@ class Outbox:
 
 def _jitter() -> float:
     return random.random()  # noqa: S311 - spreads retries, guards nothing
+
+
+_LIVE: weakref.WeakSet[Outbox] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for outbox in list(_LIVE):
+        outbox.abandon()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -106,7 +106,7 @@ class Teller:
             while not self._closed.is_set():
                 try:
                     replay(left, self._open_stream)
-                except (grpc.RpcError, EOFError, OSError) as error:
+                except (grpc.RpcError, EOFError, OSError, TypeError, ValueError) as error:
                     log.debug("costd: cannot tell what a dead process left: %s", error)
                     if _is_refusal(error):
                         log.warning("costd: %s is refused and stays as it is: %s", left.path, error)
@@ -121,9 +121,15 @@ class Teller:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Tell whether asking again is of no use: the daemon will not hear of this session."""
+    """Tell whether asking again is of no use: the daemon will not hear of this session.
+
+    A file whose head was damaged names a caller that no request can carry.
+    """
+    if isinstance(error, TypeError | ValueError):
+        return True
     return isinstance(error, grpc.RpcError) and error.code() in {
         grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.UNIMPLEMENTED,
         grpc.StatusCode.PERMISSION_DENIED,
         grpc.StatusCode.UNAUTHENTICATED,
     }

@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf.message import DecodeError
+
 from costd_client import draws
 from costd_client.decision import Decision, Settlement, Source
 from costd_client.drawn import Drawn
@@ -201,7 +203,12 @@ class Rules:
 
     def deliver(self, entry: Entry) -> Steps[Delivery]:
         """Deliver one outbox entry; never raises."""
-        request = REQUESTS[entry.method].FromString(entry.request)
+        try:
+            request = REQUESTS[entry.method].FromString(entry.request)
+        except (DecodeError, KeyError, TypeError) as torn:
+            # Its file was damaged, or written by a later version.
+            log.error("costd: %s %s cannot be read: %s", entry.method, entry.entry_id, torn)  # noqa: TRY400 - no bug of ours
+            return Delivery.REJECTED
         method = "Admit" if entry.method == "Abandon" else entry.method
         try:
             reply = yield Rpc(method, request, self.settings.timeout_s)

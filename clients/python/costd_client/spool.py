@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import fcntl
 import json
 import logging
 import os
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from costd_client.ids import new_ask_id
+from costd_client.lines import append, lock, release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,16 +40,22 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
-        self._path = folder / f"{new_ask_id()}.spool"
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._path, self._file = self._create()
+
+    def _create(self) -> tuple[Path, int]:
+        while True:
+            path = self._folder / f"{new_ask_id()}.spool"
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            if lock(path, file, wait=True):
+                return path, file
+            os.close(file)  # somebody took it for a dead process's before it was locked
 
     def write(self, op: str, entry: Entry) -> None:
         """Append one line: `hold`, `put` or `done`.
 
         Errors:  OSError if the disk refuses it; the caller must not count on the entry then.
         """
-        os.write(self._file, _line(op, entry))
+        append(self._file, _line(op, entry))
 
     def reject(self, entry: Entry) -> None:
         """Keep for people what the daemon refused for good, in `rejected.jsonl`."""
@@ -61,7 +67,10 @@ class Spool:
         os.ftruncate(self._file, 0)
 
     def adopt(self) -> list[Entry]:
-        """Take over what dead processes left behind; it stands in this file afterwards."""
+        """Take over what dead processes left behind; it stands in this file afterwards.
+
+        Shape:   what cannot be read, or finds no room in this file, is logged and left to others.
+        """
         adopted: list[Entry] = []
         for path in sorted(self._folder.glob("*.spool")):
             if path == self._path:
@@ -70,15 +79,19 @@ class Spool:
                 file = os.open(path, os.O_RDWR)
             except FileNotFoundError:
                 continue  # somebody else has just adopted it
+            except OSError as error:
+                log.warning("costd: cannot read what a dead process left: %s", error)
+                continue
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not lock(path, file):
+                    continue  # its process is alive, or somebody else has just adopted it
                 left = list(_unfinished(_lines(file)))
                 for entry in left:
                     self.write("put", entry)
                 path.unlink(missing_ok=True)
                 adopted += left
-            except BlockingIOError:
-                continue  # its process is alive
+            except OSError as error:
+                log.warning("costd: cannot take over what a dead process left: %s", error)
             finally:
                 os.close(file)
         return adopted
@@ -87,7 +100,7 @@ class Spool:
         """Let go of the file; delete it unless something in it still waits."""
         if not keep:
             self._path.unlink(missing_ok=True)
-        os.close(self._file)
+        release(self._file)
 
     def abandon(self) -> None:
         """Close the inherited descriptor after a fork; the file stays the parent's."""

@@ -89,8 +89,8 @@ async def make(client: AsyncClient, planned: PlannedCall) -> Entry:
                     retry_count=retries,
                 )
     except Denied as denied:
-        return _entry(planned, denied.decision, wall_ns(), ticks_ns() - asked_ns)
-    return _entry(
+        return write_entry(planned, denied.decision, wall_ns(), ticks_ns() - asked_ns)
+    return write_entry(
         planned, call.decision, at_ns, asking_ns,
         settlement=call.settlement, usage=usage, retry_count=retries,
     )  # fmt: skip
@@ -102,7 +102,7 @@ def make_at_once(client: Client, planned: PlannedCall) -> Entry:
     decision = client.admit(**planned.fields(new_ask_id()))
     asking_ns, at_ns = ticks_ns() - asked_ns, wall_ns()
     if not decision.allowed:
-        return _entry(planned, decision, at_ns, asking_ns)
+        return write_entry(planned, decision, at_ns, asking_ns)
     usage = planned.measured(decision)
     settlement = client.settle(
         decision,
@@ -110,10 +110,10 @@ def make_at_once(client: Client, planned: PlannedCall) -> Entry:
         output_tokens=usage.output_tokens,
         cached_tokens=usage.cached_tokens or None,
     )
-    return _entry(planned, decision, at_ns, asking_ns, settlement=settlement, usage=usage)
+    return write_entry(planned, decision, at_ns, asking_ns, settlement=settlement, usage=usage)
 
 
-def _entry(
+def write_entry(
     planned: PlannedCall,
     decision: Decision,
     at_ns: int,
@@ -123,6 +123,7 @@ def _entry(
     usage: Usage | None = None,
     retry_count: int = 0,
 ) -> Entry:
+    """Note a call and how it was closed; usage counts only where it was."""
     wire = decision.wire
     closed = {"usage": usage, "cost_nusd": 0, "overrun_nusd": 0}
     if settlement is not None and usage is not None:
@@ -151,6 +152,7 @@ def _entry(
         grant_id=wire.grant_id,
         grant_refusal=wire.grant_refusal,
         reservation_id=decision.reservation_id,
+        source=decision.source,
         retry_count=retry_count,
         asking_ns=asking_ns,
         **closed,  # type: ignore[arg-type]  # each is its field's type

@@ -20,6 +20,7 @@ from costd.cli.demo import trace
 from costd.cli.demo.calls import TIMEOUT_S, make, make_at_once
 from costd.cli.demo.cast import Agent, agents
 from costd.cli.demo.journal import JournalWriter
+from costd.cli.demo.loop import spin
 from costd.clock import ticks_ns
 from costd.model.time import NS_PER_S
 
@@ -50,21 +51,28 @@ class Cue(msgspec.Struct, frozen=True, kw_only=True):
 
     groups: list[str] = []
     grant: str = ""
+    spins: bool = False
+    """Whether the first worker spins a loop."""
 
 
 class Troupe:
     """The agents of one worker."""
 
-    def __init__(self, client: AsyncClient, journal: JournalWriter, members: list[Agent]) -> None:
+    def __init__(self, client: AsyncClient, journal: JournalWriter, part: Assignment) -> None:
         self._client = client
         self._journal = journal
+        self._part = part
+        members = agents(part.seed)[part.worker :: part.workers_count]
         self._members = members
+        self._loops: list[asyncio.Task[None]] = []
         self._at_work = {agent.group.name: asyncio.Event() for agent in members}
         self._grant = ""
 
     def take(self, cue: Cue) -> None:
         """Start and stop groups."""
         self._grant = cue.grant
+        if cue.spins and self._part.worker == 0:
+            self._loops.append(asyncio.create_task(self._spin()))
         for name, at_work in self._at_work.items():
             if name in cue.groups:
                 at_work.set()
@@ -80,7 +88,11 @@ class Troupe:
         over.set()
         for at_work in self._at_work.values():
             at_work.set()
-        await asyncio.gather(*lives)
+        await asyncio.gather(*lives, *self._loops)
+
+    async def _spin(self) -> None:
+        for entry in await asyncio.to_thread(spin, self._part.address):
+            self._journal.write(entry)
 
     async def _live(self, agent: Agent, over: asyncio.Event) -> None:
         at_work = self._at_work[agent.group.name]
@@ -148,13 +160,9 @@ async def _work(part: Assignment) -> None:
                 await (
                     replay(client, journal, part)
                     if part.trace
-                    else _troupe(client, journal, part).perform(cues)
+                    else Troupe(client, journal, part).perform(cues)
                 )
                 flushing.cancel()
-
-
-def _troupe(client: AsyncClient, journal: JournalWriter, part: Assignment) -> Troupe:
-    return Troupe(client, journal, agents(part.seed)[part.worker :: part.workers_count])
 
 
 async def _flush(journal: JournalWriter) -> None:

@@ -49,6 +49,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     grant_id: str = ""
     grant_refusal: int = 0
     reservation_id: str = ""
+    source: str = "daemon"
+    """Who decided; `allowance` is the caller's own process."""
     usage: Usage | None = None
     cost_nusd: int = 0
     """As the daemon priced it."""

@@ -52,6 +52,7 @@ class Outcome:
             "calls_count": self.calls_count,
             "verdicts": self.verdicts(),
             "settled_count": self.sums.settled_count,
+            "drawn_count": len(self.sums.drawn),
             "total_nusd": self.sums.total_nusd,
             "facts": [
                 {"part": part, "name": name, "seen": seen} for part, name, seen in self.facts
@@ -77,6 +78,13 @@ class Outcome:
                 + f"; seed {self.seed}"
             )
         )
+        if drawn_count := len(self.sums.drawn):
+            console.print(
+                Text(
+                    f"{drawn_count:,} of them were decided in the caller's own process, without "
+                    "asking the daemon"
+                )
+            )
         console.print(Text())
         console.print(self._classes())
         console.print(Text("\nwhat had to happen", style="bold"))

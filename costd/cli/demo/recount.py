@@ -57,7 +57,9 @@ class Recount:
     settled_count: int = 0
     total_nusd: int = 0
     by_call: dict[str, int] = field(default_factory=dict)
-    """Cost by reservation."""
+    """Cost by ask."""
+    drawn: set[str] = field(default_factory=set)
+    """Asks that the callers' own processes decided."""
     by_group: dict[tuple[str, str], tuple[int, int, int, int]] = field(default_factory=dict)
     """(label, value) → calls, nano-dollars, prompt tokens, output tokens."""
     by_counter: dict[tuple[str, str], CounterSum] = field(
@@ -81,11 +83,14 @@ class Recount:
             self.mispriced.append(entry)
         self.settled_count += 1
         self.total_nusd += cost
-        self.by_call[entry.reservation_id] = cost
+        self.by_call[entry.ask_id] = cost
+        if entry.source == "allowance":
+            self.drawn.add(entry.ask_id)
         facts = entry.facts()
         for label in GROUPS:
-            calls, nusd, prompt, output = self.by_group.get((label, facts[label]), (0, 0, 0, 0))
-            self.by_group[label, facts[label]] = (
+            value = facts.get(label, "(none)")
+            calls, nusd, prompt, output = self.by_group.get((label, value), (0, 0, 0, 0))
+            self.by_group[label, value] = (
                 calls + 1,
                 nusd + cost,
                 prompt + entry.usage.prompt_tokens,

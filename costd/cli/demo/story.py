@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from costd import grants
 from costd.cli.demo.crew import Cue
+from costd.cli.demo.loop import CALLS_COUNT, PROJECT
 from costd.cli.demo.stage import DAEMON_NAME
 from costd.cli.demo.tally import Tally
 from costd.cli.identifiers import uuid7
@@ -64,6 +65,7 @@ class Act:
     """At least so long, and a moment longer once everything was seen."""
     begin: Callable[[ControlStub], None] = field(default=lambda _: None)
     shows_grant: bool = False
+    spins: bool = False
 
     def look(self, tally: Tally, view: View) -> list[Fact]:
         """List what is seen for the first time."""
@@ -79,7 +81,9 @@ class Act:
 
     def cue(self, grant: str) -> Cue:
         """Tell the workers who is at work."""
-        return Cue(groups=list(self.groups), grant=grant if self.shows_grant else "")
+        return Cue(
+            groups=list(self.groups), grant=grant if self.shows_grant else "", spins=self.spins
+        )
 
 
 def acts(tally: Tally) -> list[Act]:
@@ -95,7 +99,7 @@ def acts(tally: Tally) -> list[Act]:
                 Fact(f"{project} was allowed", _answered(project, "OK"))
                 for project in ("atlas", "beacon", "comet")
             ],
-            lasts_s=4,
+            lasts_s=3,
         ),
         Act(
             title="A budget runs dry",
@@ -138,7 +142,19 @@ def acts(tally: Tally) -> list[Act]:
                 Fact("lab was denied by it", _denied("lab")),
                 Fact("other projects went on", _answered("atlas", "OK")),
             ],
-            lasts_s=5,
+            lasts_s=4,
+        ),
+        Act(
+            title="A tight loop",
+            caption="One process loops; it decides by itself, from money set aside for it.",
+            groups=EVERYDAY,
+            spins=True,
+            facts=[
+                Fact(f"all of {CALLS_COUNT:,} calls were answered", _looped),
+                Fact("most of them were decided in the process", _drawn),
+                Fact("other projects went on", _answered("atlas", "OK")),
+            ],
+            lasts_s=1,
         ),
     ]
 
@@ -210,6 +226,14 @@ def _released(_: Tally, view: View) -> bool:
 
 def _halted(_: Tally, view: View) -> bool:
     return any(kill.engaged and kill.actor == "costd" for kill in view.kills)
+
+
+def _looped(tally: Tally, _: View) -> bool:
+    return tally.answers(project=PROJECT) == CALLS_COUNT
+
+
+def _drawn(tally: Tally, _: View) -> bool:
+    return tally.drawn_count > CALLS_COUNT // 2
 
 
 def _ladder_facts(tally: Tally, budget: str) -> list[Fact]:

@@ -73,6 +73,8 @@ class Tally:
         self.redeemed_count = 0
         self.grant_refusals: Counter[int] = Counter()
         self.cache_hits_count = 0
+        self.drawn_count = 0
+        """Calls that their own process decided; they ask nobody, so no answer took any time."""
         self.spent_nusd = 0
         self.act_started_ns = 0
         self._times: deque[tuple[int, int]] = deque()
@@ -91,7 +93,10 @@ class Tally:
             self.spent_nusd += entry.cost_nusd
             self.cache_hits_count += entry.ending == "voided"
             self.grant_refusals[entry.grant_refusal] += 1
-            self._latencies_ns.append(entry.asking_ns)
+            if entry.source == "allowance":
+                self.drawn_count += 1
+            else:
+                self._latencies_ns.append(entry.asking_ns)
             if entry.at_ns >= self.act_started_ns:
                 self.in_act[entry.labels["project"], entry.task_class, entry.reason] += 1
                 self.redeemed_count += bool(entry.grant_id)

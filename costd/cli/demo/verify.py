@@ -68,6 +68,8 @@ def verify(ours: Recount, books: Books) -> list[Check]:
     ]  # fmt: skip
     if ours.grant_uses or books.grants:
         checks.append(_check("override grants", len(books.grants), _grants(ours, books)))
+    if ours.drawn:
+        checks.append(_check("decided in the process", len(ours.drawn), _drawn(ours, books)))
     if books.truncated:
         checks.append(Check("complete lists", 1, ("the daemon cut a list off",)))
     return checks
@@ -83,18 +85,29 @@ def _differs(what: str, ours: object, theirs: object) -> str:
 
 def _prices(ours: Recount) -> Iterator[str]:
     for entry in ours.mispriced:
-        recounted = ours.by_call[entry.reservation_id]
+        recounted = ours.by_call[entry.ask_id]
         what = f"call {entry.ask_id} on {entry.provider}/{entry.model}"
         yield _differs(what, f"{recounted} nusd", f"{entry.cost_nusd} nusd")
 
 
 def _events(ours: Recount, books: Books) -> Iterator[str]:
-    theirs = {event.reservation_id: event.cost_nusd for event in books.events}
+    theirs = _costs(books)
     if len(theirs) != len(books.events):
         yield f"{len(books.events) - len(theirs)} calls have more than one usage event"
     for call in ours.by_call.keys() | theirs.keys():
         if ours.by_call.get(call) != theirs.get(call):
-            yield _differs(f"reservation {call}", ours.by_call.get(call), theirs.get(call))
+            yield _differs(f"call {call}", ours.by_call.get(call), theirs.get(call))
+
+
+def _drawn(ours: Recount, books: Books) -> Iterator[str]:
+    theirs = _costs(books)
+    for call in ours.drawn:
+        if ours.by_call[call] != theirs.get(call):
+            yield _differs(f"call {call}", ours.by_call[call], theirs.get(call))
+
+
+def _costs(books: Books) -> dict[str, int]:
+    return {event.ask_id: event.cost_nusd for event in books.events}
 
 
 def _total(ours: Recount, books: Books) -> Iterator[str]:

@@ -26,7 +26,6 @@ CREATE TABLE daemons (
     seen_ns bigint NOT NULL DEFAULT 0,
     tenure_ends_ns bigint NOT NULL DEFAULT 0,
     sequence bigint NOT NULL DEFAULT 0,
-    usage_sequence bigint NOT NULL DEFAULT 0,
     policy_number bigint NOT NULL DEFAULT 0,
     policy_problem text NOT NULL DEFAULT '',
     clock_offset_ns bigint NOT NULL DEFAULT 0,
@@ -35,6 +34,13 @@ CREATE TABLE daemons (
     clients_count bigint NOT NULL DEFAULT 0,
     kills_version bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);  -- room beside each row, so that a change touches no index
+
+-- How far each daemon's usage events are stored: a row of its own, so that storing many of them
+-- holds up nobody's leases.
+CREATE TABLE outboxes (
+    daemon_id text COLLATE "C" PRIMARY KEY,
+    usage_sequence bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 50);
 
 CREATE TABLE pools (
     counter_key bytea PRIMARY KEY,  -- window end, budget tag, `per` values

@@ -4,9 +4,12 @@
 INSERT INTO alerts (
     raised_ns, kind, rule, message, key, threshold_bp, utilisation_bp, amount_nusd
 )
-SELECT * FROM unnest(
-    :raised_ns::bigint[], :kind::text[], :rule::text[], :message::text[], :key::text[],
-    :threshold_bp::bigint[], :utilisation_bp::bigint[], :amount_nusd::bigint[]
+SELECT
+    new.raised_ns, new.kind, new.rule, new.message, new.key, new.threshold_bp, new.utilisation_bp,
+    new.amount_nusd
+FROM json_to_recordset(:rows::json) AS new (
+    raised_ns bigint, kind text, rule text, message text, key text, threshold_bp bigint,
+    utilisation_bp bigint, amount_nusd bigint
 );
 
 -- name: list_alerts
@@ -19,10 +22,15 @@ ORDER BY raised_ns DESC, sequence DESC LIMIT :limit_count;
 DELETE FROM alerts WHERE raised_ns < :before_ns;
 
 -- name: append_audit!
-INSERT INTO audit (at_ns, actor, action, subject, detail, count, task_class, reason)
-SELECT * FROM unnest(
-    :at_ns::bigint[], :actor::text[], :action::text[], :subject::text[], :detail::text[],
-    :count::bigint[], :task_class::text[], :reason::bigint[]
+INSERT INTO audit (
+    at_ns, actor, action, subject, detail, count, task_class, reason
+)
+SELECT
+    new.at_ns, new.actor, new.action, new.subject, new.detail, new.count, new.task_class,
+    new.reason
+FROM json_to_recordset(:rows::json) AS new (
+    at_ns bigint, actor text, action text, subject text, detail text, count bigint,
+    task_class text, reason bigint
 );
 
 -- name: list_audit
@@ -100,7 +108,7 @@ FROM top_ups WHERE counter_key = :counter_key ORDER BY at_ns DESC LIMIT :limit_c
 -- name: list_daemons
 SELECT
     daemon_id, name, version, boot_id, epoch, enrolled_ns, seen_ns, tenure_ends_ns,
-    sequence, usage_sequence, policy_number, policy_problem, clock_offset_ns, outbox_count,
+    sequence, policy_number, policy_problem, clock_offset_ns, outbox_count,
     overspend_bound_nusd, clients_count, kills_version
 FROM daemons WHERE daemon_id > :after_id ORDER BY daemon_id LIMIT :limit_count;
 

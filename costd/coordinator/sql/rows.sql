@@ -1,5 +1,5 @@
 -- The rows of one transaction. Whoever changes one holds its lock: daemons in order of their ids,
--- then pools in order of their keys; missing ones are inserted first, so that they can be locked.
+-- then outboxes likewise, then pools in order of their keys; missing ones are inserted first, so that they can be locked.
 -- Who inserts holds no lock yet that another inserter could wait for, so nobody waits in a circle.
 
 -- name: begin!
@@ -16,9 +16,21 @@ RETURNING daemon_id;
 -- name: lock_daemons
 SELECT
     daemon_id, name, version, boot_id, epoch, enrolled_ns, seen_ns, tenure_ends_ns,
-    sequence, usage_sequence, policy_number, policy_problem, clock_offset_ns, outbox_count,
+    sequence, policy_number, policy_problem, clock_offset_ns, outbox_count,
     overspend_bound_nusd, clients_count, kills_version
 FROM daemons WHERE daemon_id = ANY (:daemon_ids::text[])
+ORDER BY daemon_id
+FOR UPDATE;
+
+-- name: add_missing_outboxes!
+INSERT INTO outboxes (daemon_id)
+SELECT asked.daemon_id FROM unnest(:daemon_ids::text[]) AS asked (daemon_id)
+WHERE NOT EXISTS (SELECT FROM outboxes WHERE outboxes.daemon_id = asked.daemon_id COLLATE "C")
+ORDER BY asked.daemon_id COLLATE "C"
+ON CONFLICT DO NOTHING;
+
+-- name: lock_outboxes
+SELECT daemon_id, usage_sequence FROM outboxes WHERE daemon_id = ANY (:daemon_ids::text[])
 ORDER BY daemon_id
 FOR UPDATE;
 
@@ -67,22 +79,22 @@ DELETE FROM pools WHERE counter_key = ANY (:keys::bytea[]);
 UPDATE daemons SET
     name = new.name, version = new.version, boot_id = new.boot_id, epoch = new.epoch,
     enrolled_ns = new.enrolled_ns, seen_ns = new.seen_ns, tenure_ends_ns = new.tenure_ends_ns,
-    sequence = new.sequence, usage_sequence = new.usage_sequence, policy_number = new.policy_number,
+    sequence = new.sequence, policy_number = new.policy_number,
     policy_problem = new.policy_problem, clock_offset_ns = new.clock_offset_ns,
     outbox_count = new.outbox_count, overspend_bound_nusd = new.overspend_bound_nusd,
     clients_count = new.clients_count, kills_version = new.kills_version
-FROM unnest(
-    :daemon_id::text[], :name::text[], :version::text[], :boot_id::text[], :epoch::bigint[],
-    :enrolled_ns::bigint[], :seen_ns::bigint[], :tenure_ends_ns::bigint[],
-    :sequence::bigint[], :usage_sequence::bigint[], :policy_number::bigint[], :policy_problem::text[],
-    :clock_offset_ns::bigint[], :outbox_count::bigint[], :overspend_bound_nusd::bigint[],
-    :clients_count::bigint[], :kills_version::bigint[]
-) AS new (
-    daemon_id, name, version, boot_id, epoch, enrolled_ns, seen_ns, tenure_ends_ns,
-    sequence, usage_sequence, policy_number, policy_problem, clock_offset_ns, outbox_count,
-    overspend_bound_nusd, clients_count, kills_version
+FROM json_to_recordset(:rows::json) AS new (
+    daemon_id text, name text, version text, boot_id text, epoch bigint, enrolled_ns bigint,
+    seen_ns bigint, tenure_ends_ns bigint, sequence bigint, policy_number bigint,
+    policy_problem text, clock_offset_ns bigint, outbox_count bigint, overspend_bound_nusd bigint,
+    clients_count bigint, kills_version bigint
 )
 WHERE daemons.daemon_id = new.daemon_id COLLATE "C";
+
+-- name: write_outboxes!
+UPDATE outboxes SET usage_sequence = new.usage_sequence
+FROM json_to_recordset(:rows::json) AS new (daemon_id text, usage_sequence bigint)
+WHERE outboxes.daemon_id = new.daemon_id COLLATE "C";
 
 -- name: write_pools!
 UPDATE pools SET
@@ -92,19 +104,14 @@ UPDATE pools SET
     taken = new.taken, reserve_taken = new.reserve_taken, daemons_count = new.daemons_count,
     "limit" = new."limit", topped_up = new.topped_up, alerted_bp = new.alerted_bp,
     burn_alerted_bp = new.burn_alerted_bp, start_ns = new.start_ns, changed_ns = new.changed_ns
-FROM unnest(
-    :counter_key::bytea[], :settled::bigint[], :reserved::bigint[], :reserve_settled::bigint[],
-    :reserve_reserved::bigint[], :overrun::bigint[], :granted::bigint[], :lowered::bigint[],
-    :late::bigint[], :unadmitted::bigint[], :shadow::bigint[], :taken::bigint[],
-    :reserve_taken::bigint[], :daemons_count::bigint[], :limit::bigint[], :topped_up::bigint[],
-    :alerted_bp::bigint[], :burn_alerted_bp::bigint[], :start_ns::bigint[],
-    :changed_ns::bigint[]
-) AS new (
-    counter_key, settled, reserved, reserve_settled, reserve_reserved, overrun, granted,
-    lowered, late, unadmitted, shadow, taken, reserve_taken, daemons_count, "limit", topped_up,
-    alerted_bp, burn_alerted_bp, start_ns, changed_ns
+FROM json_to_recordset(:rows::json) AS new (
+    counter_key text, settled bigint, reserved bigint, reserve_settled bigint,
+    reserve_reserved bigint, overrun bigint, granted bigint, lowered bigint, late bigint,
+    unadmitted bigint, shadow bigint, taken bigint, reserve_taken bigint, daemons_count bigint,
+    "limit" bigint, topped_up bigint, alerted_bp bigint, burn_alerted_bp bigint, start_ns bigint,
+    changed_ns bigint
 )
-WHERE pools.counter_key = new.counter_key;
+WHERE pools.counter_key = decode(new.counter_key, 'base64');
 
 -- name: write_shares!
 INSERT INTO shares (
@@ -112,12 +119,16 @@ INSERT INTO shares (
     reserve_reserved, overrun, granted, lowered, late_stated, unadmitted, shadow, version, epoch,
     is_reclaimed, lost, reserve_lost, late
 )
-SELECT * FROM unnest(
-    :counter_key::bytea[], :daemon_id::text[], :amount::bigint[], :reserve_amount::bigint[],
-    :settled::bigint[], :reserved::bigint[], :reserve_settled::bigint[],
-    :reserve_reserved::bigint[], :overrun::bigint[], :granted::bigint[], :lowered::bigint[],
-    :late_stated::bigint[], :unadmitted::bigint[], :shadow::bigint[], :version::bigint[], :epoch::bigint[],
-    :is_reclaimed::boolean[], :lost::bigint[], :reserve_lost::bigint[], :late::bigint[]
+SELECT
+    decode(new.counter_key, 'base64'), new.daemon_id, new.amount, new.reserve_amount, new.settled,
+    new.reserved, new.reserve_settled, new.reserve_reserved, new.overrun, new.granted,
+    new.lowered, new.late_stated, new.unadmitted, new.shadow, new.version, new.epoch,
+    new.is_reclaimed, new.lost, new.reserve_lost, new.late
+FROM json_to_recordset(:rows::json) AS new (
+    counter_key text, daemon_id text, amount bigint, reserve_amount bigint, settled bigint,
+    reserved bigint, reserve_settled bigint, reserve_reserved bigint, overrun bigint,
+    granted bigint, lowered bigint, late_stated bigint, unadmitted bigint, shadow bigint,
+    version bigint, epoch bigint, is_reclaimed boolean, lost bigint, reserve_lost bigint, late bigint
 )
 ON CONFLICT (counter_key, daemon_id) DO UPDATE SET
     amount = excluded.amount, reserve_amount = excluded.reserve_amount,

@@ -12,18 +12,23 @@ COPY usage_events (
 -- Sums stop at 2^62 - 1, so that adding two never fails: one absurd figure must not block the rest.
 INSERT INTO usage_hourly AS old (
     hour_ns, tag, daemon_id, org, project, team, "user", agent, agent_type, run, stage, role,
-    feature, task_class, provider, model, tier, cost_kind, verdict, outcome, closed_as, calls_count,
-    cost_nusd, prompt_tokens, cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
-    retry_count
+    feature, task_class, provider, model, tier, cost_kind, verdict, outcome, closed_as,
+    calls_count, cost_nusd, prompt_tokens, cached_tokens, cache_write_tokens, output_tokens,
+    reasoning_tokens, retry_count
 )
-SELECT * FROM unnest(
-    :hour_ns::bigint[], :tag::bytea[], :daemon_id::text[], :org::text[], :project::text[],
-    :team::text[], :user::text[], :agent::text[], :agent_type::text[], :run::text[], :stage::text[],
-    :role::text[], :feature::text[], :task_class::text[], :provider::text[], :model::text[],
-    :tier::text[], :cost_kind::text[], :verdict::smallint[], :outcome::smallint[],
-    :closed_as::text[], :calls_count::bigint[], :cost_nusd::bigint[], :prompt_tokens::bigint[],
-    :cached_tokens::bigint[], :cache_write_tokens::bigint[], :output_tokens::bigint[],
-    :reasoning_tokens::bigint[], :retry_count::bigint[]
+SELECT
+    new.hour_ns, decode(new.tag, 'base64'), new.daemon_id, new.org, new.project, new.team,
+    new."user", new.agent, new.agent_type, new.run, new.stage, new.role, new.feature,
+    new.task_class, new.provider, new.model, new.tier, new.cost_kind, new.verdict, new.outcome,
+    new.closed_as, new.calls_count, new.cost_nusd, new.prompt_tokens, new.cached_tokens,
+    new.cache_write_tokens, new.output_tokens, new.reasoning_tokens, new.retry_count
+FROM json_to_recordset(:rows::json) AS new (
+    hour_ns bigint, tag text, daemon_id text, org text, project text, team text, "user" text,
+    agent text, agent_type text, run text, stage text, role text, feature text, task_class text,
+    provider text, model text, tier text, cost_kind text, verdict smallint, outcome smallint,
+    closed_as text, calls_count bigint, cost_nusd bigint, prompt_tokens bigint,
+    cached_tokens bigint, cache_write_tokens bigint, output_tokens bigint,
+    reasoning_tokens bigint, retry_count bigint
 )
 ON CONFLICT (hour_ns, tag) DO UPDATE SET
     calls_count = least(4611686018427387903, greatest(-4611686018427387903, old.calls_count + excluded.calls_count)),

@@ -23,54 +23,53 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
-from costd.wire.pb import control_pb2 as costd_dot_v1_dot_control__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63ostd/v1/fleet_control.proto\x12\x08\x63ostd.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16\x63ostd/v1/control.proto\")\n\x12ListDaemonsRequest\x12\x13\n\x0blimit_count\x18\x01 \x01(\x05\"\xe0\x02\n\x0c\x44\x61\x65monStatus\x12\x11\n\tdaemon_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x10\n\x08\x61ttached\x18\x04 \x01(\x08\x12\r\n\x05\x65poch\x18\x05 \x01(\x03\x12\x0f\n\x07seen_ns\x18\x06 \x01(\x03\x12\x16\n\x0etenure_ends_ns\x18\x07 \x01(\x03\x12\x15\n\rpolicy_number\x18\x08 \x01(\x03\x12\x16\n\x0epolicy_problem\x18\t \x01(\t\x12\x17\n\x0f\x63lock_offset_ns\x18\n \x01(\x03\x12\x14\n\x0coutbox_count\x18\x0b \x01(\x03\x12\x15\n\rclients_count\x18\x0c \x01(\x03\x12\x13\n\x0bleased_nusd\x18\r \x01(\x03\x12\x15\n\rpresumed_nusd\x18\x0e \x01(\x03\x12\x1c\n\x14overspend_bound_nusd\x18\x0f \x01(\x03\x12\x15\n\rkills_current\x18\x10 \x01(\x08\"\xd0\x01\n\x13ListDaemonsResponse\x12\'\n\x07\x64\x61\x65mons\x18\x01 \x03(\x0b\x32\x16.costd.v1.DaemonStatus\x12\x11\n\ttruncated\x18\x02 \x01(\x08\x12\x1c\n\x14overspend_bound_nusd\x18\x03 \x01(\x03\x12\x15\n\rpolicy_number\x18\x04 \x01(\x03\x12\x15\n\rkills_version\x18\x05 \x01(\x03\x12\x31\n\x0c\x63oordinators\x18\x06 \x03(\x0b\x32\x1b.costd.v1.CoordinatorStatus\"s\n\x11\x43oordinatorStatus\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0f\n\x07seen_ns\x18\x04 \x01(\x03\x12\x16\n\x0e\x61ttached_count\x18\x05 \x01(\x03\"_\n\x11ListLeasesRequest\x12\x0e\n\x06\x62udget\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x61\x65mon\x18\x02 \x01(\t\x12\x15\n\rinclude_ended\x18\x03 \x01(\x08\x12\x13\n\x0blimit_count\x18\x04 \x01(\x05\"\x85\x02\n\x0bLeaseStatus\x12\x0e\n\x06\x62udget\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x15\n\rwindow_end_ns\x18\x04 \x01(\x03\x12\x0e\n\x06\x64\x61\x65mon\x18\x05 \x01(\t\x12\x11\n\tdaemon_id\x18\x06 \x01(\t\x12\x0e\n\x06\x61mount\x18\x07 \x01(\x03\x12\x0f\n\x07settled\x18\x08 \x01(\x03\x12\x10\n\x08reserved\x18\t \x01(\x03\x12\x0e\n\x06unused\x18\n \x01(\x03\x12\x16\n\x0ereserve_amount\x18\x0b \x01(\x03\x12\x10\n\x08presumed\x18\x0c \x01(\x08\x12\x16\n\x0etenure_ends_ns\x18\r \x01(\x03\x12\x0c\n\x04lost\x18\x0e \x01(\x03\"N\n\x12ListLeasesResponse\x12%\n\x06leases\x18\x01 \x03(\x0b\x32\x15.costd.v1.LeaseStatus\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"U\n\x14ReclaimLeasesRequest\x12\x0e\n\x06\x64\x61\x65mon\x18\x01 \x01(\t\x12\x0e\n\x06\x62udget\x18\x02 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"V\n\x15ReclaimLeasesResponse\x12%\n\x06leases\x18\x01 \x03(\x0b\x32\x15.costd.v1.LeaseStatus\x12\x16\n\x0ereclaimed_nusd\x18\x02 \x01(\x03\"s\n\x12TopUpBudgetRequest\x12\x0e\n\x06\x62udget\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\x03\x12\x11\n\ttop_up_id\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\"N\n\x13TopUpBudgetResponse\x12\r\n\x05limit\x18\x01 \x01(\x03\x12\x11\n\ttopped_up\x18\x02 \x01(\x03\x12\x15\n\rwindow_end_ns\x18\x03 \x01(\x03\"W\n\x14PublishPolicyRequest\x12\x0c\n\x04yaml\x18\x01 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12\x0c\n\x04note\x18\x03 \x01(\t\x12\x14\n\x0c\x61\x66ter_number\x18\x04 \x01(\x03\"\x89\x01\n\rPolicyVersion\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0c\n\x04yaml\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x14\n\x0cpublished_ns\x18\x05 \x01(\x03\x12\x0c\n\x04note\x18\x06 \x01(\t\x12\x15\n\rdaemons_count\x18\x07 \x01(\x03\":\n\x13ListPoliciesRequest\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x13\n\x0blimit_count\x18\x02 \x01(\x05\"T\n\x14ListPoliciesResponse\x12)\n\x08policies\x18\x01 \x03(\x0b\x32\x17.costd.v1.PolicyVersion\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"D\n\x15RollbackPolicyRequest\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12\x0c\n\x04note\x18\x03 \x01(\t\"^\n\x11\x44rillFleetRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xc8\x02\n\x10\x46leetDrillReport\x12\x10\n\x08\x64rill_id\x18\x01 \x01(\t\x12\x15\n\rdaemons_count\x18\x02 \x01(\x03\x12\x17\n\x0f\x63onfirmed_count\x18\x03 \x01(\x03\x12\x13\n\x06p50_ns\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x06p99_ns\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12\x13\n\x06max_ns\x18\x06 \x01(\x03H\x02\x88\x01\x01\x12\x15\n\rclients_count\x18\x07 \x01(\x03\x12!\n\x19unconfirmed_clients_count\x18\x08 \x01(\x03\x12\x1b\n\x0e\x63lients_max_ns\x18\t \x01(\x03H\x03\x88\x01\x01\x12(\n\x07\x64\x61\x65mons\x18\n \x03(\x0b\x32\x17.costd.v1.DrilledDaemonB\t\n\x07_p50_nsB\t\n\x07_p99_nsB\t\n\x07_max_nsB\x11\n\x0f_clients_max_ns\"\xbe\x01\n\rDrilledDaemon\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tdaemon_id\x18\x02 \x01(\t\x12\x15\n\x08heard_ns\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\rclients_count\x18\x04 \x01(\x03\x12!\n\x19unconfirmed_clients_count\x18\x05 \x01(\x03\x12\x1b\n\x0e\x63lients_max_ns\x18\x06 \x01(\x03H\x01\x88\x01\x01\x42\x0b\n\t_heard_nsB\x11\n\x0f_clients_max_ns2\xed\x04\n\x0c\x46leetControl\x12J\n\x0bListDaemons\x12\x1c.costd.v1.ListDaemonsRequest\x1a\x1d.costd.v1.ListDaemonsResponse\x12G\n\nListLeases\x12\x1b.costd.v1.ListLeasesRequest\x1a\x1c.costd.v1.ListLeasesResponse\x12P\n\rReclaimLeases\x12\x1e.costd.v1.ReclaimLeasesRequest\x1a\x1f.costd.v1.ReclaimLeasesResponse\x12J\n\x0bTopUpBudget\x12\x1c.costd.v1.TopUpBudgetRequest\x1a\x1d.costd.v1.TopUpBudgetResponse\x12H\n\rPublishPolicy\x12\x1e.costd.v1.PublishPolicyRequest\x1a\x17.costd.v1.PolicyVersion\x12M\n\x0cListPolicies\x12\x1d.costd.v1.ListPoliciesRequest\x1a\x1e.costd.v1.ListPoliciesResponse\x12J\n\x0eRollbackPolicy\x12\x1f.costd.v1.RollbackPolicyRequest\x1a\x17.costd.v1.PolicyVersion\x12\x45\n\nDrillFleet\x12\x1b.costd.v1.DrillFleetRequest\x1a\x1a.costd.v1.FleetDrillReportb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63ostd/v1/fleet_control.proto\x12\x08\x63ostd.v1\x1a\x1egoogle/protobuf/duration.proto\")\n\x12ListDaemonsRequest\x12\x13\n\x0blimit_count\x18\x01 \x01(\x05\"\xe0\x02\n\x0c\x44\x61\x65monStatus\x12\x11\n\tdaemon_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x10\n\x08\x61ttached\x18\x04 \x01(\x08\x12\r\n\x05\x65poch\x18\x05 \x01(\x03\x12\x0f\n\x07seen_ns\x18\x06 \x01(\x03\x12\x16\n\x0etenure_ends_ns\x18\x07 \x01(\x03\x12\x15\n\rpolicy_number\x18\x08 \x01(\x03\x12\x16\n\x0epolicy_problem\x18\t \x01(\t\x12\x17\n\x0f\x63lock_offset_ns\x18\n \x01(\x03\x12\x14\n\x0coutbox_count\x18\x0b \x01(\x03\x12\x15\n\rclients_count\x18\x0c \x01(\x03\x12\x13\n\x0bleased_nusd\x18\r \x01(\x03\x12\x15\n\rpresumed_nusd\x18\x0e \x01(\x03\x12\x1c\n\x14overspend_bound_nusd\x18\x0f \x01(\x03\x12\x15\n\rkills_current\x18\x10 \x01(\x08\"\xd0\x01\n\x13ListDaemonsResponse\x12\'\n\x07\x64\x61\x65mons\x18\x01 \x03(\x0b\x32\x16.costd.v1.DaemonStatus\x12\x11\n\ttruncated\x18\x02 \x01(\x08\x12\x1c\n\x14overspend_bound_nusd\x18\x03 \x01(\x03\x12\x15\n\rpolicy_number\x18\x04 \x01(\x03\x12\x15\n\rkills_version\x18\x05 \x01(\x03\x12\x31\n\x0c\x63oordinators\x18\x06 \x03(\x0b\x32\x1b.costd.v1.CoordinatorStatus\"s\n\x11\x43oordinatorStatus\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0f\n\x07seen_ns\x18\x04 \x01(\x03\x12\x16\n\x0e\x61ttached_count\x18\x05 \x01(\x03\"_\n\x11ListLeasesRequest\x12\x0e\n\x06\x62udget\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x61\x65mon\x18\x02 \x01(\t\x12\x15\n\rinclude_ended\x18\x03 \x01(\x08\x12\x13\n\x0blimit_count\x18\x04 \x01(\x05\"\x85\x02\n\x0bLeaseStatus\x12\x0e\n\x06\x62udget\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x15\n\rwindow_end_ns\x18\x04 \x01(\x03\x12\x0e\n\x06\x64\x61\x65mon\x18\x05 \x01(\t\x12\x11\n\tdaemon_id\x18\x06 \x01(\t\x12\x0e\n\x06\x61mount\x18\x07 \x01(\x03\x12\x0f\n\x07settled\x18\x08 \x01(\x03\x12\x10\n\x08reserved\x18\t \x01(\x03\x12\x0e\n\x06unused\x18\n \x01(\x03\x12\x16\n\x0ereserve_amount\x18\x0b \x01(\x03\x12\x10\n\x08presumed\x18\x0c \x01(\x08\x12\x16\n\x0etenure_ends_ns\x18\r \x01(\x03\x12\x0c\n\x04lost\x18\x0e \x01(\x03\"N\n\x12ListLeasesResponse\x12%\n\x06leases\x18\x01 \x03(\x0b\x32\x15.costd.v1.LeaseStatus\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"U\n\x14ReclaimLeasesRequest\x12\x0e\n\x06\x64\x61\x65mon\x18\x01 \x01(\t\x12\x0e\n\x06\x62udget\x18\x02 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"V\n\x15ReclaimLeasesResponse\x12%\n\x06leases\x18\x01 \x03(\x0b\x32\x15.costd.v1.LeaseStatus\x12\x16\n\x0ereclaimed_nusd\x18\x02 \x01(\x03\"s\n\x12TopUpBudgetRequest\x12\x0e\n\x06\x62udget\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\x03\x12\x11\n\ttop_up_id\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\"N\n\x13TopUpBudgetResponse\x12\r\n\x05limit\x18\x01 \x01(\x03\x12\x11\n\ttopped_up\x18\x02 \x01(\x03\x12\x15\n\rwindow_end_ns\x18\x03 \x01(\x03\"W\n\x14PublishPolicyRequest\x12\x0c\n\x04yaml\x18\x01 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12\x0c\n\x04note\x18\x03 \x01(\t\x12\x14\n\x0c\x61\x66ter_number\x18\x04 \x01(\x03\"\x89\x01\n\rPolicyVersion\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0c\n\x04yaml\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x14\n\x0cpublished_ns\x18\x05 \x01(\x03\x12\x0c\n\x04note\x18\x06 \x01(\t\x12\x15\n\rdaemons_count\x18\x07 \x01(\x03\":\n\x13ListPoliciesRequest\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x13\n\x0blimit_count\x18\x02 \x01(\x05\"T\n\x14ListPoliciesResponse\x12)\n\x08policies\x18\x01 \x03(\x0b\x32\x17.costd.v1.PolicyVersion\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"D\n\x15RollbackPolicyRequest\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12\x0c\n\x04note\x18\x03 \x01(\t\"^\n\x11\x44rillFleetRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xc8\x02\n\x10\x46leetDrillReport\x12\x10\n\x08\x64rill_id\x18\x01 \x01(\t\x12\x15\n\rdaemons_count\x18\x02 \x01(\x03\x12\x17\n\x0f\x63onfirmed_count\x18\x03 \x01(\x03\x12\x13\n\x06p50_ns\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x06p99_ns\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12\x13\n\x06max_ns\x18\x06 \x01(\x03H\x02\x88\x01\x01\x12\x15\n\rclients_count\x18\x07 \x01(\x03\x12!\n\x19unconfirmed_clients_count\x18\x08 \x01(\x03\x12\x1b\n\x0e\x63lients_max_ns\x18\t \x01(\x03H\x03\x88\x01\x01\x12(\n\x07\x64\x61\x65mons\x18\n \x03(\x0b\x32\x17.costd.v1.DrilledDaemonB\t\n\x07_p50_nsB\t\n\x07_p99_nsB\t\n\x07_max_nsB\x11\n\x0f_clients_max_ns\"\xbe\x01\n\rDrilledDaemon\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tdaemon_id\x18\x02 \x01(\t\x12\x15\n\x08heard_ns\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\rclients_count\x18\x04 \x01(\x03\x12!\n\x19unconfirmed_clients_count\x18\x05 \x01(\x03\x12\x1b\n\x0e\x63lients_max_ns\x18\x06 \x01(\x03H\x01\x88\x01\x01\x42\x0b\n\t_heard_nsB\x11\n\x0f_clients_max_ns2\xed\x04\n\x0c\x46leetControl\x12J\n\x0bListDaemons\x12\x1c.costd.v1.ListDaemonsRequest\x1a\x1d.costd.v1.ListDaemonsResponse\x12G\n\nListLeases\x12\x1b.costd.v1.ListLeasesRequest\x1a\x1c.costd.v1.ListLeasesResponse\x12P\n\rReclaimLeases\x12\x1e.costd.v1.ReclaimLeasesRequest\x1a\x1f.costd.v1.ReclaimLeasesResponse\x12J\n\x0bTopUpBudget\x12\x1c.costd.v1.TopUpBudgetRequest\x1a\x1d.costd.v1.TopUpBudgetResponse\x12H\n\rPublishPolicy\x12\x1e.costd.v1.PublishPolicyRequest\x1a\x17.costd.v1.PolicyVersion\x12M\n\x0cListPolicies\x12\x1d.costd.v1.ListPoliciesRequest\x1a\x1e.costd.v1.ListPoliciesResponse\x12J\n\x0eRollbackPolicy\x12\x1f.costd.v1.RollbackPolicyRequest\x1a\x17.costd.v1.PolicyVersion\x12\x45\n\nDrillFleet\x12\x1b.costd.v1.DrillFleetRequest\x1a\x1a.costd.v1.FleetDrillReportb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'costd.v1.fleet_control_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTDAEMONSREQUEST']._serialized_start=98
-  _globals['_LISTDAEMONSREQUEST']._serialized_end=139
-  _globals['_DAEMONSTATUS']._serialized_start=142
-  _globals['_DAEMONSTATUS']._serialized_end=494
-  _globals['_LISTDAEMONSRESPONSE']._serialized_start=497
-  _globals['_LISTDAEMONSRESPONSE']._serialized_end=705
-  _globals['_COORDINATORSTATUS']._serialized_start=707
-  _globals['_COORDINATORSTATUS']._serialized_end=822
-  _globals['_LISTLEASESREQUEST']._serialized_start=824
-  _globals['_LISTLEASESREQUEST']._serialized_end=919
-  _globals['_LEASESTATUS']._serialized_start=922
-  _globals['_LEASESTATUS']._serialized_end=1183
-  _globals['_LISTLEASESRESPONSE']._serialized_start=1185
-  _globals['_LISTLEASESRESPONSE']._serialized_end=1263
-  _globals['_RECLAIMLEASESREQUEST']._serialized_start=1265
-  _globals['_RECLAIMLEASESREQUEST']._serialized_end=1350
-  _globals['_RECLAIMLEASESRESPONSE']._serialized_start=1352
-  _globals['_RECLAIMLEASESRESPONSE']._serialized_end=1438
-  _globals['_TOPUPBUDGETREQUEST']._serialized_start=1440
-  _globals['_TOPUPBUDGETREQUEST']._serialized_end=1555
-  _globals['_TOPUPBUDGETRESPONSE']._serialized_start=1557
-  _globals['_TOPUPBUDGETRESPONSE']._serialized_end=1635
-  _globals['_PUBLISHPOLICYREQUEST']._serialized_start=1637
-  _globals['_PUBLISHPOLICYREQUEST']._serialized_end=1724
-  _globals['_POLICYVERSION']._serialized_start=1727
-  _globals['_POLICYVERSION']._serialized_end=1864
-  _globals['_LISTPOLICIESREQUEST']._serialized_start=1866
-  _globals['_LISTPOLICIESREQUEST']._serialized_end=1924
-  _globals['_LISTPOLICIESRESPONSE']._serialized_start=1926
-  _globals['_LISTPOLICIESRESPONSE']._serialized_end=2010
-  _globals['_ROLLBACKPOLICYREQUEST']._serialized_start=2012
-  _globals['_ROLLBACKPOLICYREQUEST']._serialized_end=2080
-  _globals['_DRILLFLEETREQUEST']._serialized_start=2082
-  _globals['_DRILLFLEETREQUEST']._serialized_end=2176
-  _globals['_FLEETDRILLREPORT']._serialized_start=2179
-  _globals['_FLEETDRILLREPORT']._serialized_end=2507
-  _globals['_DRILLEDDAEMON']._serialized_start=2510
-  _globals['_DRILLEDDAEMON']._serialized_end=2700
-  _globals['_FLEETCONTROL']._serialized_start=2703
-  _globals['_FLEETCONTROL']._serialized_end=3324
+  _globals['_LISTDAEMONSREQUEST']._serialized_start=74
+  _globals['_LISTDAEMONSREQUEST']._serialized_end=115
+  _globals['_DAEMONSTATUS']._serialized_start=118
+  _globals['_DAEMONSTATUS']._serialized_end=470
+  _globals['_LISTDAEMONSRESPONSE']._serialized_start=473
+  _globals['_LISTDAEMONSRESPONSE']._serialized_end=681
+  _globals['_COORDINATORSTATUS']._serialized_start=683
+  _globals['_COORDINATORSTATUS']._serialized_end=798
+  _globals['_LISTLEASESREQUEST']._serialized_start=800
+  _globals['_LISTLEASESREQUEST']._serialized_end=895
+  _globals['_LEASESTATUS']._serialized_start=898
+  _globals['_LEASESTATUS']._serialized_end=1159
+  _globals['_LISTLEASESRESPONSE']._serialized_start=1161
+  _globals['_LISTLEASESRESPONSE']._serialized_end=1239
+  _globals['_RECLAIMLEASESREQUEST']._serialized_start=1241
+  _globals['_RECLAIMLEASESREQUEST']._serialized_end=1326
+  _globals['_RECLAIMLEASESRESPONSE']._serialized_start=1328
+  _globals['_RECLAIMLEASESRESPONSE']._serialized_end=1414
+  _globals['_TOPUPBUDGETREQUEST']._serialized_start=1416
+  _globals['_TOPUPBUDGETREQUEST']._serialized_end=1531
+  _globals['_TOPUPBUDGETRESPONSE']._serialized_start=1533
+  _globals['_TOPUPBUDGETRESPONSE']._serialized_end=1611
+  _globals['_PUBLISHPOLICYREQUEST']._serialized_start=1613
+  _globals['_PUBLISHPOLICYREQUEST']._serialized_end=1700
+  _globals['_POLICYVERSION']._serialized_start=1703
+  _globals['_POLICYVERSION']._serialized_end=1840
+  _globals['_LISTPOLICIESREQUEST']._serialized_start=1842
+  _globals['_LISTPOLICIESREQUEST']._serialized_end=1900
+  _globals['_LISTPOLICIESRESPONSE']._serialized_start=1902
+  _globals['_LISTPOLICIESRESPONSE']._serialized_end=1986
+  _globals['_ROLLBACKPOLICYREQUEST']._serialized_start=1988
+  _globals['_ROLLBACKPOLICYREQUEST']._serialized_end=2056
+  _globals['_DRILLFLEETREQUEST']._serialized_start=2058
+  _globals['_DRILLFLEETREQUEST']._serialized_end=2152
+  _globals['_FLEETDRILLREPORT']._serialized_start=2155
+  _globals['_FLEETDRILLREPORT']._serialized_end=2483
+  _globals['_DRILLEDDAEMON']._serialized_start=2486
+  _globals['_DRILLEDDAEMON']._serialized_end=2676
+  _globals['_FLEETCONTROL']._serialized_start=2679
+  _globals['_FLEETCONTROL']._serialized_end=3300
 # @@protoc_insertion_point(module_scope)

@@ -25,7 +25,8 @@ UNKNOWN_METHOD = (grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
 class ScriptedDaemon:
     """Answers each method with what the test put under its name, and keeps every request.
 
-    An answer that is a (StatusCode, details) pair becomes a gRPC error; what has none is not served.
+    An answer that is a (StatusCode, details) pair becomes a gRPC error; one that can be called
+    is given the context, and returns the answer. What has no answer is not served.
     """
 
     def __init__(self, directory):
@@ -41,6 +42,8 @@ class ScriptedDaemon:
         answer = self.answers.get(method, UNKNOWN_METHOD)
         if isinstance(answer, list):
             answer = answer.pop(0) if len(answer) > 1 else answer[0]
+        if callable(answer):
+            answer = answer(context)
         if isinstance(answer, tuple):
             context.abort(*answer)
         return answer

@@ -1,9 +1,12 @@
 """drill."""
 
 import re
+import threading
 
 import grpc
 import pytest
+
+from costd.cli import connection
 
 MS = 1_000_000
 
@@ -63,6 +66,22 @@ def test_who_did_not_confirm_makes_the_command_fail(daemon, costctl, report, pb)
     as_json = costctl("drill", "--json")
     assert as_json.code == 7
     assert as_json.json()["processes"][0]["confirmed_ns"] is None
+
+
+def test_a_drill_is_waited_for_beyond_what_any_other_answer_may_take(
+    daemon, costctl, report, monkeypatch
+):
+    monkeypatch.setattr(connection, "ANSWER_S", 0.2)
+
+    def late(context):
+        gone = threading.Event()
+        context.add_callback(gone.set)
+        assert not gone.wait(0.6), "the command has hung up"
+        return report
+
+    daemon.answers["Drill"] = late
+    done = costctl("drill", "--timeout", "30s")
+    assert (done.code, done.err) == (0, "")
 
 
 def test_who_left_holding_nothing_is_no_failure(daemon, costctl, report, pb):

@@ -7,14 +7,15 @@ import pytest
 from costd.cli.demo.foretell import Foreteller
 from costd.cli.demo.journal import Entry, JournalReader, JournalWriter, Usage
 from costd.cli.demo.outcome import Outcome
-from costd.cli.demo.recount import cost_nusd, recount
+from costd.cli.demo.recount import GROUPS, cost_nusd, recount
 from costd.cli.demo.rulebook import NotUnderstood, read_rulebook
-from costd.cli.demo.verify import Check
+from costd.cli.demo.verify import Books, Check, verify
 from costd.daemon.ledger import Ledger
 from costd.model.ask import Ask
 from costd.policy import load_policy
 from costd.store.memory import MemoryStore
 from costd.testing import FakeClock
+from costd.wire.pb import control_pb2 as pb
 
 ROOT = Path(__file__).resolve().parents[3]
 POLICIES = (ROOT / "policies" / "quickstart.yaml", ROOT / "costd" / "cli" / "demo" / "trace.yaml")
@@ -119,18 +120,49 @@ def test_costs_are_list_prices_rounded_up_once(provider, model, tokens, nusd):
 def test_the_journal_is_added_up_by_everything_that_is_compared(small):
     entries = [
         call(),
-        call(reservation_id="r2", hold_nusd=17_000_000),
-        call(verdict="deny", ending="denied", usage=None, reservation_id=""),
-        call(ending="voided", usage=None, reservation_id="r3"),
+        call(ask_id="y" * 16, reservation_id="r2", hold_nusd=17_000_000),
+        call(ask_id="z" * 16, verdict="deny", ending="denied", usage=None, reservation_id=""),
+        call(ask_id="w" * 16, ending="voided", usage=None, reservation_id="r3"),
     ]
     sums = recount(entries, small)
-    assert sums.by_call == {"r1": 17_500_000, "r2": 17_500_000}
+    assert sums.by_call == {"x" * 16: 17_500_000, "y" * 16: 17_500_000}
+    assert not sums.drawn
     assert sums.total_nusd == 35_000_000
     assert sums.by_group["user", "ann"] == (2, 35_000_000, 2_000, 1_000)
     assert sums.verdicts == {"allow/draft": 3, "deny/draft": 1}
     counter = sums.by_counter["day", "project=api"]
     assert (counter.settled, counter.overrun, counter.granted) == (35_000_000, 500_000, 0)
     assert not sums.mispriced
+
+
+@pytest.mark.parametrize(("told", "differences_count"), [(17_500_000, 0), (17_500_001, 1)])
+def test_calls_decided_in_the_process_are_held_against_the_books_too(
+    small, told, differences_count
+):
+    drawn = [call(ask_id=f"session.1.{number}", source="allowance") for number in (1, 2)]
+    sums = recount([call(), *drawn], small)
+    assert sums.by_group["project", "api"][0] == 3
+    costs = {"x" * 16: 17_500_000, "session.1.1": 17_500_000, "session.1.2": told}
+    books = Books(
+        status=pb.Status(),
+        budgets=(),
+        events=tuple(
+            pb.UsageEvent(ask_id=ask_id, reservation_id="r1", cost_nusd=cost)
+            for ask_id, cost in costs.items()
+        ),
+        groups=dict.fromkeys(GROUPS, ()),
+        grants=(),
+        truncated=False,
+    )
+    checks = {check.name: check for check in verify(sums, books)}
+    for name, count in (("decided in the process", 2), ("usage events", 3)):
+        assert checks[name].compared_count == count
+        assert len(checks[name].differences) == differences_count
+
+
+def test_a_loop_of_no_user_counts_where_the_daemon_counts_it(small):
+    sums = recount([call(labels={"project": "loop"})], small)
+    assert sums.by_group["user", "(none)"][0] == 1
 
 
 def test_a_price_that_is_a_nano_dollar_off_is_noticed(small):

@@ -63,6 +63,24 @@ def test_a_failing_entry_does_not_hold_up_the_others(outbox, daemon):
     assert daemon.taken == ["a", "b", "a"]
 
 
+def test_a_delivery_that_breaks_does_not_end_all_others(caplog):
+    taken = []
+
+    def deliver(entry):
+        taken.append(entry.entry_id)
+        if taken == ["a"]:
+            raise ValueError("Cannot invoke RPC on closed channel!")
+        return Delivery.DONE
+
+    outbox = Outbox(deliver)
+    outbox.put(entry("a"))
+    outbox.put(entry("b"))
+    assert outbox.flush(5)
+    assert outbox.close(5) == (0, 0, 0)
+    assert taken == ["a", "b", "a"]
+    assert "Record a cannot be delivered" in caplog.text
+
+
 def test_a_rejected_entry_is_kept_for_people(outbox, daemon, caplog):
     daemon.script = [Delivery.REJECTED]
     daemon.open.set()

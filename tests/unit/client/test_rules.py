@@ -304,6 +304,21 @@ def test_a_delivery_is_repeated_only_where_that_can_help(status, delivery):
     assert desk.play(desk.rules.deliver(entry), RpcFailed(status, "")) is delivery
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        Entry("x", "Record", b"\xff torn"),
+        Entry("x", "Recall", b""),
+        Entry("x", ["Record"], b""),
+    ],
+)
+def test_what_a_spool_holds_and_nobody_can_read_is_kept_for_people(entry, caplog):
+    desk = Desk()
+    assert desk.play(desk.rules.deliver(entry)) is Delivery.REJECTED
+    assert not desk.sent
+    assert "cannot be read" in caplog.text
+
+
 def test_a_settlement_that_cannot_be_delivered_waits():
     desk = Desk()
     decision = desk.play(desk.rules.admit(ASK), ALLOW)

@@ -218,6 +218,34 @@ async def test_a_process_whose_stream_breaks_while_it_holds_something_is_asked_a
     assert (await drill).confirmed_count == 1
 
 
+async def test_one_that_held_nothing_and_comes_back_is_asked_again(world, operator):
+    ann, bob = world.client("ann").hello(), world.client("bob").hello()
+    drill = await operator.begin()
+    ann.connection.close()
+    again = world.client("ann").hello()
+    assert again.session == ann.session
+    generation = told(again)
+    bob.report(generation=told(bob))
+    await asyncio.sleep(0)
+    assert not drill.done(), "it is there, and has not confirmed"
+    again.report(generation=generation)
+    report = await drill
+    assert report.confirmed_count == 2
+    assert not by_caller(report)["ann"].left
+
+
+async def test_one_that_comes_back_just_as_nobody_is_awaited_any_more_is_awaited(world, operator):
+    ann = world.client("ann").hello()
+    drill = await operator.begin()
+    ann.connection.close()
+    again = world.client("ann").hello()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not drill.done()
+    again.report(generation=told(again))
+    assert (await drill).confirmed_count == 1
+
+
 async def test_one_that_comes_back_is_asked_by_what_it_was_welcomed_with(world, operator):
     client = world.client("ann").hello()
     allowance = client.granted(10)

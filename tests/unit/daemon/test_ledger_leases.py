@@ -94,25 +94,30 @@ def test_a_lease_is_not_lowered_below_what_is_used_of_it(world):
     )
 
 
-def test_a_lease_that_is_dropped_is_accounted_for_no_longer(world):
+def test_a_counter_is_accounted_for_until_nothing_is_left_of_it(world):
     key = world.key_of("b")
-    world.play("lease b 10 -> ok\nadmit r1 4 -> allow\nsettle r1 4 -> ok\nlease b - -> ok")
+    world.play("lease b 10 -> ok\nadmit r1 4 -> allow\nsettle r1 4 -> ok\nlease b 0 -> ok")
+    world.ledger.account_no_longer([key])
     assert marks(world) == []
     assert not world.ledger.fleet_changed
-    assert world.ledger.stand(key) == Stand(settled=4 * USD, lowered=4 * USD)
-    world.play("lease b 9 -> ok\nshow b -> lowered=0\nadmit r2 5 -> allow")
+    assert world.ledger.stand(key) == Stand(amount=4 * USD, settled=4 * USD)
+    world.play("lease b 9 -> ok\nadmit r2 5 -> allow")
     assert marks(world) == [key]
 
 
-def test_what_is_used_after_a_lease_was_dropped_is_marked_anew(world):
-    world.play("lease b 10 -> ok\nadmit r1 4 -> allow\nlease b - -> ok\nsettle r1 4 -> ok")
-    assert marks(world) == [world.key_of("b")]
-    assert world.ledger.fleet_changed == {world.key_of("b")}
+def test_what_is_used_once_it_was_accounted_for_is_marked_anew(world):
+    key = world.key_of("b")
+    world.play("lease b 10 -> ok\nadmit r1 4 -> allow\nlease b 0 -> ok")
+    world.ledger.account_no_longer([key])
+    world.play("settle r1 4 -> ok")
+    assert marks(world) == [key]
+    assert world.ledger.fleet_changed == {key}
 
 
-def test_dropping_what_was_never_held_changes_nothing(world):
+def test_accounting_no_longer_for_what_was_never_held_changes_nothing(world):
     before = {family: dict(world.store.scan(family)) for family in Family}
-    world.play("lease b - -> ok")
+    world.ledger.account_no_longer([])
+    world.ledger.account_no_longer([world.key_of("b")])
     assert before == {family: dict(world.store.scan(family)) for family in Family}
 
 
@@ -131,7 +136,9 @@ def test_leases_are_set_together_or_not_at_all():
     world.store.is_full = True
     key = world.key_of("b")
     with pytest.raises(StoreUnavailable):
-        world.ledger.set_leases({key: None, b"\xff" * 8 + b"elsewhere": TEN})
+        world.ledger.set_leases({key: Lease(), b"\xff" * 8 + b"elsewhere": TEN})
+    with pytest.raises(StoreUnavailable):
+        world.ledger.account_no_longer([key])
     assert world.ledger.lent.held == {key}
     world.play("admit r1 1 -> error:StoreUnavailable")
     assert not world.ledger.fleet_changed
@@ -189,7 +196,7 @@ def test_a_runs_counter_stays_while_the_coordinator_must_hear_of_it():
     for hours in range(1, 30):
         world.play(f"t={hours}h sweep")
     assert world.store.get(Family.COUNTERS, key) is not None
-    world.ledger.set_leases({key: None})
+    world.ledger.account_no_longer([key])
     for hours in range(30, 60):
         world.play(f"t={hours}h sweep")
     assert world.store.get(Family.COUNTERS, key) is None

@@ -429,8 +429,7 @@ class World:
         read = usd_to_nusd if rule.budget.unit == "nusd" else int
         named = {_LEASED[n]: read(v) for n, v in (word.split("=") for word in words)}
         terms = {"limit": rule.budget.limit, "reserve": rule.budget.reserve}
-        lease = None if amount == "-" else Lease(amount=read(amount), **(terms | named))
-        self.ledger.set_leases({key: lease})
+        self.ledger.set_leases({key: Lease(amount=read(amount), **(terms | named))})
         return "ok", {}
 
     def _tenure(self, lasts: str) -> Said:

@@ -68,7 +68,7 @@ class Process:
             self._process.wait()
 
     def check(self) -> None:
-        """Errors:  DemoFailed if it ended by itself."""  # noqa: D402, D415
+        """Errors:  DemoFailed if it ended by itself."""
         code = None if self._process is None else self._process.poll()
         if code is not None and code != -9:
             raise DemoFailed(
@@ -132,7 +132,7 @@ class Stage:
         return FleetControlStub(self._channel("coordinator"))  # type: ignore[no-untyped-call]
 
     def check(self) -> None:
-        """Errors:  DemoFailed if somebody ended by itself."""  # noqa: D402, D415
+        """Errors:  DemoFailed if somebody ended by itself."""
         for process in self.processes:
             process.check()
 
