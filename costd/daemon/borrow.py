@@ -14,11 +14,14 @@ from costd.wire.pb import fleet_pb2 as pb
 STEP_AHEAD: Final = 4
 """The first lease of a counter lets so many calls like the first one pass."""
 GROW_WITHIN_NS: Final = 2 * NS_PER_S
-"""A lease that is used up faster than this is followed by one twice as large."""
+"""A lease that is used up faster than this is followed by one twice as large, if all that was
+wanted was granted: where the fleet has less, wanting more of it would have no end."""
 SHRINK_AFTER_NS: Final = 10 * NS_PER_S
 
 RECALLS_COUNT_MAX: Final = 8
 """So often a request is sent again while others are asked to give back what it needs."""
+AMOUNT_MAX: Final = 2**63 - 1
+"""What a message can hold."""
 SATED_NS: Final = NS_PER_S // 2
 """How long nothing is asked for ahead of need where there was nothing to be had."""
 
@@ -71,11 +74,15 @@ class Counters(Protocol):
 class _Pace:
     """How fast a counter's leases are used up, and so how large the next should be."""
 
-    __slots__ = ("asked_ns", "step")
+    __slots__ = ("asked_ns", "step", "wanted", "was_granted")
 
     def __init__(self, step: int, asked_ns: int) -> None:
         self.step = step
         self.asked_ns = asked_ns
+        self.wanted = 0
+        """The amount that was asked for last."""
+        self.was_granted = False
+        """Whether all of it was granted."""
 
 
 class _Request:
@@ -183,6 +190,8 @@ class Borrowing:
             seen = held.version if held else 0
             if grant.outcome == pb.LEASE_OUTCOME_GRANTED and grant.version > seen:
                 leases[key] = wire.lease_granted(grant)
+                if (pace := self._pace.get(key)) is not None:
+                    pace.was_granted = grant.amount >= pace.wanted
                 self._sated_until_ns.pop(key, None)
             elif grant.HasField("level"):  # not the amount: some may have been given back since
                 leases[key] = wire.lease_at(held, grant.level)
@@ -244,14 +253,16 @@ class Borrowing:
         if pace is None:
             pace = self._pace[short.key] = _Pace(needed * STEP_AHEAD, now_ns)
         else:
-            if now_ns - pace.asked_ns < GROW_WITHIN_NS:
+            if pace.was_granted and now_ns - pace.asked_ns < GROW_WITHIN_NS:
                 pace.step *= 2
             pace.step = max(pace.step, needed * STEP_AHEAD)
             pace.asked_ns = now_ns
+        pace.was_granted = False
+        pace.wanted = min(max(short.amount_min, stand.used + pace.step), AMOUNT_MAX)
         return Want(
             stand=stand,
             amount_min=short.amount_min,
-            amount_wanted=max(short.amount_min, stand.used + pace.step),
+            amount_wanted=pace.wanted,
             critical=short.critical,
         )
 
