@@ -22,6 +22,7 @@ OUTBOX_LONG: Final = 1_000
 """More usage events than this wait longer than a report or two."""
 CLOCK_OFF_NS: Final = NS_PER_S
 """A fifth of the skew at which a coordinator grants nothing more, unless it is told otherwise."""
+NUSD_PER_CENT: Final = 10_000_000
 TROUBLE: Final = "bold red"
 
 
@@ -94,9 +95,15 @@ def _row(
             style="yellow" if daemon.outbox_count > OUTBOX_LONG else "",
         ),
         f"{daemon.clients_count:,}" if daemon.clients_count else "",
-        format_nusd(daemon.leased_nusd) if daemon.leased_nusd else "",
-        Text(format_nusd(daemon.presumed_nusd) if daemon.presumed_nusd else "", style=TROUBLE),
+        _cents(daemon.leased_nusd),
+        Text(_cents(daemon.presumed_nusd), style=TROUBLE),
     )
+
+
+def _cents(amount_nusd: int) -> str:
+    """Write money to the next cent above, nothing for zero: `leases` has it to the nano-dollar."""
+    cents = -(-amount_nusd // NUSD_PER_CENT)
+    return f"${cents // 100:,}.{cents % 100:02d}" if cents else ""
 
 
 def _offset(offset_ns: int) -> str:

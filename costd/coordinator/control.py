@@ -113,6 +113,8 @@ class FleetControlService:
             if lend.presumed(share.stand) and tag in {None, keys.tag_of(key)}
         ]
         leases = [self._lease_row(key, daemon, share) for key, share in held]
+        if not held:
+            return fpb.ReclaimLeasesResponse()
         now_ns = self._clock.now().wall_ns
         actor = request.actor or caller or "unknown"
 

@@ -21,6 +21,8 @@ from costd.wire.pb import fleet_control_pb2 as fpb
 BUDGET: Final = "race"
 ANSWER_S: Final = 0.5
 """A coordinator that is being killed does not answer; the screen goes on."""
+SILENT_COUNT_MAX: Final = 3
+"""So often one that is busy may be late before it counts as not there."""
 RATE_OVER_NS: Final = 2 * NS_PER_S
 
 
@@ -87,12 +89,22 @@ class Tally:
 class View:
     """What the coordinator says, as of the last time that it answered."""
 
-    answers: bool = False
+    silent_count: int = SILENT_COUNT_MAX
+    """How often it has not answered since it did."""
     daemons: dict[str, fpb.DaemonStatus] = field(default_factory=dict)
     leases: dict[str, fpb.LeaseStatus] = field(default_factory=dict)
     pool: pb.BudgetStatus = field(default_factory=pb.BudgetStatus)
     most_used_nusd: int = 0
     """The most that was ever settled and reserved."""
+
+    @property
+    def answers(self) -> bool:
+        """Whether the coordinator is there."""
+        return self.silent_count < SILENT_COUNT_MAX
+
+    def gone(self) -> None:
+        """Count it as not there."""
+        self.silent_count = SILENT_COUNT_MAX
 
     def read(self, stage: Stage) -> None:
         """Ask it, without waiting for long."""
@@ -103,9 +115,9 @@ class View:
                 pb.ListBudgetsRequest(budget=BUDGET), timeout=ANSWER_S
             )
         except grpc.RpcError:
-            self.answers = False
+            self.silent_count += 1
             return
-        self.answers = True
+        self.silent_count = 0
         self.daemons = {each.name: each for each in listed.daemons}
         self.leases = {each.daemon: each for each in leases.leases}
         self.pool = budgets.budgets[0]
@@ -120,7 +132,7 @@ class View:
         """Tell whether everything that the agents paid has arrived."""
         outboxes = sum(daemon.outbox_count for daemon in self.daemons.values())
         return (
-            self.answers
+            not self.silent_count
             and not outboxes
             and not self.pool.reserved
             and self.pool.settled == tally.spent_nusd

@@ -16,6 +16,7 @@ import grpc
 import msgspec
 
 from costd.cli.demo.calls import drawn
+from costd.cli.demo.journal import JournalWriter
 from costd.clock import ticks_ns
 from costd.model.decision import Reason
 from costd.wire.pb import admission_pb2 as pb
@@ -76,12 +77,13 @@ class Agents:
         self.order = Order(at_work=False)
         self.at_work = asyncio.Event()
         self.over = asyncio.Event()
-        self._journal = Path(crew.journal).open("ab", buffering=0)
+        self._journal = JournalWriter(Path(crew.journal))
         self._crew = crew
 
     async def work(self, orders: asyncio.StreamReader) -> None:
         """Let every agent live until the orders end."""
         async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(self._journal)
             lives = []
             for daemon, address in self._crew.addresses.items():
                 channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
@@ -96,11 +98,11 @@ class Agents:
             self.over.set()
             self.at_work.set()
             await asyncio.gather(*lives)
-        self._journal.close()
 
     def write(self, call: Call) -> None:
         """Append one call to the journal."""
-        self._journal.write(msgspec.json.encode(call) + b"\n")
+        self._journal.write(call)
+        self._journal.flush()
 
 
 class Agent:

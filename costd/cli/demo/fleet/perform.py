@@ -112,8 +112,8 @@ class Outcome:
             return Text(
                 f"\nThe ledger adds up: {self.calls_count:,} settled calls, "
                 f"{format_nusd(self.total_nusd)} of {format_nusd(self.limit_nusd)}, equal to the "
-                "nano-dollar\nat the agents, at the daemons and at the coordinator; each event "
-                "stored exactly once.",
+                "nano-dollar at the agents, the daemons and the coordinator; every event is stored "
+                "exactly once.",
                 style="bold green",
             )
         unseen = [f"{part}: {name}" for part, name, seen in self.facts if not seen]
@@ -200,7 +200,7 @@ class Player:
             if self._stage.coordinator.runs:
                 self.view.read(self._stage)
             else:
-                self.view.answers = False
+                self.view.gone()
         if act is not None:
             for fact in act.look(self.tally, self.view):
                 self.show.tell(fact.name, "green")

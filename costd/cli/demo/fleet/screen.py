@@ -163,9 +163,11 @@ def state(show: Show, name: str) -> tuple[str, str]:
     if show.stage.links.is_cut(name):
         presumed = daemon is not None and view.answers and not daemon.attached
         return ("presumed spent" if presumed else "cut off", "black on yellow")
+    if daemon is None:
+        return "starting", "yellow"
     if not show.stage.coordinator.runs or not view.answers:
         return "on its own", "yellow"
-    if daemon is None or not daemon.attached:
+    if not daemon.attached:
         return "starting", "yellow"
     return "spending", "green"
 
@@ -216,24 +218,32 @@ def _daemons(show: Show, width: int, count: int) -> Table:
     titles = ("", "", "paid", "refused", "spent", "may spend", "")
     table.add_row(*(Text(title, style="bold") for title in titles))
     table.add_row(*_coordinator(show))
-    names = show.stage.names[:count]
-    most = max(
-        map(_reach, (show.tally.by_daemon[name] for name in names), map(_unused(show), names))
-    )
+    lines = [_Line(show, name) for name in show.stage.names]
+    most = max(1, *(line.counted.cost_nusd + line.unused for line in lines))
     bar_width = max(6, min(BAR_MAX, width - FIGURES_WIDTH - 8))
-    for name in names:
-        counted, unused = show.tally.by_daemon[name], _unused(show)(name)
-        word, style = state(show, name)
+    for line in lines[:count]:
+        word, style = state(show, line.name)
         table.add_row(
-            Text(name, style="bold"),
-            Text(f" {word} " if "on" in style else word, style=style),
-            f"{counted.settled_count:,}",
-            Text(f"{counted.refused.total():,}" if counted.refused else "·", style="dim"),
-            dollars(counted.cost_nusd),
-            Text(dollars(unused), style="red" if word == "presumed spent" else ""),
-            _bar(counted.cost_nusd, unused, most, bar_width),
+            Text(line.name, style="bold"),
+            Text(f" {word} " if " on " in style else word, style=style),
+            f"{line.counted.settled_count:,}",
+            Text(f"{line.refused_count:,}" if line.refused_count else "·", style="dim"),
+            dollars(line.counted.cost_nusd),
+            Text(dollars(line.unused), style="red" if word == "presumed spent" else ""),
+            _bar(line.counted.cost_nusd, line.unused, most, bar_width),
         )
     return table
+
+
+class _Line:
+    """What the line of one daemon says: what its agents counted, and what it may still spend."""
+
+    def __init__(self, show: Show, name: str) -> None:
+        self.name = name
+        self.counted: Counted = show.tally.by_daemon[name]
+        self.refused_count = self.counted.refused.total()
+        lease = show.view.leases.get(name)
+        self.unused = lease.unused if lease is not None else 0
 
 
 def _coordinator(show: Show) -> Iterator[RenderableType]:
@@ -254,18 +264,6 @@ def _bar(spent: int, unused: int, most: int, width: int) -> Text:
     solid = spent * width // most
     light = (spent + unused) * width // most - solid
     return Text.assemble((full * solid, "cyan"), (shaded * light, "cyan"))
-
-
-def _unused(show: Show):  # noqa: ANN202
-    def unused(name: str) -> int:
-        lease = show.view.leases.get(name)
-        return lease.unused if lease is not None else 0
-
-    return unused
-
-
-def _reach(counted: Counted, unused: int) -> int:
-    return max(1, counted.cost_nusd + unused)
 
 
 def _limit(show: Show) -> str:

@@ -1,5 +1,6 @@
 """A real fleet of the demo's own: a coordinator with its PostgreSQL, and daemons that join it."""
 
+import signal
 import socket
 import subprocess
 import sys
@@ -68,9 +69,12 @@ class Process:
             self._process.wait()
 
     def check(self) -> None:
-        """Errors:  DemoFailed if it ended by itself."""
+        """Make sure that it did not end by itself.
+
+        Errors:  DemoFailed with the end of its log if it did.
+        """
         code = None if self._process is None else self._process.poll()
-        if code is not None and code != -9:
+        if code is not None and code != -signal.SIGKILL:
             raise DemoFailed(
                 f"{self.name} ended with code {code}:\n{tail(self._folder, self._log.name)}"
             )
@@ -132,7 +136,10 @@ class Stage:
         return FleetControlStub(self._channel("coordinator"))  # type: ignore[no-untyped-call]
 
     def check(self) -> None:
-        """Errors:  DemoFailed if somebody ended by itself."""
+        """Make sure that nobody ended by itself.
+
+        Errors:  DemoFailed if somebody did.
+        """
         for process in self.processes:
             process.check()
 
