@@ -67,6 +67,7 @@ def serve(
     claims: Annotated[str | None, _setting("claims")] = None,
     coordinator: Annotated[str | None, _setting("coordinator")] = None,
     coordinator_insecure: Annotated[bool | None, _setting("coordinator_insecure")] = None,
+    kill_file: Annotated[str | None, _setting("kill_file")] = None,
     outbox_count_max: Annotated[str | None, _setting("outbox_count_max")] = None,
     outbox_full: Annotated[str | None, _setting("outbox_full")] = None,
     durability: Annotated[str | None, _setting("durability")] = None,

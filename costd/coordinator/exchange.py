@@ -9,16 +9,14 @@ from typing import Final
 import msgspec
 
 from costd.coordinator import usage
+from costd.coordinator.lendable import Span, alerted, is_in_force, terms_of
 from costd.coordinator.rows import Daemon, Rows, Share
-from costd.engine import books, keys, lend
-from costd.engine.changes import Changes
+from costd.engine import keys, lend, shares
 from costd.engine.lend import Terms
-from costd.engine.rules import BudgetRule, Rules
+from costd.engine.rules import RateRule, Rules
 from costd.errors import InvalidAsk, NotPermitted, StaleEpoch
-from costd.model.counter import Counter
-from costd.model.lease import NO_STAND, Pool, Stand, Want
-from costd.model.policy import WindowKind
-from costd.model.time import NEVER_NS, NS_PER_S, Now
+from costd.model.lease import NO_STAND, Stand, Want
+from costd.model.time import NS_PER_S
 from costd.wire import fleet as wire
 from costd.wire.pb import fleet_pb2 as pb
 
@@ -26,16 +24,6 @@ RECALL_RETRY_NS: Final = 20_000_000
 """How soon to ask again for what others were asked to give back: a round trip to them and back."""
 EXHAUSTED_RETRY_NS: Final = 500_000_000
 """How soon to ask again for what nobody has."""
-
-
-class Span(msgspec.Struct, frozen=True, kw_only=True):
-    """How long promises last; the same for every daemon of a fleet."""
-
-    tenure_ns: int = 10 * NS_PER_S
-    skew_ns_max: int = 5 * NS_PER_S
-    """A daemon whose clock is further off gets no leases."""
-    early_ns: int = 5 * NS_PER_S
-    """How long before a window begins its leases are granted."""
 
 
 class Exchange:
@@ -88,7 +76,7 @@ class Exchange:
             before = rows.share(key, daemon_id)
             if before is not None and before.is_reclaimed:
                 reclaimed.append(key)
-            if message.books_are_old:
+            if message.books_are_old and self._rate(key) is None:
                 self._lose(daemon, key, stated.get(key))
             elif key in stated:
                 self._restate(daemon, key, stated[key])
@@ -112,7 +100,8 @@ class Exchange:
         named = [stand.counter_key for stand in message.stands]
         if self._is_new(daemon, message.sequence):
             for stand in message.stands:
-                self._hear(daemon, stand.counter_key, wire.stand_from_pb(stand))
+                heard = wire.stand_from_pb(stand)
+                self._hear(daemon, stand.counter_key, heard, unused_ns=stand.unused_ns)
         daemon = msgspec.structs.replace(
             self._heard(daemon, message.now_ns),
             policy_number=message.policy_number,
@@ -149,7 +138,10 @@ class Exchange:
             request_id=message.request_id, epoch=daemon.epoch, now_ns=self._now_ns
         )
         for (key, want), (outcome, stand) in zip(wants, outcomes, strict=True):
+            unused_ns = 0
             if not failed:
+                if stand.version > self._held(daemon, key).version:
+                    unused_ns = shares.unclaimed_ns(self._rows.pool(key), self._now_ns)
                 self._restate(daemon, key, stand)
             elif outcome == pb.LEASE_OUTCOME_GRANTED and not self._crossed_a_grant(
                 daemon, key, want
@@ -161,6 +153,7 @@ class Exchange:
                 amount=stand.amount,
                 reserve_amount=stand.reserve_amount,
                 version=stand.version,
+                unused_ns=unused_ns if self._rate(key) else 0,
             )
             level = self._level(daemon_id, key)
             if level is not None:
@@ -225,14 +218,24 @@ class Exchange:
             clock_offset_ns=its_now_ns - self._now_ns,
         )
 
-    def _hear(self, daemon: Daemon, key: bytes, stand: Stand) -> None:
+    def _hear(self, daemon: Daemon, key: bytes, stand: Stand, *, unused_ns: int = 0) -> None:
         """Take a stand that is not an Enrol's: it may have crossed a grant on the way."""
-        self._restate(daemon, key, lend.heard(self._held(daemon, key), stand))
+        heard = lend.heard(self._held(daemon, key), stand)
+        self._restate(daemon, key, heard, unused_ns=unused_ns)
 
     def _restate(
-        self, daemon: Daemon, key: bytes, stand: Stand, *, is_reclaimed: bool = False
+        self,
+        daemon: Daemon,
+        key: bytes,
+        stand: Stand,
+        *,
+        is_reclaimed: bool = False,
+        unused_ns: int = 0,
     ) -> None:
-        """Replace a daemon's part of a counter by what it says."""
+        """Replace a daemon's part of a counter by what it says.
+
+        Units:   `unused_ns` tells how full a rate's bucket was that it gives back some of.
+        """
         rows = self._rows
         before = rows.share(key, daemon.daemon_id)
         share = before or Share()
@@ -247,8 +250,9 @@ class Exchange:
             return
         rule = self._rules.budgets.get(keys.tag_of(key))
         terms = self._terms(key)
+        pool = rows.pool(key)
         changed = lend.restate(
-            rows.pool(key),
+            pool,
             before.stand if before else None,
             stand,
             limit=terms.limit if terms else None,
@@ -256,8 +260,19 @@ class Exchange:
         )
         if late != share.late:
             changed = lend.excuse_late(changed, late - share.late)
+        rated = self._rate(key)
+        if rated is not None:
+            changed = shares.pooled(
+                pool,
+                changed,
+                rated.rate,
+                was=share.stand.taken,
+                now=stand.taken,
+                unused_ns=unused_ns,
+                wall_ns=self._now_ns,
+            )
         if terms is not None and rule is not None:
-            changed = self._alerted(rule, key, changed, terms)
+            changed = alerted(rows, rule, key, changed, terms, now_ns=self._now_ns)
         rows.put(
             key,
             daemon.daemon_id,
@@ -297,9 +312,9 @@ class Exchange:
             held = self._held(daemon, key)
             enough = held.amount >= want.amount_min
             return pb.LEASE_OUTCOME_GRANTED if enough else pb.LEASE_OUTCOME_NOT_NOW, held
-        if rule is None or terms is None:
+        if terms is None:
             return pb.LEASE_OUTCOME_NO_BUDGET, want.stand
-        if not self._in_force(rule, key, want):
+        if rule is not None and not is_in_force(rule, key, want, self._now_ns, self._span):
             return pb.LEASE_OUTCOME_WRONG_WINDOW, want.stand
         if (
             self._now_ns < self._lends_from_ns
@@ -309,8 +324,13 @@ class Exchange:
         stand = lend.lend(self._rows.pool(key), terms, want)
         if stand is not None:
             return pb.LEASE_OUTCOME_GRANTED, stand
-        pool = self._rows.pool(key)
-        if pool.taken - pool.used > lend.presumed(want.stand):
+        pool, amount = self._rows.pool(key), want.stand.amount
+        if rule is None:
+            self._rows.scarce_rates.add(key)
+            others_have_more = shares.may_recall(pool, amount, has_too_little=want.critical)
+        else:
+            others_have_more = pool.taken - pool.used > lend.presumed(want.stand)
+        if others_have_more:
             self._rows.recalled.add(key)
             return pb.LEASE_OUTCOME_RECALLED, want.stand
         return pb.LEASE_OUTCOME_EXHAUSTED, want.stand
@@ -326,68 +346,22 @@ class Exchange:
         share = self._rows.share(key, daemon.daemon_id)
         return share.stand if share else NO_STAND
 
-    def _in_force(self, rule: BudgetRule, key: bytes, want: Want) -> bool:
-        """Tell whether a counter's window is in force, or begins so soon that it may be leased.
-
-        One that has ended is still leased to a daemon with calls in flight there, for extensions.
-        """
-        end_ns = keys.split_counter_key(key)[0]
-        if end_ns >= NEVER_NS:
-            return rule.window(self._now_ns)[1] == end_ns
-        if end_ns <= self._now_ns and want.stand.reserved:
-            return True
-        moments = (-self._span.skew_ns_max, 0, self._span.early_ns)
-        return any(rule.window(self._now_ns + moment)[1] == end_ns for moment in moments)
-
     def _terms(self, key: bytes) -> Terms | None:
-        """What the policy allows on a counter; None where it has no such fleet budget."""
-        rule = self._rules.budgets.get(keys.tag_of(key))
-        if rule is None or not rule.is_shared or rule.limit is None:
-            return None
-        return Terms(
-            limit=rule.limit + self._rows.pool(key).topped_up,
-            reserve=rule.budget.reserve,
-            whole=rule.budget.window.kind is WindowKind.RUN,
-        )
+        return terms_of(self._rules, key, topped_up=self._rows.pool(key).topped_up)
 
-    def _alerted(self, rule: BudgetRule, key: bytes, pool: Pool, terms: Terms) -> Pool:
-        """Alert once for every step the fleet has reached; engage a halt."""
-        if not rule.has_steps:
-            return pool
-        start_ns = pool.start_ns or rule.window(self._now_ns)[0]
-        counter = Counter(
-            settled=pool.settled,
-            reserved=pool.reserved,
-            reserve_settled=pool.reserve_settled,
-            reserve_reserved=pool.reserve_reserved,
-            limit=terms.limit,
-            alerted_bp=pool.alerted_bp,
-            burn_alerted_bp=pool.burn_alerted_bp,
-            start_ns=start_ns,
-        )
-        changes = Changes()
-        now = Now(self._now_ns, self._now_ns)
-        limit, used = terms.limit - terms.reserve, pool.used - pool.reserve_used
-        counter = books.raise_crossings(
-            changes, rule, key, counter, limit=limit, used=used, now=now
-        )
-        self._rows.alerts += changes.alerts
-        self._rows.audit += changes.audit
-        self._rows.kills += [value for _, _, value in changes.puts]
-        return msgspec.structs.replace(
-            pool,
-            alerted_bp=counter.alerted_bp,
-            burn_alerted_bp=counter.burn_alerted_bp,
-            start_ns=start_ns,
-        )
+    def _rate(self, key: bytes) -> RateRule | None:
+        """Find the fleet's rate whose shares this counter is of, if it is not a budget's."""
+        return self._rules.shared_rates.get(keys.tag_of(key))
 
     def _level(self, daemon_id: str, key: bytes) -> pb.Level | None:
         terms = self._terms(key)
         if terms is None:
             return None
         share = self._rows.share(key, daemon_id)
-        stand = share.stand if share else NO_STAND
-        return wire.level_to_pb(key, lend.level(self._rows.pool(key), terms, stand))
+        stand, pool = share.stand if share else NO_STAND, self._rows.pool(key)
+        if self._rate(key) is not None:
+            terms = msgspec.structs.replace(terms, reserve=shares.fair_share(pool))
+        return wire.level_to_pb(key, lend.level(pool, terms, stand))
 
     def _levels(self, daemon_id: str, named: Iterable[bytes]) -> list[pb.Level]:
         found = (self._level(daemon_id, key) for key in named)

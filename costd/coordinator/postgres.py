@@ -193,6 +193,15 @@ class PostgresStore:
         )
         return [(bytes(row[0]), row[1], columns.share_from_row(row[2:])) for row in rows]
 
+    async def overdue_holders(
+        self, keys: Collection[bytes], *, ended_before_ns: int
+    ) -> list[tuple[str, bytes]]:
+        """List who holds some of these counters, and whose tenure ended before then."""
+        rows = await self._rows(
+            "overdue_holders", keys=sorted(keys), ended_before_ns=ended_before_ns
+        )
+        return [(daemon_id, bytes(key)) for daemon_id, key in rows]
+
     async def forget(self, *, windows_before_ns: int) -> int:
         """Forget counters whose window ended before then, with all shares; returns how many."""
         before = {"before_key": windows_before_ns.to_bytes(8, "big")}

@@ -96,6 +96,8 @@ class Rows:
         self.kills: list[KillSwitch] = []
         self.recalled: set[bytes] = set()
         """Counters that others must give back what they do not use of; told to every replica."""
+        self.scarce_rates: set[bytes] = set()
+        """Rates of which somebody wanted more than nobody holds."""
 
     def pool(self, key: bytes) -> Pool:
         """Return the fleet's counter; empty if nothing was ever held of it."""
@@ -151,5 +153,16 @@ class FleetStore(Protocol):
                  pure and may run again where the database asks for it.
         Errors:  CoordinatorUnavailable where nothing was written; whatever `work` raises, and
                  then nothing is written either.
+        """
+        ...
+
+    def overdue_holders(
+        self, keys: Collection[bytes], *, ended_before_ns: int
+    ) -> Awaitable[list[tuple[str, bytes]]]:
+        """List (daemon, counter) where one holds some of these and its tenure ended before then.
+
+        Shape:   reads without locking: look again under a lock before acting on it. The first
+                 hundred, in order.
+        Errors:  CoordinatorUnavailable.
         """
         ...

@@ -17,6 +17,7 @@ from costd.engine.changes import Changes, Family
 from costd.engine.leases import relent, stand
 from costd.engine.resolve import Ledgered
 from costd.engine.rules import Rules
+from costd.engine.shares import grown
 from costd.engine.window import window_bounds
 from costd.model.counter import EMPTY_COUNTER
 from costd.model.events import AuditRecord
@@ -198,10 +199,14 @@ class Bookkeeping:
         """State how this daemon stands on a counter."""
         return stand(self.state.counter(key) or EMPTY_COUNTER)
 
-    def set_leases(self, leases: Mapping[bytes, Lease]) -> None:
+    def set_leases(
+        self, leases: Mapping[bytes, Lease], unused_ns: Mapping[bytes, int] | None = None
+    ) -> None:
         """Put other leases on counters, and how the fleet stands on them; all of it or nothing.
 
-        Ensures: no lease is lowered below what is used of it.
+        Units:   `unused_ns` is for how long what is granted of rates was nobody's.
+        Ensures: no lease is lowered below what is used of it; a bucket whose share grows holds
+                 no more than it did and what refilled in the added part.
         Errors:  StoreUnavailable.
         """
         changes, now = Changes(), self.clock.now()
@@ -218,7 +223,19 @@ class Bookkeeping:
                 relent(counter, lease), rule, start_ns=start_ns, wall_ns=now.wall_ns
             )
             books.write(changes, rule, key, posted, critical=False, now=now)
-        marked = [key for _, key, _ in changes.puts]
+            rate = self.rules.shared_rates.get(keys.tag_of(key))
+            if rate is not None:
+                bucket = keys.bucket_key(key)
+                full_ns = grown(
+                    rate.rate,
+                    self.state.rate(bucket),
+                    counter.lease.amount if counter.lease else 0,
+                    lease.amount,
+                    unused_ns=(unused_ns or {}).get(key, 0),
+                    steady_ns=now.steady_ns,
+                )
+                changes.put(Family.RATES, bucket, full_ns)
+        marked = [key for family, key, _ in changes.puts if family is Family.COUNTERS]
         changes.puts += self.lent.marks(marked)
         self._write(changes)
         self.lent.held.update(marked)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from costd.model.lease import Lease, Stand, Want
+from costd.model.money import AMOUNT_MAX
 from costd.model.time import NS_PER_S
 from costd.wire import fleet as wire
 from costd.wire.pb import fleet_pb2 as pb
@@ -14,14 +15,14 @@ from costd.wire.pb import fleet_pb2 as pb
 STEP_AHEAD: Final = 4
 """The first lease of a counter lets so many calls like the first one pass."""
 GROW_WITHIN_NS: Final = 2 * NS_PER_S
-"""A lease that is used up faster than this is followed by one twice as large, if all that was
-wanted was granted: where the fleet has less, wanting more of it would have no end."""
+"""A lease that is used up faster than this is followed by one twice as large."""
 SHRINK_AFTER_NS: Final = 10 * NS_PER_S
+
+STEP_MAX: Final = AMOUNT_MAX // 4
+"""More than any budget has; so that doubling ends."""
 
 RECALLS_COUNT_MAX: Final = 8
 """So often a request is sent again while others are asked to give back what it needs."""
-AMOUNT_MAX: Final = 2**63 - 1
-"""What a message can hold."""
 SATED_NS: Final = NS_PER_S // 2
 """How long nothing is asked for ahead of need where there was nothing to be had."""
 
@@ -66,23 +67,23 @@ class Counters(Protocol):
         """Return what this daemon holds of a counter."""
         ...
 
-    def set_leases(self, leases: Mapping[bytes, Lease]) -> None:
-        """Keep leases, in one batch."""
+    def set_leases(
+        self, leases: Mapping[bytes, Lease], unused_ns: Mapping[bytes, int] | None = None
+    ) -> None:
+        """Keep leases, in one batch; of rates, with how long what is granted was nobody's."""
         ...
 
 
 class _Pace:
     """How fast a counter's leases are used up, and so how large the next should be."""
 
-    __slots__ = ("asked_ns", "step", "wanted", "was_granted")
+    __slots__ = ("asked_ns", "step", "used")
 
     def __init__(self, step: int, asked_ns: int) -> None:
         self.step = step
         self.asked_ns = asked_ns
-        self.wanted = 0
-        """The amount that was asked for last."""
-        self.was_granted = False
-        """Whether all of it was granted."""
+        self.used = 0
+        """How much of the counter was used when that was asked for."""
 
 
 class _Request:
@@ -190,19 +191,22 @@ class Borrowing:
             seen = held.version if held else 0
             if grant.outcome == pb.LEASE_OUTCOME_GRANTED and grant.version > seen:
                 leases[key] = wire.lease_granted(grant)
-                if (pace := self._pace.get(key)) is not None:
-                    pace.was_granted = grant.amount >= pace.wanted
                 self._sated_until_ns.pop(key, None)
+                self._follow(key, grant.amount)
             elif grant.HasField("level"):  # not the amount: some may have been given back since
                 leases[key] = wire.lease_at(held, grant.level)
                 self._sated_until_ns[key] = now_ns + SATED_NS
-        self._counters.set_leases(leases)
+        self._counters.set_leases(
+            leases, {grant.counter_key: grant.unused_ns for grant in reply.grants}
+        )
         retry_ns = now_ns + reply.retry_after.ToNanoseconds()
         outcomes = {grant.counter_key: grant.outcome for grant in reply.grants}
         for key, outcome in outcomes.items():
             self.exhausted.discard(key)
             if outcome == pb.LEASE_OUTCOME_EXHAUSTED:
                 self.exhausted.add(key)
+            if outcome in _NOTHING_LEFT:
+                self._pace.pop(key, None)  # the next one begins small again
             if outcome in _NO:
                 self._refused_until_ns[key] = retry_ns
             else:
@@ -251,20 +255,26 @@ class Borrowing:
         needed = max(0, short.amount_min - stand.used)
         pace = self._pace.get(short.key)
         if pace is None:
-            pace = self._pace[short.key] = _Pace(needed * STEP_AHEAD, now_ns)
+            step = min(needed * STEP_AHEAD, STEP_MAX)
+            pace = self._pace[short.key] = _Pace(step, now_ns)
         else:
-            if pace.was_granted and now_ns - pace.asked_ns < GROW_WITHIN_NS:
+            if now_ns - pace.asked_ns < GROW_WITHIN_NS:
                 pace.step *= 2
-            pace.step = max(pace.step, needed * STEP_AHEAD)
+            pace.step = min(max(pace.step, needed * STEP_AHEAD), STEP_MAX)
             pace.asked_ns = now_ns
-        pace.was_granted = False
-        pace.wanted = min(max(short.amount_min, stand.used + pace.step), AMOUNT_MAX)
+        pace.used = stand.used
         return Want(
             stand=stand,
             amount_min=short.amount_min,
-            amount_wanted=pace.wanted,
+            amount_wanted=max(short.amount_min, min(stand.used + pace.step, AMOUNT_MAX)),
             critical=short.critical,
         )
+
+    def _follow(self, key: bytes, amount: int) -> None:
+        """Let the next lease grow from what was granted; where little is left, that is little."""
+        pace = self._pace.get(key)
+        if pace is not None:
+            pace.step = min(pace.step, max(0, amount - pace.used))
 
     def _finish(self, request: _Request) -> None:
         self._out.pop(request.request_id, None)
@@ -274,6 +284,7 @@ class Borrowing:
             done()
 
 
+_NOTHING_LEFT: Final = frozenset({pb.LEASE_OUTCOME_EXHAUSTED, pb.LEASE_OUTCOME_RECALLED})
 _NO: Final = frozenset(
     {
         pb.LEASE_OUTCOME_EXHAUSTED,

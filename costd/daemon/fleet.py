@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import grpc
@@ -49,7 +49,8 @@ class Fleet:
         policy: FleetPolicy,
         situation: Situation,
         log: Log,
-        open_channel: Callable[[], grpc.aio.Channel],
+        targets: Sequence[str],
+        open_channel: Callable[[str], grpc.aio.Channel],
         rebooted: bool = False,
         books_are_old: bool = False,
         outbox_count_max: int = 0,
@@ -71,7 +72,7 @@ class Fleet:
         )
         self.tenancy.recalls = desk
         desk.borrow = self.tenancy.ask
-        self.member = Member(self.tenancy, open_channel, log)
+        self.member = Member(self.tenancy, targets, open_channel, log)
         self.member.hears = {
             "policy": lambda message: policy.heard(message.policy),
             "kills": lambda message: self._kills(message.kills),

@@ -13,6 +13,8 @@ import msgspec
 from costd.daemon.borrow import Borrowing, Done, Short
 from costd.daemon.ledger import Ledger
 from costd.daemon.outbox import Outbox
+from costd.daemon.rated import FAIR_NEWS_NS, RateShares
+from costd.daemon.worst import WorstCase
 from costd.engine import keys
 from costd.engine.changes import Family
 from costd.engine.window import window_bounds
@@ -31,6 +33,9 @@ IDLE_NS: Final = 20 * NS_PER_S
 """What was not touched for so long is given back."""
 RECALLED_NS: Final = NS_PER_S
 """So long after a recall, what comes free is given back at once."""
+AHEAD_EVERY_NS: Final = NS_PER_S // 2
+"""What runs low is looked for so often: all that does is asked for together, and shares the
+coordinator's transactions. A lease that lasts is for seconds."""
 EARLY_NS: Final = 2 * NS_PER_S
 """So long before a window begins, its leases are asked for."""
 
@@ -94,6 +99,8 @@ class Tenancy:
         self.borrowing = Borrowing(ledger)
         ledger.state.exhausted = self.borrowing.exhausted
         self.outbox = Outbox(ledger, count_max=outbox_count_max)
+        self._rated = RateShares(ledger)
+        self._worst_case = WorstCase(ledger)
         raw = ledger.store.get(Family.META, _META_KEY)
         saved = msgspec.msgpack.decode(raw, type=Remembered) if raw else None
         self._saved = saved or Remembered(daemon_id=daemon_id)
@@ -104,6 +111,7 @@ class Tenancy:
         """Reports without a receipt: when they were sent, and what they said."""
         self._sequence = 0
         self._reported_ns = 0
+        self._looked_ahead_ns = 0
         self._tenure_ns = 0
         self._touched: dict[bytes, int] = {}
         """When a counter that is leased was last used, or granted."""
@@ -138,6 +146,7 @@ class Tenancy:
         ledger, now = self.ledger, self.ledger.clock.now()
         self._push = push
         self._sent.clear()
+        self._rated.forget()
         self._enrolled_at_ns = now.steady_ns
         held = sorted(ledger.lent.held)
         ledger.fleet_changed.clear()
@@ -201,9 +210,12 @@ class Tenancy:
         for key in changed:
             self._touched[key] = now.steady_ns
         self._give_back_freed(now.steady_ns)
-        self._ask_ahead(changed, now.wall_ns, now.steady_ns)
-        self._give_back_idle(now.wall_ns, now.steady_ns)
-        if now.steady_ns - self._reported_ns >= self._tenure_ns // REPORTS_IN_TENURE:
+        reports = now.steady_ns - self._reported_ns >= self.report_every_ns
+        if reports or now.steady_ns - self._looked_ahead_ns >= AHEAD_EVERY_NS:
+            self._looked_ahead_ns = now.steady_ns
+            self._ask_ahead(changed, now.wall_ns, now.steady_ns)
+            self._give_back_idle(now.wall_ns, now.steady_ns)
+        if reports:
             self.report()
         self.borrowing.tick(now.steady_ns)
         self.outbox.tick()
@@ -215,6 +227,7 @@ class Tenancy:
         named = list(islice(ledger.fleet_changed, STANDS_COUNT_MAX))
         ledger.fleet_changed.difference_update(named)
         stands = [(key, ledger.stand(key)) for key in named]
+        told = self._rated.told
         self._sequence += 1
         self._sent[self._sequence] = (now.steady_ns, stands)
         self._reported_ns = now.steady_ns
@@ -224,7 +237,9 @@ class Tenancy:
                 report=pb.LeaseReport(
                     epoch=self.epoch,
                     sequence=self._sequence,
-                    stands=[wire.stand_to_pb(key, stand) for key, stand in stands],
+                    stands=[
+                        wire.stand_to_pb(key, stand, unused_ns=told(key)) for key, stand in stands
+                    ],
                     policy_number=situation.policy_number,
                     policy_problem=situation.policy_problem,
                     now_ns=now.wall_ns,
@@ -242,9 +257,14 @@ class Tenancy:
         self.report()
 
     @property
+    def report_every_ns(self) -> int:
+        """How often a report is sent, and so a receipt comes, though there is nothing to tell."""
+        return self._tenure_ns // REPORTS_IN_TENURE
+
+    @property
     def overspend_bound_nusd(self) -> int:
-        """How far calls in flight may pass what is held for them, as far as that is known."""
-        return self.ledger.totals.exposure_nusd
+        """How far this daemon may pass its budgets at worst; docs/INVARIANTS.md."""
+        return self._worst_case.bound_nusd()
 
     @property
     def is_settled(self) -> bool:
@@ -346,6 +366,9 @@ class Tenancy:
             for key, touched_ns in self._touched.items()
             if steady_ns - touched_ns > IDLE_NS or self._is_ended(key, wall_ns)
         ]
+        for key in [key for key in self._rated.split(idle)[0] if self._rated.is_busy(key)]:
+            self._touched[key] = steady_ns  # asks draw from its bucket, and leave its lease alone
+            idle.remove(key)
         self._lower(idle)
         for key in idle:
             del self._touched[key]
@@ -357,23 +380,33 @@ class Tenancy:
             return
         if self.recalls is not None:
             self.recalls.pressed(held)
-        until_ns = self.ledger.clock.now().steady_ns + RECALLED_NS
-        self._recalled.update(dict.fromkeys(held, until_ns))
-        if self._lower(held):
+        now_ns = self.ledger.clock.now().steady_ns
+        rated, others = self._rated.split(held)
+        self._recalled.update(dict.fromkeys(others, now_ns + RECALLED_NS))
+        self.ledger.fleet_changed.update(rated)  # the receipt tells what is fair by now
+        is_news_due = bool(rated) and now_ns - self._reported_ns >= FAIR_NEWS_NS
+        if self._lower(held, keep_rates=True) or is_news_due:
             self.report()
 
-    def _lower(self, counter_keys: Iterable[bytes]) -> bool:
-        """Lower leases to what is used of them; the next report tells. False if none was higher."""
+    def _lower(self, counter_keys: Iterable[bytes], *, keep_rates: bool = False) -> bool:
+        """Lower leases to what is used of them; the next report tells. False if none was higher.
+
+        With `keep_rates`, rates keep what is needed of them.
+        """
         ledger = self.ledger
         lowered = {}
         for key in counter_keys:
             lease, stand = ledger.lease(key), ledger.stand(key)
-            if lease is not None and stand.amount > stand.used:
+            used = stand.used
+            if keep_rates and lease is not None:
+                used = max(used, self._rated.kept(key, lease))
+            if lease is not None and stand.amount > used:
                 lowered[key] = msgspec.structs.replace(
                     lease,
-                    amount=stand.used,
+                    amount=used,
                     reserve_amount=min(stand.reserve_amount, stand.reserve_used),
                 )
+        self._rated.given_back(lowered)
         ledger.set_leases(lowered)
         ledger.fleet_changed.update(lowered)
         return bool(lowered)
@@ -391,7 +424,7 @@ class Tenancy:
         for key in list(changed):
             stand = self.ledger.stand(key)
             step = self.borrowing.step_of(key)
-            if key in self._recalled:
+            if key in self._recalled or self._rated.rule_of(key) is not None:
                 continue
             if step and stand.amount - stand.used < step // 2:
                 self.borrowing.ask_ahead(key, stand.amount, steady_ns)

@@ -243,6 +243,19 @@ class MemoryFleetStore:
         ]
         return found[:limit_count]
 
+    async def overdue_holders(
+        self, keys: Collection[bytes], *, ended_before_ns: int
+    ) -> list[tuple[str, bytes]]:
+        """List who holds some of these counters, and whose tenure ended before then."""
+        found = [
+            (daemon_id, key)
+            for (key, daemon_id), share in self.shares.items()
+            if key in keys
+            and share.stand.amount > share.stand.settled
+            and self.daemons[daemon_id].tenure_ends_ns < ended_before_ns
+        ]
+        return sorted(found, key=lambda each: (each[0].encode(), each[1]))[:100]
+
     async def forget(self, *, windows_before_ns: int) -> int:
         """Forget counters whose window ended before then, with all shares; returns how many."""
         before = windows_before_ns.to_bytes(8, "big")

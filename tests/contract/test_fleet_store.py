@@ -257,6 +257,21 @@ async def test_lists_come_in_order_and_in_pages(store):
     assert [name for _, name, _ in held] == ["z", "ä"]
 
 
+async def test_who_holds_something_after_its_tenure_is_found_by_counter(store):
+    holds, used_up = (Share(stand=Stand(amount=5, settled=used)) for used in (4, 5))
+    for name, key, share, ends_ns in (
+        ("d2", KEY, holds, 9), ("d1", KEY, holds, 9), ("d3", KEY, holds, 10),
+        ("d4", KEY, used_up, 9), ("d1", OTHER, holds, 9),
+    ):  # fmt: skip
+        daemon = replace(DAEMON, daemon_id=name, tenure_ends_ns=ends_ns)
+        await store.transact(
+            put(daemon=daemon, share=share, key=key), daemon_ids=[name], keys=[key]
+        )
+    found = await store.overdue_holders([KEY, key_of(5)], ended_before_ns=10)
+    assert found == [("d1", KEY), ("d2", KEY)]
+    assert await store.overdue_holders([OTHER], ended_before_ns=9) == []
+
+
 async def test_ended_windows_are_forgotten_with_all_that_was_held_of_them(store):
     old = key_of(NOW_NS - 1)
     for key in (old, KEY):

@@ -143,6 +143,14 @@ SELECT
 FROM shares WHERE (counter_key, daemon_id) > (:after_key::bytea, :after_id::text COLLATE "C")
 ORDER BY counter_key, daemon_id LIMIT :limit_count;
 
+-- name: overdue_holders
+SELECT shares.daemon_id, shares.counter_key
+FROM unnest(:keys::bytea[]) AS asked (counter_key)
+JOIN shares ON shares.counter_key = asked.counter_key AND amount > settled
+JOIN daemons USING (daemon_id)
+WHERE tenure_ends_ns < :ended_before_ns
+ORDER BY shares.daemon_id, shares.counter_key LIMIT 100;
+
 -- name: forget_shares!
 DELETE FROM shares WHERE counter_key < :before_key;
 
