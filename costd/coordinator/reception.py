@@ -276,7 +276,7 @@ def _act(exchange: Exchange, rows: Rows, received: Received) -> pb.ToDaemon:
         return pb.ToDaemon(reply=exchange.request(daemon_id, message.request))
     if kind == "report":
         return pb.ToDaemon(receipt=exchange.report(daemon_id, message.report))
-    sequence = usage.store(rows, daemon_id, message.usage.events)
+    sequence = usage.store(rows, daemon_id, message.usage.epoch, message.usage.events)
     return pb.ToDaemon(stored=pb.UsageReceipt(epoch=connection.epoch, sequence=sequence))
 
 
