@@ -14,7 +14,7 @@ from costd.daemon.tallies import Tallies
 from costd.daemon.totals import Totals
 from costd.engine import books, keys
 from costd.engine.changes import Changes, Family
-from costd.engine.leases import relent, revoked, stand
+from costd.engine.leases import alone, relent, revoked, stand
 from costd.engine.resolve import Ledgered
 from costd.engine.rules import Rules
 from costd.engine.shares import grown
@@ -243,13 +243,20 @@ class Bookkeeping:
     def account_no_longer(self, counter_keys: Iterable[bytes]) -> None:
         """Stop stating counters of which all is given back and told, until they are touched again.
 
-        A counter keeps its lease, of which nothing is left, for the version it has.
+        A counter keeps its lease, of which nothing is left, for the version it has. How the fleet
+        stood is forgotten: nobody tells of it any more, and asks must not be refused for it.
         Errors:  StoreUnavailable.
         """
         gone = list(counter_keys)
-        if gone:
-            self.store.commit(self.lent.unmarks(gone))
-            self.lent.forgotten(gone)
+        if not gone:
+            return
+        puts = self.lent.unmarks(gone)
+        for key in gone:
+            counter = self.state.counter(key)
+            if counter is not None and counter.lease is not None:
+                puts.append((Family.COUNTERS, key, alone(counter)))
+        self.store.commit(puts)
+        self.lent.forgotten(gone)
 
     def fleet_counters(self) -> list[bytes]:
         """List every counter of a fleet's budget that the books have, accounted for or not."""

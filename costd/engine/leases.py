@@ -30,6 +30,13 @@ def relent(counter: Counter, lease: Lease) -> Counter:
     return msgspec.structs.replace(counter, lease=kept)
 
 
+def alone(counter: Counter) -> Counter:
+    """Forget how the fleet stood on a counter of which no more is told."""
+    lease = counter.lease or _NOTHING
+    unknown = msgspec.structs.replace(lease, others_used=0, others_reserve_used=0)
+    return msgspec.structs.replace(counter, lease=unknown)
+
+
 def revoked(counter: Counter) -> Counter:
     """Let nothing more be used of a lease, also of what comes free again.
 
