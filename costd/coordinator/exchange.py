@@ -59,6 +59,11 @@ class Exchange:
                 f"daemon {daemon_id!r} is {known.name!r}, and this certificate says {peer!r}; "
                 "issue one for its name, or begin new books in an empty data directory"
             )
+        if message.epoch < known.spoken_epoch and not message.books_are_old:
+            raise StaleEpoch(
+                f"this Enrol of daemon {daemon_id!r} is late: it is from before epoch "
+                f"{known.spoken_epoch}, in which the daemon has spoken since"
+            )
         daemon = msgspec.structs.replace(
             known,
             epoch=max(known.epoch, message.epoch) + 1,
@@ -78,8 +83,13 @@ class Exchange:
                 reclaimed.append(key)
             if message.books_are_old and self._rate(key) is None:
                 self._lose(daemon, key, stated.get(key))
+            elif before is not None and before.is_reclaimed:
+                # The daemon does not know yet: it goes on to be told until it has spoken of it.
+                stand = lend.reclaimed(stated.get(key, before.stand))
+                self._restate(daemon, key, stand, is_reclaimed=True)
             elif key in stated:
-                self._restate(daemon, key, stated[key])
+                # A database that was restored has forgotten what it granted.
+                self._restate(daemon, key, stated[key], may_rise=message.epoch > known.epoch)
             elif before is not None:
                 # What was granted and is not stated never arrived; what was used was receipted.
                 self._restate(daemon, key, lend.reclaimed(before.stand))
@@ -104,6 +114,7 @@ class Exchange:
                 self._hear(daemon, stand.counter_key, heard, unused_ns=stand.unused_ns)
         daemon = msgspec.structs.replace(
             self._heard(daemon, message.now_ns),
+            spoken_epoch=daemon.epoch,
             policy_number=message.policy_number,
             policy_problem=message.policy_problem,
             outbox_count=message.outbox_count,
@@ -127,10 +138,15 @@ class Exchange:
         wants = [(want.stand.counter_key, wire.want_from_pb(want)) for want in message.wants]
         if len({key for key, _ in wants}) < len(wants):
             raise InvalidAsk(f"request {message.request_id!r} names a counter twice")
-        if self._is_new(daemon, message.sequence):
-            for key, want in wants:
-                self._hear(daemon, key, want.stand)
-            self._rows.put_daemon(msgspec.structs.replace(daemon, sequence=message.sequence))
+        if not self._is_new(daemon, message.sequence):
+            return self._told_again(daemon, message.request_id, wants)
+        for key, want in wants:
+            # No grant can be on its way: a counter is asked for once at a time, and a daemon that
+            # asks has read the answer before.
+            self._restate(daemon, key, want.stand)
+        self._rows.put_daemon(
+            msgspec.structs.replace(daemon, sequence=message.sequence, spoken_epoch=daemon.epoch)
+        )
         outcomes = [self._outcome(daemon, key, want) for key, want in wants]
         failed = any(outcome != pb.LEASE_OUTCOME_GRANTED for outcome, _ in outcomes)
         # All checks passed; below, either every want is granted or none.
@@ -142,25 +158,48 @@ class Exchange:
             if not failed:
                 if stand.version > self._held(daemon, key).version:
                     unused_ns = shares.unclaimed_ns(self._rows.pool(key), self._now_ns)
-                self._restate(daemon, key, stand)
-            elif outcome == pb.LEASE_OUTCOME_GRANTED and not self._crossed_a_grant(
-                daemon, key, want
-            ):
+                self._restate(daemon, key, stand, granted_epoch=daemon.epoch)
+            elif outcome == pb.LEASE_OUTCOME_GRANTED:
                 outcome, stand = pb.LEASE_OUTCOME_SET_FAILED, want.stand  # noqa: PLW2901
-            grant = reply.grants.add(
-                counter_key=key,
-                outcome=outcome,
-                amount=stand.amount,
-                reserve_amount=stand.reserve_amount,
-                version=stand.version,
-                unused_ns=unused_ns if self._rate(key) else 0,
-            )
-            level = self._level(daemon_id, key)
-            if level is not None:
-                grant.level.CopyFrom(level)
+            self._tell(reply, daemon, key, outcome, stand, unused_ns=unused_ns)
         if failed:
             reply.retry_after.CopyFrom(wire.duration(self._retry_ns(outcomes)))
         return reply
+
+    def _told_again(
+        self, daemon: Daemon, request_id: str, wants: Sequence[tuple[bytes, Want]]
+    ) -> pb.LeaseReply:
+        """Answer a request that is seen again by what was granted; nothing changes."""
+        reply = pb.LeaseReply(request_id=request_id, epoch=daemon.epoch, now_ns=self._now_ns)
+        for key, want in wants:
+            held = self._held(daemon, key)
+            is_granted = held.version > want.stand.version and held.amount >= want.amount_min
+            told = pb.LEASE_OUTCOME_GRANTED if is_granted else pb.LEASE_OUTCOME_NOT_NOW
+            self._tell(reply, daemon, key, told, held)
+        reply.retry_after.CopyFrom(wire.duration(EXHAUSTED_RETRY_NS))
+        return reply
+
+    def _tell(
+        self,
+        reply: pb.LeaseReply,
+        daemon: Daemon,
+        key: bytes,
+        outcome: "pb.LeaseOutcome",
+        stand: Stand,
+        *,
+        unused_ns: int = 0,
+    ) -> None:
+        grant = reply.grants.add(
+            counter_key=key,
+            outcome=outcome,
+            amount=stand.amount,
+            reserve_amount=stand.reserve_amount,
+            version=stand.version,
+            unused_ns=unused_ns if self._rate(key) else 0,
+        )
+        level = self._level(daemon.daemon_id, key)
+        if level is not None:
+            grant.level.CopyFrom(level)
 
     # ---- operators ---------------------------------------------------------------------------
 
@@ -219,9 +258,11 @@ class Exchange:
         )
 
     def _hear(self, daemon: Daemon, key: bytes, stand: Stand, *, unused_ns: int = 0) -> None:
-        """Take a stand that is not an Enrol's: it may have crossed a grant on the way."""
-        heard = lend.heard(self._held(daemon, key), stand)
-        self._restate(daemon, key, heard, unused_ns=unused_ns)
+        """Take a report's stand, which may have crossed a grant of this epoch on the way."""
+        share = self._rows.share(key, daemon.daemon_id)
+        if share is not None and share.epoch == daemon.epoch:
+            stand = lend.heard(share.stand, stand)
+        self._restate(daemon, key, stand, unused_ns=unused_ns)
 
     def _restate(
         self,
@@ -230,23 +271,32 @@ class Exchange:
         stand: Stand,
         *,
         is_reclaimed: bool = False,
+        granted_epoch: int = 0,
+        may_rise: bool = False,
         unused_ns: int = 0,
     ) -> None:
-        """Replace a daemon's part of a counter by what it says.
+        """Replace a daemon's part of a counter by what it says, or is granted.
 
         Units:   `unused_ns` tells how full a rate's bucket was that it gives back some of.
+        Ensures: what it may use rises by a grant only, whatever a late Enrol says.
         """
         rows = self._rows
         before = rows.share(key, daemon.daemon_id)
         share = before or Share()
+        if not (granted_epoch or may_rise):
+            stand = lend.at_most(stand, share.stand)
         late = share.late
-        if share.is_reclaimed and not is_reclaimed:
+        if share.is_reclaimed:
             # It came back after all: what it used of what was taken from it comes late.
             late += lend.beyond(share.stand, stand)
-            stand = lend.reclaimed(stand)
-        if before is not None and share == msgspec.structs.replace(
-            share, stand=stand, late=late, is_reclaimed=is_reclaimed
-        ):
+        after = msgspec.structs.replace(
+            share,
+            stand=stand,
+            late=late,
+            is_reclaimed=is_reclaimed,
+            epoch=granted_epoch or share.epoch,
+        )
+        if before == after:
             return
         rule = self._rules.budgets.get(keys.tag_of(key))
         terms = self._terms(key)
@@ -273,18 +323,7 @@ class Exchange:
             )
         if terms is not None and rule is not None:
             changed = alerted(rows, rule, key, changed, terms, now_ns=self._now_ns)
-        rows.put(
-            key,
-            daemon.daemon_id,
-            changed,
-            msgspec.structs.replace(
-                share,
-                stand=stand,
-                late=late,
-                epoch=daemon.epoch,
-                is_reclaimed=is_reclaimed,
-            ),
-        )
+        rows.put(key, daemon.daemon_id, changed, after)
 
     def _lose(self, daemon: Daemon, key: bytes, stand: Stand | None) -> None:
         """Keep what a daemon may have spent presumed spent: it cannot tell any more."""
@@ -293,25 +332,28 @@ class Exchange:
             if stand is not None:
                 self._restate(daemon, key, stand)
             return
-        after = lend.reclaimed(stand or before.stand)
-        lost = before.stand.taken - after.taken
-        reserve_lost = before.stand.reserve_taken - after.reserve_taken
-        self._restate(daemon, key, after)
-        share = self._rows.shares[key, daemon.daemon_id]
-        pool = lend.lose(self._rows.pool(key), lost, reserve_lost)
-        share = msgspec.structs.replace(
-            share, lost=share.lost + lost, reserve_lost=share.reserve_lost + reserve_lost
+        after = lend.reclaimed(stand or NO_STAND)
+        # Told again, its earlier losses are among what it may have spent then.
+        lost = before.stand.taken + before.lost - after.taken
+        reserve_lost = before.stand.reserve_taken + before.reserve_lost - after.reserve_taken
+        # Old books may hold what was told to be free already, and is somebody else's by now.
+        # And what excused what is lost by now goes on to.
+        late = max(0, -lost) + max(0, lend.excused(before.stand) - lend.excused(after))
+        lost, reserve_lost = max(0, lost), max(0, reserve_lost)
+        pool = lend.lose(
+            self._rows.pool(key), lost - before.lost, reserve_lost - before.reserve_lost
         )
-        self._rows.put(key, daemon.daemon_id, pool, share)
+        share = msgspec.structs.replace(
+            before, lost=lost, reserve_lost=reserve_lost, late=before.late + late
+        )
+        # First what is lost, then what is left, so that a limit that was cut sees the sum.
+        self._rows.put(key, daemon.daemon_id, lend.excuse_late(pool, late), share)
+        self._restate(daemon, key, after)
 
     def _outcome(self, daemon: Daemon, key: bytes, want: Want) -> tuple["pb.LeaseOutcome", Stand]:
         """What can be done for one want, and how the daemon stands if it is."""
         rule = self._rules.budgets.get(keys.tag_of(key))
         terms = self._terms(key)
-        if self._crossed_a_grant(daemon, key, want):
-            held = self._held(daemon, key)
-            enough = held.amount >= want.amount_min
-            return pb.LEASE_OUTCOME_GRANTED if enough else pb.LEASE_OUTCOME_NOT_NOW, held
         if terms is None:
             return pb.LEASE_OUTCOME_NO_BUDGET, want.stand
         if rule is not None and not is_in_force(rule, key, want, self._now_ns, self._span):
@@ -334,13 +376,6 @@ class Exchange:
             self._rows.recalled.add(key)
             return pb.LEASE_OUTCOME_RECALLED, want.stand
         return pb.LEASE_OUTCOME_EXHAUSTED, want.stand
-
-    def _crossed_a_grant(self, daemon: Daemon, key: bytes, want: Want) -> bool:
-        """Tell whether a want was sent before its daemon saw the newest grant, or is sent again.
-
-        What was granted stands, and is told again.
-        """
-        return self._held(daemon, key).version != want.stand.version
 
     def _held(self, daemon: Daemon, key: bytes) -> Stand:
         share = self._rows.share(key, daemon.daemon_id)

@@ -61,6 +61,7 @@ class PostgresStore:
         keys: Collection[bytes] = (),
         with_all_shares_of: Collection[str] = (),
         outboxes_of: Collection[str] = (),
+        with_closed_shares_of: Collection[str] = (),
     ) -> Result:
         """Run `work` over locked rows and write what it wants written, all of it or nothing."""
         return await self._transactions.transact(
@@ -69,6 +70,7 @@ class PostgresStore:
             keys=keys,
             with_all_shares_of=with_all_shares_of,
             outboxes_of=outboxes_of,
+            with_closed_shares_of=with_closed_shares_of,
         )
 
     # ---- policy ---------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from costd.coordinator.rows import FleetStore, Rows
 from costd.engine.rules import Rules
 from costd.errors import CostdError, InvalidAsk
 from costd.model.kill import KillSwitch
+from costd.model.time import NS_PER_S
 from costd.wire.pb import fleet_pb2 as pb
 
 Push = Callable[[pb.ToDaemon], None]
@@ -25,6 +26,8 @@ RECALL_EVERY_NS: Final = 10_000_000
 """At most so often is a counter recalled from everybody who holds it."""
 RETAKE_EVERY_NS: Final = 1_000_000_000
 """At most so often is it looked whether who holds some of a scarce rate is gone."""
+PRESSED_NS: Final = NS_PER_S
+"""So long after a recall, reports may give back what others wait for."""
 
 
 class Connection:
@@ -38,6 +41,7 @@ class Connection:
         self.daemon_id = ""
         self.name = ""
         self.epoch = 0
+        self.is_over = False
         self.holds: set[bytes] = set()
         """Counters that it may hold something of, as far as this replica knows."""
 
@@ -62,6 +66,9 @@ _Done = tuple[list[pb.ToDaemon], Rows]
 class Reception:
     """Serves every daemon that is attached to this replica."""
 
+    rules_of_exchange: type[Exchange] = Exchange
+    """What a message does; a test puts one with a bug in its place, to see that it is caught."""
+
     def __init__(self, store: FleetStore, clock: Clock, published: Published, span: Span) -> None:
         self._store = store
         self._clock = clock
@@ -74,9 +81,15 @@ class Reception:
         """Until then it learns what daemons hold, and grants nothing."""
         self._recalled_ns: dict[bytes, int] = {}
         self._retaken_ns: dict[bytes, int] = {}
+        self._pressed_until_ns = 0
         self.halted: Callable[[Sequence[KillSwitch]], None] | None = None
         """Who hears of kill switches that budgets engaged."""
         self.drill_heard: Callable[[Connection, pb.DrillConfirmation], None] | None = None
+
+    @property
+    def awaits_reports(self) -> bool:
+        """Whether somebody may wait for what a report gives back."""
+        return self._clock.now().wall_ns < self._pressed_until_ns
 
     # ---- daemons -----------------------------------------------------------------------------
 
@@ -110,6 +123,7 @@ class Reception:
 
     def lost(self, connection: Connection) -> None:
         """Forget a stream; what its daemon holds stays good until its tenure ends."""
+        connection.is_over = True
         if self.attached.get(connection.daemon_id) is connection:
             del self.attached[connection.daemon_id]
 
@@ -139,6 +153,7 @@ class Reception:
         ]
         if not due:
             return
+        self._pressed_until_ns = now_ns + PRESSED_NS
         self._recalled_ns = {
             key: at for key, at in self._recalled_ns.items() if now_ns - at < RECALL_EVERY_NS
         }
@@ -153,7 +168,7 @@ class Reception:
 
     async def _transact(self, batch: Sequence[Received], now_ns: int) -> _Done:
         def work(rows: Rows) -> _Done:
-            exchange = Exchange(
+            exchange = self.rules_of_exchange(
                 rows,
                 self.published.rules,
                 now_ns=now_ns,
@@ -180,6 +195,12 @@ class Reception:
                 received.message.enrol.daemon_id
                 for received in batch
                 if received.message.HasField("enrol")
+            ],
+            # Books that lack something may lack what was used up, too.
+            with_closed_shares_of=[
+                received.message.enrol.daemon_id
+                for received in batch
+                if received.message.enrol.books_are_old
             ],
         )
 
@@ -208,6 +229,8 @@ class Reception:
             older = self.attached.get(message.enrol.daemon_id)
             if older is not None and older is not connection:
                 older.close(InvalidAsk("this daemon has enrolled on another stream"))
+            if connection.is_over:
+                return  # it ended while the transaction ran
             connection.daemon_id, connection.name = message.enrol.daemon_id, message.enrol.name
             connection.epoch = answer.welcome.epoch
             connection.holds = {*_keys_of(message)}

@@ -14,7 +14,7 @@ from costd.daemon.tallies import Tallies
 from costd.daemon.totals import Totals
 from costd.engine import books, keys
 from costd.engine.changes import Changes, Family
-from costd.engine.leases import relent, stand
+from costd.engine.leases import relent, revoked, stand
 from costd.engine.resolve import Ledgered
 from costd.engine.rules import Rules
 from costd.engine.shares import grown
@@ -250,6 +250,33 @@ class Bookkeeping:
         if gone:
             self.store.commit(self.lent.unmarks(gone))
             self.lent.forgotten(gone)
+
+    def fleet_counters(self) -> list[bytes]:
+        """List every counter of a fleet's budget that the books have, accounted for or not."""
+        found = self.store.scan(Family.COUNTERS)
+        counters = [
+            (key, counter, self.rules.budgets.get(keys.tag_of(key))) for key, counter in found
+        ]
+        return [
+            key
+            for key, counter, rule in counters
+            if counter.lease is not None or (rule is not None and rule.is_shared)
+        ]
+
+    def revoke_leases(self, counter_keys: Iterable[bytes]) -> None:
+        """Let nothing more be used of leases, also of what comes free; all of it or nothing.
+
+        Errors:  StoreUnavailable.
+        """
+        changes, now = Changes(), self.clock.now()
+        for key in sorted(counter_keys):
+            counter = self.state.counter(key)
+            if counter is None:
+                continue
+            rule = self.rules.budgets.get(keys.tag_of(key))
+            posted = books.post(revoked(counter), rule)
+            books.write(changes, rule, key, posted, critical=False, now=now)
+        self.commit(changes)
 
     # ---- operators --------------------------------------------------------------------------
 

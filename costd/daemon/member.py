@@ -21,6 +21,9 @@ as one."""
 SILENT_S_MAX: Final = 5.0
 """A coordinator that says nothing for so long is not there; longer where reports are rare."""
 REPORTS_MISSED_MAX: Final = 3
+CLOCK_OFF_NS: Final = 2 * NS_PER_S
+"""A clock that differs so much from the coordinator's is told of; by default it lends nothing to
+one that is off by five seconds."""
 JOIN: Final = "/costd.v1.Fleet/Join"
 
 Open = Callable[[str], grpc.aio.Channel]
@@ -45,6 +48,7 @@ class Member:
         """Why there is no stream; empty while there is one."""
         self._told: set[str] = set()
         """Problems that were logged since it was last joined: each once, however often it comes."""
+        self._clock_is_off = False
         self._sending: asyncio.Queue[pb.ToCoordinator] | None = None
 
     @property
@@ -130,8 +134,24 @@ class Member:
             hear = self.hears.get(message.WhichOneof("message"))
             if hear is None:
                 self.tenancy.receive(message)
+                self._look_at_clock()
             elif (waits := hear(message)) is not None:
                 await waits
+
+    def _look_at_clock(self) -> None:
+        """Say once that this host's clock is off, and once that it is right again."""
+        offset_ns = self.tenancy.clock_offset_ns
+        is_off = abs(offset_ns) > CLOCK_OFF_NS
+        if is_off and not self._clock_is_off:
+            self._log.error(
+                "clock_off",
+                offset_s=-offset_ns / NS_PER_S,
+                problem="this host's clock differs from the coordinator's, which lends nothing to "
+                "daemons whose clock is off by more than its skew_max_s; set the clock",
+            )
+        elif self._clock_is_off and not is_off:
+            self._log.info("clock_right")
+        self._clock_is_off = is_off
 
     @property
     def _silent_s_max(self) -> float:

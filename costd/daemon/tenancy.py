@@ -5,7 +5,6 @@ the ledger's clock when `tick` or `receive` is called. docs/reference/fleet.md i
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -53,6 +52,10 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     """What is leased may be spent until then."""
     books_are_old: bool = False
     """Whether the books may lack what was promised last; kept until the coordinator has heard."""
+    usage_kept: int = 0
+    """Then: the newest usage event that they had. The coordinator may know of later ones."""
+    boot_id: str = ""
+    """Of the host's run in which all that was held before was given up."""
 
 
 class Situation(msgspec.Struct, kw_only=True):
@@ -84,14 +87,13 @@ class Tenancy:
         *,
         daemon_id: str,
         situation: Situation,
-        rebooted: bool = False,
-        books_are_old: bool = False,
+        lost_by_reboot: bool = False,
         outbox_count_max: int = 0,
     ) -> None:
-        """Take up what the last run left.
+        """Take up what the last run left; after a reboot of the host what it held is dead.
 
-        Shape:   after `rebooted` what it held is dead; `books_are_old` says that what was promised
-                 last may not have reached the disk.
+        Shape:   `lost_by_reboot` says that a reboot, if there was one, may have lost what was
+                 promised last: nothing makes commits durable, and the last run did not end well.
         """
         self.ledger = ledger
         self.situation = situation
@@ -119,10 +121,9 @@ class Tenancy:
         """Until when what comes free of a counter is given back at once."""
         self.clock_offset_ns = 0
         """The coordinator's wall clock less ours, when it last told."""
-        if rebooted:
-            old = self._saved.books_are_old or books_are_old
-            self._remember(until_steady_ns=0, books_are_old=old)
-            self._lower(sorted(ledger.lent.held))
+        boot_id = situation.boot_id
+        if saved is None or not boot_id or saved.boot_id != boot_id:
+            self._give_up(boot_id, lost=lost_by_reboot)
 
     @property
     def daemon_id(self) -> str:
@@ -206,7 +207,7 @@ class Tenancy:
         now = self.ledger.clock.now()
         if self._push is None or not self.is_enrolled:
             return
-        changed = self.ledger.fleet_changed
+        changed = sorted(self.ledger.fleet_changed)
         for key in changed:
             self._touched[key] = now.steady_ns
         self._give_back_freed(now.steady_ns)
@@ -224,7 +225,7 @@ class Tenancy:
         """Tell what changed, and so renew the tenure."""
         assert self._push is not None
         ledger, now = self.ledger, self.ledger.clock.now()
-        named = list(islice(ledger.fleet_changed, STANDS_COUNT_MAX))
+        named = sorted(ledger.fleet_changed)[:STANDS_COUNT_MAX]
         ledger.fleet_changed.difference_update(named)
         stands = [(key, ledger.stand(key)) for key in named]
         told = self._rated.told
@@ -274,20 +275,22 @@ class Tenancy:
     # ---- inside ------------------------------------------------------------------------------
 
     def _admitted(self, welcome: pb.Admittance) -> None:
-        """Begin an epoch."""
+        """Begin an epoch, unless this is told a second time."""
+        push, ledger = self._push, self.ledger
+        if push is None or welcome.epoch <= self.epoch:
+            return
         self._tenure_ns = welcome.tenure.ToNanoseconds()
+        # What was taken away must be gone before the tenure begins: a kill may come in between.
+        ledger.revoke_leases(welcome.reclaimed_keys)
+        if self._saved.books_are_old:
+            self.outbox.renumber(self._saved.usage_kept, welcome.usage_sequence)
         self._remember(
             epoch=welcome.epoch,
             until_steady_ns=self._until(self._enrolled_at_ns),
             books_are_old=False,
         )
         self._heard(welcome.now_ns)
-        ledger = self.ledger
-        reclaimed = [key for key in welcome.reclaimed_keys if ledger.lease(key) is not None]
-        self._lower(reclaimed)
         self._levels(welcome.levels)
-        push = self._push
-        assert push is not None
         self._sequence = 0
         self.borrowing.connected(self._send_request, welcome.epoch)
         self.outbox.connected(
@@ -334,6 +337,20 @@ class Tenancy:
         self.ledger.store.commit([(Family.META, _META_KEY, raw)])
         self.ledger.state.leases_until_ns = self._saved.until_steady_ns
 
+    def _give_up(self, boot_id: str, *, lost: bool) -> None:
+        """Hold nothing any more; the boot is noted last, so that a kill on the way begins anew."""
+        ledger, saved = self.ledger, self._saved
+        is_old, kept = saved.books_are_old, saved.usage_kept
+        if lost and not is_old:
+            is_old, kept = True, ledger.totals.usage_seq
+        self._remember(until_steady_ns=0, books_are_old=is_old, usage_kept=kept)
+        if is_old:
+            # All are accounted for anew: what is not stated then is unknown to these books.
+            ledger.revoke_leases(ledger.fleet_counters())
+        else:
+            self._lower(sorted(ledger.lent.held))
+        self._remember(boot_id=boot_id)
+
     def _heard(self, now_ns: int) -> None:
         self.clock_offset_ns = now_ns - self.ledger.clock.now().wall_ns
 
@@ -342,7 +359,8 @@ class Tenancy:
         told = {
             level.counter_key: wire.lease_at(held, level)
             for level in levels
-            if (held := ledger.lease(level.counter_key)) is not None
+            if level.counter_key in ledger.lent.held
+            and (held := ledger.lease(level.counter_key)) is not None
         }
         ledger.set_leases(told)
 
@@ -351,7 +369,7 @@ class Tenancy:
         ledger = self.ledger
         over: list[bytes] = []
         for key, stand in told.items():
-            is_over = stand.amount <= stand.used and not stand.reserved
+            is_over = not _has_unused(stand) and not stand.reserved
             if is_over and key not in ledger.fleet_changed and ledger.stand(key) == stand:
                 over.append(key)
         wall_ns = ledger.clock.now().wall_ns
@@ -370,6 +388,8 @@ class Tenancy:
             self._touched[key] = steady_ns  # asks draw from its bucket, and leave its lease alone
             idle.remove(key)
         self._lower(idle)
+        # Told also where nothing was left to lower: the receipt is what lets it be forgotten.
+        self.ledger.fleet_changed.update(idle)
         for key in idle:
             del self._touched[key]
 
@@ -400,10 +420,12 @@ class Tenancy:
             used = stand.used
             if keep_rates and lease is not None:
                 used = max(used, self._rated.kept(key, lease))
-            if lease is not None and stand.amount > used:
+            is_rate = self._rated.rule_of(key) is not None
+            has_unused = stand.amount > used if is_rate else _has_unused(stand)
+            if lease is not None and has_unused:
                 lowered[key] = msgspec.structs.replace(
                     lease,
-                    amount=used,
+                    amount=min(stand.amount, used),
                     reserve_amount=min(stand.reserve_amount, stand.reserve_used),
                 )
         self._rated.given_back(lowered)
@@ -421,7 +443,7 @@ class Tenancy:
 
     def _ask_ahead(self, changed: Iterable[bytes], wall_ns: int, steady_ns: int) -> None:
         """Ask for more of what runs low, and for the next window of what soon ends."""
-        for key in list(changed):
+        for key in changed:
             stand = self.ledger.stand(key)
             step = self.borrowing.step_of(key)
             if key in self._recalled or self._rated.rule_of(key) is not None:
@@ -442,3 +464,7 @@ class Tenancy:
 
     def _is_idle(self, key: bytes) -> bool:
         return key not in self._touched
+
+
+def _has_unused(stand: Stand) -> bool:
+    return stand.amount > stand.used or stand.reserve_amount > stand.reserve_used

@@ -342,11 +342,14 @@ async def test_kill_switches_come_back_as_they_were_and_each_change_raises_the_v
     assert await store.list_kills(include_released=True) == (3, [released, KILL])
 
 
-async def test_a_release_is_final_however_late_the_engagement_comes(store):
+async def test_of_two_states_of_a_switch_the_later_one_is_kept(store):
     released = replace(KILL, released_ns=9, released_by="bob")
     await store.put_kill(released)
     await store.put_kill(KILL)
     assert await store.list_kills(include_released=True) == (2, [released])
+    again = replace(KILL, engaged_ns=10)
+    await store.put_kill(again)
+    assert await store.list_kills(include_released=True) == (3, [again])
 
 
 async def test_a_transaction_engages_kill_switches_with_the_rest(store):

@@ -49,6 +49,7 @@ async def renew(process, release):
     await asyncio.to_thread(process.start)
 
 
+@pytest.mark.slow
 async def test_a_rolling_update_under_load_loses_nothing(fleet, make_database, next_release):
     database_url = make_database(empty=True)
     running = fleet(POLICY, "--tenure-s", "3", database_url=database_url)
