@@ -48,6 +48,10 @@ class ReservationClosed(CostdError):
     """The reservation was closed in a way that forbids this move."""
 
 
+class StillSpending(CostdError):
+    """A daemon may still spend what is to be reclaimed from it."""
+
+
 class Overloaded(CostdError):
     """The daemon itself is too busy; never a budget."""
 

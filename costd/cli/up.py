@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +28,7 @@ Tell = Callable[[str, str], None]
 
 @dataclass(slots=True)
 class Part:
-    """One of the processes: how it is started, and what its log says once it serves."""
+    """One of the processes: how it is started, and which event its log has once it serves."""
 
     name: str
     command: Sequence[str]
@@ -171,7 +172,7 @@ async def _once(part: Part, arguments: Sequence[str], tell: Tell) -> int:
     async for raw in part.process.stderr:
         line = raw.decode(errors="replace").rstrip("\n")
         tell(part.name, line)
-        if part.served in line:
+        if re.search(rf'(\] |"event": "){part.served}\b', line):
             part.serves.set()
     return await part.process.wait()
 

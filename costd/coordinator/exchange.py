@@ -14,7 +14,7 @@ from costd.coordinator.rows import Daemon, Rows, Share
 from costd.engine import keys, lend, shares
 from costd.engine.lend import Terms
 from costd.engine.rules import RateRule, Rules
-from costd.errors import InvalidAsk, NotPermitted, StaleEpoch
+from costd.errors import InvalidAsk, NotPermitted, StaleEpoch, StillSpending
 from costd.model.lease import NO_STAND, Stand, Want
 from costd.model.time import NS_PER_S
 from costd.wire import fleet as wire
@@ -207,12 +207,12 @@ class Exchange:
         """Take back what a daemon that will never come back may still use; returns how much.
 
         Ensures: the daemon's stream, should it have one, is over: its epoch moves on.
-        Errors:  InvalidAsk while its tenure lasts, with the skew a clock may have: it may spend.
+        Errors:  StillSpending while its tenure lasts, with the skew a clock may have: it may spend.
         """
         daemon = self._rows.daemons[daemon_id]
         ends_ns = daemon.tenure_ends_ns + self._span.skew_ns_max
         if self._now_ns < ends_ns:
-            raise InvalidAsk(
+            raise StillSpending(
                 f"daemon {daemon.name!r} may still spend what it holds; stop it, or wait "
                 f"{(ends_ns - self._now_ns) / NS_PER_S:.1f} s more"
             )

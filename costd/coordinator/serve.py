@@ -6,6 +6,7 @@ import os
 import signal
 import uuid
 from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
 from typing import Any, Final
 
 from costd import __version__
@@ -24,6 +25,7 @@ from costd.coordinator.reception import Reception
 from costd.coordinator.servers import CONTROL, FLEET, FLEET_CONTROL, Servers
 from costd.coordinator.settings import Settings
 from costd.coordinator.upkeep import Upkeep
+from costd.errors import StoreUnavailable
 from costd.serving.calls import CallFigures, Calls
 from costd.serving.loop import new_loop
 from costd.serving.stop import Stop
@@ -72,7 +74,7 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
              was served.
     """
     started_ns = ticks_ns()
-    settings.data.mkdir(parents=True, exist_ok=True)
+    _make(settings.data)
     clock = SystemClock()
     instance_id = f"coordinator-{uuid.uuid4().hex[:12]}"
     async with contextlib.AsyncExitStack() as stack:
@@ -148,6 +150,15 @@ def _certified_name(context: Any) -> str:
     """Who a stream is from, as far as a certificate says."""
     peer = peer_of(context)
     return peer.name if peer is not None else ""
+
+
+def _make(data: Path) -> None:
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreUnavailable(
+            f"data: {data} cannot be made ({error.strerror}); name another directory"
+        ) from error
 
 
 def _embedded(settings: Settings) -> EmbeddedPostgres | None:

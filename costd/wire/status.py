@@ -15,6 +15,7 @@ STATUS: Final[dict[type[errors.CostdError], grpc.StatusCode]] = {
     errors.BudgetNotFound: grpc.StatusCode.NOT_FOUND,
     errors.IdReused: grpc.StatusCode.ALREADY_EXISTS,
     errors.ReservationClosed: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.StillSpending: grpc.StatusCode.FAILED_PRECONDITION,
     errors.StaleEpoch: grpc.StatusCode.ABORTED,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.NotReady: grpc.StatusCode.UNAVAILABLE,

@@ -122,3 +122,12 @@ def test_what_cannot_start_ends_both(up, folder):
     assert process.wait() == 2
     assert f"coordinator | costd: {folder}/policy.yaml:2" in log
     assert "daemon " not in log
+
+
+def test_a_directory_that_cannot_be_used_ends_both_without_a_traceback(up, folder):
+    (folder / "data").write_text("a file")
+    process = up()
+    log = process.stderr.read()
+    assert process.wait() == 1
+    assert "coordinator | costd: data: " in log
+    assert "Traceback" not in log

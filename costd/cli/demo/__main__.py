@@ -83,28 +83,15 @@ def demo(
             if not as_json:
                 print(f"seed {seed}; --seed {seed} draws the same calls again", flush=True)  # noqa: T201
             if fleet:
-                outcome = fleet_demo.perform(
-                    folder,
-                    fleet_screen.screen(console, redraws=redraws, dark=as_json),
-                    seed=seed,
-                    daemons_count=fleet,
-                )
-            elif trace:
+                shown = fleet_screen.screen(console, redraws=redraws, dark=as_json)
+                outcome = fleet_demo.perform(folder, shown, seed=seed, daemons_count=fleet)
+            else:
                 plan = Plan(
-                    trace=trace, rows=rows, limit_count=limit, seed=seed,
+                    trace=trace or QUICKSTART, rows=rows, limit_count=limit, seed=seed,
                     seconds=seconds, serial=serial, workers_count=workers,
                 )  # fmt: skip
-                outcome = rerun(
-                    folder, TRACE_POLICY, _screen(console, redraws=redraws, dark=as_json), plan
-                )
-            else:
-                outcome = perform(
-                    folder,
-                    QUICKSTART,
-                    _screen(console, redraws=redraws, dark=as_json),
-                    seed=seed,
-                    workers_count=workers,
-                )
+                screen = _screen(console, redraws=redraws, dark=as_json)
+                outcome = _one_daemon(folder, screen, plan, is_trace=trace is not None)
     except DemoFailed as failed:
         typer.echo(f"demo: {failed}", err=True)
         raise typer.Exit(COULD_NOT_RUN) from failed
@@ -112,6 +99,12 @@ def demo(
         raise typer.Exit(130) from interrupted
     _tell(outcome, as_json=as_json)
     raise typer.Exit(0 if outcome.passed else NOT_RIGHT)
+
+
+def _one_daemon(folder: Path, screen: Screen, plan: Plan, *, is_trace: bool) -> Outcome:
+    if is_trace:
+        return rerun(folder, TRACE_POLICY, screen, plan)
+    return perform(folder, QUICKSTART, screen, seed=plan.seed, workers_count=plan.workers_count)
 
 
 def _screen(console: Console, *, redraws: bool, dark: bool) -> Screen:

@@ -148,7 +148,7 @@ def test_without_a_terminal_news_and_figures_are_lines(show):
     lines = console.file.getvalue().splitlines()
     assert sum("number 7 " in line for line in lines) == 1
     assert lines[-1] == (
-        "  0.0 s  8 of 8 daemons spend, 200 calls/s, 400 paid, 0 refused, $4.00 of $64 spent"
+        "  0.0 s  8 of 8 daemons run, 200 calls/s, 400 paid, 0 refused, $4.00 of $64 spent"
     )
 
 

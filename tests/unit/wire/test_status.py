@@ -27,6 +27,7 @@ def test_every_error_has_a_status_of_its_own(kind):
         (errors.BudgetNotFound, "NOT_FOUND"),
         (errors.IdReused, "ALREADY_EXISTS"),
         (errors.ReservationClosed, "FAILED_PRECONDITION"),
+        (errors.StillSpending, "FAILED_PRECONDITION"),
         (errors.Overloaded, "RESOURCE_EXHAUSTED"),
         (errors.NotReady, "UNAVAILABLE"),
         (errors.StoreUnavailable, "UNAVAILABLE"),

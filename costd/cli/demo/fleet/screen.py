@@ -116,9 +116,9 @@ class PlainScreen(DarkScreen):
             counted = show.tally.by_daemon.values()
             settled = sum(each.settled_count for each in counted)
             refused = sum(each.refused.total() for each in counted)
-            up = sum(state(show, name)[0] == "spending" for name in show.stage.names)
+            up = sum(daemon.runs for daemon in show.stage.daemons.values())
             self._print(
-                f"{_seconds(show.elapsed_ns)}  {up} of {len(show.stage.names)} daemons spend, "
+                f"{_seconds(show.elapsed_ns)}  {up} of {len(show.stage.names)} daemons run, "
                 f"{show.tally.calls_per_s:,} calls/s, {settled:,} paid, {refused:,} refused, "
                 f"{dollars(show.tally.spent_nusd)} of {_limit(show)} spent"
             )
