@@ -33,7 +33,9 @@ def relent(counter: Counter, lease: Lease) -> Counter:
 def alone(counter: Counter) -> Counter:
     """Forget how the fleet stood on a counter of which no more is told."""
     lease = counter.lease or _NOTHING
-    unknown = msgspec.structs.replace(lease, others_used=0, others_reserve_used=0)
+    unknown = msgspec.structs.replace(
+        lease, limit=0, reserve=0, others_used=0, others_reserve_used=0
+    )
     return msgspec.structs.replace(counter, lease=unknown)
 
 

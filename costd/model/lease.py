@@ -14,7 +14,7 @@ class Lease(msgspec.Struct, frozen=True, array_like=True):
     amount: int = 0
     reserve_amount: int = 0
     limit: int = 0
-    """The budget's limit in force, top-ups included."""
+    """The budget's limit in force, top-ups included; 0 where nobody tells of it."""
     reserve: int = 0
     others_used: int = 0
     others_reserve_used: int = 0
