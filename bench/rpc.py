@@ -82,7 +82,7 @@ class AdmitAndEcho:
             decisions.append(self._stub.Admit(request))
 
         admits = timed(admit, self._asks.wire(self._count))
-        settles = timed(self._stub.Settle, [_settle(decision) for decision in decisions])
+        settles = timed(self._stub.Settle, [settle_request(decision) for decision in decisions])
         self.admit_p50.append(p50_us(admits))
         self.admit_p99.append(p99_us(admits))
         self.settle_p50.append(p50_us(settles))
@@ -149,7 +149,8 @@ class Throughput:
         return answered_count / (time.perf_counter() - started)
 
 
-def _settle(decision: pb.Decision) -> pb.SettleRequest:
+def settle_request(decision: pb.Decision) -> pb.SettleRequest:
+    """Settle a call as most of them end."""
     usage = pb.Usage(prompt_tokens=1_150, cached_tokens=600, output_tokens=180)
     return pb.SettleRequest(
         reservation_id=decision.reservation_id, usage=usage, outcome=pb.OUTCOME_OK

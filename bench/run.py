@@ -8,11 +8,11 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -20,6 +20,9 @@ from rich.table import Table
 
 from bench.allowance import AllowanceAndRivals
 from bench.figures import ROUNDS_MIN, Figure
+from bench.fleet import plan
+from bench.fleet.plan import FleetScale, Planned, fleet_scenarios
+from bench.fleet.processes import Server
 from bench.inproc import AdmitAndBatch, UnmatchedBudgets
 from bench.kill import KillCameLate, KillToDeny
 from bench.rpc import AdmitAndEcho, Throughput
@@ -36,19 +39,7 @@ VERDICT_STYLES: Final = {
     "told": "dim",
     "skipped": "yellow",
 }
-PARTS: Final = ("engine", "rpc", "scale", "allowance")
-
-
-class Scenario(Protocol):
-    """A few figures that are measured side by side, a round at a time."""
-
-    def round(self) -> None:
-        """Measure once."""
-        ...
-
-    def figures(self) -> list[Figure]:
-        """Tell what was measured."""
-        ...
+PARTS: Final = ("engine", "rpc", "scale", "allowance", "fleet")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +60,7 @@ class Scale:
     agents_count: int = 32
     kill_rounds_count: int = 15
     """So many that the 99th percentile over processes and rounds is not the slowest of them."""
+    fleet: FleetScale = field(default_factory=FleetScale)
 
 
 QUICK: Final = Scale(
@@ -84,22 +76,23 @@ QUICK: Final = Scale(
     sustained_s=0.1,
     agents_count=3,
     kill_rounds_count=2,
+    fleet=plan.QUICK,
 )
-
-Planned = tuple[str, int, Callable[[ExitStack], Scenario]]
-"""Title, rounds, and how to set it up."""
 
 
 def measure(scale: Scale, progress: Progress, parts: Sequence[str] = PARTS) -> list[Figure]:
     """Run every scenario of these parts, one after the other, each in rounds."""
     figures: list[Figure] = []
-    with tempfile.TemporaryDirectory(prefix="costd-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="costd-bench-") as name, ExitStack() as shared:
         base = Path(name)
         filled = base / "filled"
         if "scale" in parts:
             task = progress.add_task("fill the big store", total=scale.counters_count)
             fill(filled, scale.counters_count, advance=lambda count: progress.advance(task, count))
         planned = _daemon_scenarios(scale, base, filled) | _allowance_scenarios(scale, base)
+        if "fleet" in parts:
+            server = Server(base / "postgres", shared)
+            planned["fleet"] = fleet_scenarios(scale.fleet, base, server)
         for what, rounds_count, make in [one for part in parts for one in planned[part]]:
             task = progress.add_task(what, total=rounds_count)
             with ExitStack() as stack:

@@ -320,13 +320,19 @@ class FleetControlService:
 
     def _lease_row(self, key: bytes, daemon: Daemon | None, share: Share) -> fpb.LeaseStatus:
         end_ns, tag, per = keys.split_counter_key(key)
-        rule = self._reception.published.rules.budgets.get(tag)
+        rules = self._reception.published.rules
+        rule, rate = rules.budgets.get(tag), rules.shared_rates.get(tag)
+        name, unit = f"(gone: {tag.hex()})", ""
+        if rule is not None:
+            name, unit = rule.budget.budget_id, rule.budget.unit
+        elif rate is not None:
+            name, unit = rate.rate.rate_id, "millionths"
         stand = share.stand
         ends_ns = daemon.tenure_ends_ns if daemon else 0
         return fpb.LeaseStatus(
-            budget=rule.budget.budget_id if rule else f"(gone: {tag.hex()})",
+            budget=name,
             key=keys.shown(per),
-            unit=rule.budget.unit if rule else "",
+            unit=unit,
             window_end_ns=0 if end_ns >= NEVER_NS else end_ns,
             daemon=daemon.name if daemon else "",
             daemon_id=daemon.daemon_id if daemon else "",

@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from costd import address
 from costd.configuration import Configured, Pairs, SettingsError, load
-from costd.coordinator.exchange import Span
+from costd.coordinator.lendable import Span
 from costd.endpoint import Endpoint, parse_endpoint
 from costd.model.time import NS_PER_S
 

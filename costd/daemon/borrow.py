@@ -67,19 +67,23 @@ class Counters(Protocol):
         """Return what this daemon holds of a counter."""
         ...
 
-    def set_leases(self, leases: Mapping[bytes, Lease]) -> None:
-        """Keep leases, in one batch."""
+    def set_leases(
+        self, leases: Mapping[bytes, Lease], unused_ns: Mapping[bytes, int] | None = None
+    ) -> None:
+        """Keep leases, in one batch; of rates, with how long what is granted was nobody's."""
         ...
 
 
 class _Pace:
     """How fast a counter's leases are used up, and so how large the next should be."""
 
-    __slots__ = ("asked_ns", "step")
+    __slots__ = ("asked_ns", "step", "used")
 
     def __init__(self, step: int, asked_ns: int) -> None:
         self.step = step
         self.asked_ns = asked_ns
+        self.used = 0
+        """How much of the counter was used when that was asked for."""
 
 
 class _Request:
@@ -188,16 +192,21 @@ class Borrowing:
             if grant.outcome == pb.LEASE_OUTCOME_GRANTED and grant.version > seen:
                 leases[key] = wire.lease_granted(grant)
                 self._sated_until_ns.pop(key, None)
+                self._follow(key, grant.amount)
             elif grant.HasField("level"):  # not the amount: some may have been given back since
                 leases[key] = wire.lease_at(held, grant.level)
                 self._sated_until_ns[key] = now_ns + SATED_NS
-        self._counters.set_leases(leases)
+        self._counters.set_leases(
+            leases, {grant.counter_key: grant.unused_ns for grant in reply.grants}
+        )
         retry_ns = now_ns + reply.retry_after.ToNanoseconds()
         outcomes = {grant.counter_key: grant.outcome for grant in reply.grants}
         for key, outcome in outcomes.items():
             self.exhausted.discard(key)
             if outcome == pb.LEASE_OUTCOME_EXHAUSTED:
                 self.exhausted.add(key)
+            if outcome in _NOTHING_LEFT:
+                self._pace.pop(key, None)  # the next one begins small again
             if outcome in _NO:
                 self._refused_until_ns[key] = retry_ns
             else:
@@ -246,18 +255,26 @@ class Borrowing:
         needed = max(0, short.amount_min - stand.used)
         pace = self._pace.get(short.key)
         if pace is None:
-            pace = self._pace[short.key] = _Pace(needed * STEP_AHEAD, now_ns)
+            step = min(needed * STEP_AHEAD, STEP_MAX)
+            pace = self._pace[short.key] = _Pace(step, now_ns)
         else:
             if now_ns - pace.asked_ns < GROW_WITHIN_NS:
-                pace.step = min(2 * pace.step, STEP_MAX)
-            pace.step = max(pace.step, needed * STEP_AHEAD)
+                pace.step *= 2
+            pace.step = min(max(pace.step, needed * STEP_AHEAD), STEP_MAX)
             pace.asked_ns = now_ns
+        pace.used = stand.used
         return Want(
             stand=stand,
             amount_min=short.amount_min,
-            amount_wanted=max(short.amount_min, stand.used + pace.step),
+            amount_wanted=max(short.amount_min, min(stand.used + pace.step, AMOUNT_MAX)),
             critical=short.critical,
         )
+
+    def _follow(self, key: bytes, amount: int) -> None:
+        """Let the next lease grow from what was granted; where little is left, that is little."""
+        pace = self._pace.get(key)
+        if pace is not None:
+            pace.step = min(pace.step, max(0, amount - pace.used))
 
     def _finish(self, request: _Request) -> None:
         self._out.pop(request.request_id, None)
@@ -267,6 +284,7 @@ class Borrowing:
             done()
 
 
+_NOTHING_LEFT: Final = frozenset({pb.LEASE_OUTCOME_EXHAUSTED, pb.LEASE_OUTCOME_RECALLED})
 _NO: Final = frozenset(
     {
         pb.LEASE_OUTCOME_EXHAUSTED,

@@ -52,8 +52,7 @@ class Fleet:
         log: Log,
         targets: Sequence[str],
         open_channel: Callable[[str], grpc.aio.Channel],
-        rebooted: bool = False,
-        books_are_old: bool = False,
+        lost_by_reboot: bool = False,
         outbox_count_max: int = 0,
     ) -> None:
         ledger = desk.ledger
@@ -67,8 +66,7 @@ class Fleet:
             ledger,
             daemon_id=daemon_id_of(ledger.store),
             situation=situation,
-            rebooted=rebooted,
-            books_are_old=books_are_old,
+            lost_by_reboot=lost_by_reboot,
             outbox_count_max=outbox_count_max,
         )
         self.tenancy.recalls = desk

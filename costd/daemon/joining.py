@@ -56,7 +56,6 @@ def membership(
         return grpc.aio.secure_channel(target, channel_credentials(files), options=options)
 
     situation = Situation(name=settings.name, version=__version__, boot_id=timekeeper.clock.boot_id)
-    lost_power = timekeeper.rebooted and not timekeeper.stopped_cleanly
     return Fleet(
         desk,
         policy=policy,
@@ -64,7 +63,6 @@ def membership(
         log=log,
         targets=settings.coordinator,
         open_channel=open_channel,
-        rebooted=timekeeper.rebooted,
-        books_are_old=lost_power and settings.durability != "disk",
+        lost_by_reboot=not timekeeper.stopped_cleanly and settings.durability != "disk",
         outbox_count_max=settings.outbox_count_max if settings.outbox_full == "deny" else 0,
     )

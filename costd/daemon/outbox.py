@@ -9,7 +9,8 @@ from typing import Final
 
 from costd.daemon.ledger import Ledger
 from costd.engine import keys
-from costd.engine.changes import Family
+from costd.engine.changes import Changes, Family
+from costd.model.time import NS_PER_S
 from costd.wire import convert
 from costd.wire.pb import fleet_pb2 as pb
 
@@ -17,6 +18,8 @@ EVENTS_COUNT_MAX: Final = 500
 """In one batch; about 200 bytes each."""
 BATCHES_AHEAD: Final = 4
 """So many batches are sent before the first is receipted, so that no round trip is waited for."""
+SEND_EVERY_NS: Final = NS_PER_S // 2
+"""A batch that is not full waits so long behind the one before: each is a transaction."""
 
 _META_KEY: Final = b"outbox"
 
@@ -36,6 +39,7 @@ class Outbox:
         ledger.usage_stored_sequence = self.stored_sequence
         """This event and all before it are stored at the coordinator."""
         self._sent_sequence = 0
+        self._sent_ns = 0
         self._send: Callable[[pb.UsageBatch], None] | None = None
         self._epoch = 0
 
@@ -55,8 +59,27 @@ class Outbox:
     ) -> None:
         """Send by this function, from behind what is stored."""
         self._send, self._epoch = send, epoch
-        self._sent_sequence = stored_sequence
+        self._sent_sequence, self._sent_ns = stored_sequence, 0
         self._keep(stored_sequence)
+
+    def renumber(self, kept: int, stored: int) -> None:
+        """Move events behind those that are stored and that a power failure took from these books.
+
+        Shape:   `kept` is the newest event that survived it, `stored` the newest at the coordinator.
+        Errors:  StoreUnavailable; nothing is moved then.
+        """
+        ledger = self._ledger
+        if stored <= kept:
+            return
+        changes = Changes()
+        end = keys.sequence_key(keys.SEQUENCES_END_NS)
+        for key, event in ledger.store.scan(Family.USAGE, keys.sequence_key(kept + 1), end):
+            changes.put(Family.USAGE, key, None)
+            changes.usage.append(event)
+        ledger.totals.usage_seq = stored
+        if not changes.puts:
+            changes.put(Family.USAGE, end, None)  # nothing to move; the number is kept all the same
+        ledger.commit(changes)
 
     def disconnected(self) -> None:
         """Send nothing."""
@@ -68,6 +91,10 @@ class Outbox:
         if self._send is None:
             return
         last = self._ledger.totals.usage_seq
+        now_ns = self._ledger.clock.now().steady_ns
+        is_early = self._sent_ns > 0 and now_ns - self._sent_ns < SEND_EVERY_NS
+        if is_early and last - self._sent_sequence < EVENTS_COUNT_MAX:
+            return
         while (
             self._sent_sequence < last
             and self._sent_sequence - self.stored_sequence < BATCHES_AHEAD * EVENTS_COUNT_MAX
@@ -82,7 +109,7 @@ class Outbox:
             if not events:
                 return
             self._send(pb.UsageBatch(epoch=self._epoch, events=events))
-            self._sent_sequence = events[-1].sequence
+            self._sent_sequence, self._sent_ns = events[-1].sequence, now_ns
 
     def receipted(self, receipt: pb.UsageReceipt) -> None:
         """Note what is stored."""

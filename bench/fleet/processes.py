@@ -1,0 +1,230 @@
+"""A database, a coordinator and daemons of it, as processes."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
+
+import grpc
+import psycopg
+
+from costd.coordinator.embedded import EmbeddedPostgres
+from costd.wire.pb import control_pb2_grpc as control
+
+READY_S: Final = 180.0
+STOP_S: Final = 20.0
+TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+
+
+class NotStarted(Exception):
+    """A process ended, or did not say in time that it serves; carries its log."""
+
+
+class Costd:
+    """One `costd` command: started, waited for until it says so, stopped."""
+
+    def __init__(self, stack: ExitStack, *arguments: str, ready: str) -> None:
+        """Start it; the stack stops it.
+
+        Shape:   `ready` is the event in its log by which it says that it serves.
+        """
+        self._ready = ready
+        self._lines: list[str] = []
+        self._said = threading.Condition()
+        self._told: dict[str, Any] | None = None
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "costd.cli.costd", *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        stack.callback(self._stop)
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The line by which it said that it serves.
+
+        Errors:  NotStarted.
+        """
+        with self._said:
+            self._said.wait_for(lambda: self._told or not self._reader.is_alive(), READY_S)
+        if self._told is None:
+            raise NotStarted("\n".join(self._lines[-20:]))
+        return self._told
+
+    def _read(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            with self._said:
+                self._lines.append(line.rstrip())
+                if f'"{self._ready}"' in line:
+                    self._told = json.loads(line)
+                self._said.notify_all()
+
+    def _stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(STOP_S)
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+
+
+class Server:
+    """A PostgreSQL of our own with its ordinary settings: what is committed is on disk."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        # As root, the server is run by another user, who must get through.
+        for each in (folder, folder.parent):
+            each.chmod(each.stat().st_mode | 0o111)
+        server = EmbeddedPostgres(folder)
+        stack.callback(server.stop)
+        self._url = server.start()
+        self._pid_file = server.cluster / "postmaster.pid"
+        self._made_count = 0
+
+    def database(self) -> str:
+        """Make an empty database; returns its address."""
+        self._made_count += 1
+        name = f"fleet_{self._made_count}"
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {quote(name)}".encode())
+        return self._url.replace("/postgres?", f"/{name}?")
+
+    def cpu_s(self) -> float:
+        """Processor time of all its processes, of those that ended as well."""
+        pid = int(self._pid_file.read_text().splitlines()[0])
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        with_ended = sum(cpu_s(int(child)) for child in children)
+        return with_ended + cpu_s(pid, with_ended=True)
+
+
+class Spent(NamedTuple):
+    """What was spent from one moment to another."""
+
+    seconds: float
+    coordinator_s: float
+    """Processor time of the coordinator."""
+    database_s: float
+    """The same of all processes of the database."""
+    transactions_count: int
+    """Transactions that took a number: all but those that only read."""
+    messages_count: int
+    """Requests and reports of the daemons that are enrolled now."""
+
+    def since(self, earlier: "Spent") -> "Spent":
+        """Take what was spent before away."""
+        return Spent(*(now - then for now, then in zip(self, earlier, strict=True)))  # type: ignore[arg-type]
+
+
+class Coordinator:
+    """A coordinator of a database of its own."""
+
+    def __init__(self, directory: Path, stack: ExitStack, server: Server, policy: str) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / "policy.yaml"
+        path.write_text(policy)
+        self._server = server
+        self.database_url = server.database()
+        self._socket = directory / "c.sock"
+        self.process = Costd(
+            stack,
+            *("coordinator", "--data", str(directory / "c"), "--policy", str(path)),
+            *("--database-url", self.database_url, "--name", "bench"),
+            *("--listen", "127.0.0.1:0", "--control-socket", str(self._socket)),
+            *("--metrics-listen", "off"),
+            ready="coordinating",
+        )
+        self.address = str(self.process.told["listen"])
+        self._connection = stack.enter_context(psycopg.connect(self.database_url, autocommit=True))
+
+    @contextmanager
+    def operating(self) -> Iterator[Any]:
+        """Connect to its control service, blocking."""
+        with grpc.insecure_channel(f"unix:{self._socket}") as channel:
+            yield control.ControlStub(channel)  # type: ignore[no-untyped-call]  # generated
+
+    def spent(self) -> Spent:
+        """Read what was spent so far.
+
+        Shape:   transactions are counted by PostgreSQL's own numbering of them, which is exact at
+                 once, where its statistics come late.
+        """
+        row = self._connection.execute(
+            "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint,"
+            " (SELECT coalesce(sum(sequence), 0) FROM daemons)"
+        ).fetchone()
+        assert row is not None
+        return Spent(
+            time.monotonic(),
+            cpu_s(self.process.pid),
+            self._server.cpu_s(),
+            int(row[0]),
+            int(row[1]),
+        )
+
+    def value(self, query: str) -> Any:
+        """Ask the database for one value."""
+        row = self._connection.execute(query.encode()).fetchone()
+        assert row is not None
+        return row[0]
+
+
+def cpu_s(pid: int, *, with_ended: bool = False) -> float:
+    """Read a process's processor time; with that of its children that ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return 0.0
+    return sum(map(int, fields[11 : 15 if with_ended else 13])) / TICKS_PER_S
+
+
+class FleetDaemon:
+    """A daemon of the fleet, or with a policy instead of a coordinator, one by itself."""
+
+    def __init__(
+        self,
+        directory: Path,
+        stack: ExitStack,
+        *,
+        coordinator: Coordinator | None = None,
+        policy: str = "",
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        if coordinator is None:
+            path = directory / "policy.yaml"
+            path.write_text(policy)
+            source = ("--policy", str(path))
+        else:
+            source = ("--coordinator", coordinator.address, "--coordinator-insecure")
+        self._socket = directory / "d.sock"
+        self.process = Costd(
+            stack,
+            *("serve", *source, "--data", str(directory / "data"), "--name", directory.name),
+            *("--socket", str(self._socket), "--control-socket", str(directory / "o.sock")),
+            *("--claims", "*", "--metrics-listen", "off"),
+            ready="serving",
+        )
+
+    @property
+    def address(self) -> str:
+        """Where agents ask, once it serves."""
+        assert self.process.told
+        return f"unix:{self._socket}"
