@@ -1,8 +1,11 @@
 """A real fleet on loopback: coordinators and daemons as processes, and what their books say."""
 
+import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
@@ -13,7 +16,6 @@ from typing import Any, Final, Self
 import grpc
 import psycopg
 
-from costd.coordinator.embedded import EmbeddedPostgres
 from costd.testing.daemon import DaemonProcess
 from costd.testing.process import ANSWER_S, CostdProcess, DaemonFailed
 from costd.wire.pb import control_pb2 as cpb
@@ -137,18 +139,25 @@ class PostgresServer:
             shutil.copytree(like, self.folder, dirs_exist_ok=True, copy_function=_copy)
             (self.folder / "postgres").chmod(0o700)
             _give_to_owner_of(like / "postgres", self.folder / "postgres")
-        self._server = EmbeddedPostgres(self.folder, server_settings=QUICK)
         self.url = ""
 
     def start(self) -> Self:
-        """Start it, or start it again."""
-        self._server = EmbeddedPostgres(self.folder, server_settings=QUICK)
-        self.url = self._server.start()
+        """Start it, or start it again.
+
+        Shape:   by a process of its own: root's way to run it forks, which threads of gRPC here
+                 would not survive.
+        """
+        self.url = _in_python(
+            "import json, pathlib, sys; from costd.coordinator.embedded import EmbeddedPostgres;"
+            "print(EmbeddedPostgres(pathlib.Path(sys.argv[1]),"
+            " server_settings=json.loads(sys.argv[2])).start())",
+            *(str(self.folder), json.dumps(QUICK)),
+        )
         return self
 
     def stop(self) -> None:
         """Stop it in order."""
-        self._server.stop()
+        end_postgres(self.folder / "postgres", signal.SIGINT)
 
     @property
     def pid(self) -> int:
@@ -374,7 +383,17 @@ def _usage_problems(events: set[tuple[str, int]], database_url: str) -> list[str
 # ---- PostgreSQL's processes ---------------------------------------------------------------------
 
 
-def end_postgres(cluster: Path) -> None:
+def _in_python(program: str, *arguments: str) -> str:
+    """Run a line of Python in a process of its own; return what it prints."""
+    done = subprocess.run(  # noqa: S603  our own program
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise DaemonFailed(done.stderr)
+    return done.stdout.strip()
+
+
+def end_postgres(cluster: Path, number: int = signal.SIGQUIT) -> None:
     """End the server of a cluster, if one runs, and wait until it is gone."""
     try:
         pid = int((cluster / "postmaster.pid").read_text().splitlines()[0])
@@ -386,7 +405,7 @@ def end_postgres(cluster: Path) -> None:
         with suppress(ProcessLookupError):
             os.kill(each, signal.SIGCONT)
     with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGQUIT)
+        os.kill(pid, number)
     with suppress(DaemonFailed):
         wait_until(lambda: not _lives(pid), "the server ends")
 

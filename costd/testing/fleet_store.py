@@ -87,8 +87,7 @@ class MemoryFleetStore:
             *(
                 key
                 for (key, owner), share in self.shares.items()
-                if owner in with_all_shares_of
-                and (share.is_open or owner in with_closed_shares_of)
+                if owner in with_all_shares_of and (share.is_open or owner in with_closed_shares_of)
             ),
         }
         rows = Rows(
