@@ -5,7 +5,8 @@ import psycopg
 import pytest
 
 from costd.testing import DaemonProcess
-from costd.testing.fleet import FleetProcesses, PostgresServer
+from costd.testing.fleet import FleetProcesses
+from costd.testing.postgres import PostgresServer
 
 POLICIES = Path(__file__).parents[2] / "policies"
 
