@@ -22,8 +22,8 @@ $(STAMP): requirements.lock pyproject.toml clients/python/pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e clients/python
 	@touch $@
 
-demo: $(STAMP) ## Run the main job: a daemon, a few hundred agents, a live screen; TRACE=FILE.csv replays a trace.
-	@$(BIN)/python -m costd.cli.demo $(if $(TRACE),--trace "$(TRACE)") $(DEMO_ARGS)
+demo: $(STAMP) ## Run the main job: a daemon, a few hundred agents, a live screen; TRACE=FILE.csv replays a trace, FLEET=8 lets so many daemons race for one budget.
+	@$(BIN)/python -m costd.cli.demo $(if $(TRACE),--trace "$(TRACE)") $(if $(FLEET),--fleet "$(FLEET)") $(DEMO_ARGS)
 
 test: $(STAMP) ## Run every test.
 	$(BIN)/pytest -n 2 --dist worksteal

@@ -14,6 +14,8 @@ from bench.run import OUTPUT
 
 BEGIN: Final = "<!-- figures -->\n"
 END: Final = "<!-- /figures -->\n"
+FLEET_BEGIN: Final = "<!-- fleet figures -->\n"
+FLEET_END: Final = "<!-- /fleet figures -->\n"
 
 Row = tuple[str, str]
 """What it is called, and its key."""
@@ -51,6 +53,19 @@ ASKED: Final[tuple[Row, ...]] = (
     ("Admits a second, 1 caller", "admits_per_s_1"),
     ("Admits a second, 8 callers", "admits_per_s_8"),
     ("Admits a second, 32 callers", "admits_per_s_32"),
+)
+FLEET: Final[tuple[Row, ...]] = (
+    ("lease asked for to lease granted, written down in PostgreSQL, p50", "lease_ms_p50"),
+    ("leases granted a second, one hot budget", "lease_ops_hot"),
+    ("leases granted a second, 1,000 budgets", "lease_ops_spread"),
+    ("budget used at the first refusal, 8 daemons of unequal demand", "fleet_utilisation"),
+    ("kill engaged to the last of 500 daemons having heard, p99", "fleet_kill_ms_p99"),
+    ("usage events stored a second", "usage_events_per_s"),
+    ("Admit at a daemon with a coordinator ÷ without, p50", "fleet_over_single"),
+    ("the coordinator's transactions for 1,000 admits over the socket", "tx_per_1k_admits"),
+    ("slowest named query at 1,000,000 usage events, p95", "query_ms_p95"),
+    ("coordinator memory for each attached daemon", "coordinator_kib_per_daemon"),
+    ("the coordinator's processor time for a daemon's report", "report_cpu_ms"),
 )
 
 
@@ -91,15 +106,33 @@ def section(report: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def fill(text: str, between: str) -> str:
-    """Put the section between the document's markers.
+def fleet_section(report: Mapping[str, Any]) -> str:
+    """Write the fleet's figures from one report.
+
+    Errors:  Unfit for a report without them, or of a quick run.
+    """
+    if report["machine"]["quick"]:
+        raise Unfit("the report is of a quick run, which measures nothing; run `make bench`")
+    measured = (
+        "Measured in the same run: real coordinator, PostgreSQL and daemons on loopback, all on "
+        "those cores; what a larger fleet costs is in [scale](docs/operating/scale.md)."
+    )
+    parts = [measured, _table(report, FLEET)]
+    short = _short(report, FLEET)
+    if short:
+        parts.append(f"Not where we want it: {'; '.join(short)}.")
+    return "\n\n".join(parts)
+
+
+def fill(text: str, between: str, begins: str = BEGIN, ends: str = END) -> str:
+    """Put a section between its markers in the document.
 
     Errors:  Unfit for a document that has not one pair of them.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in after or END in after:
-        raise Unfit(f"the document has not one pair of {BEGIN.strip()} and {END.strip()}")
+    before, begin, rest = text.partition(begins)
+    _, end, after = rest.partition(ends)
+    if not begin or not end or begins in after or ends in after:
+        raise Unfit(f"the document has not one pair of {begins.strip()} and {ends.strip()}")
     return f"{before}{begin}{between.rstrip()}\n{end}{after}"
 
 
@@ -133,7 +166,7 @@ def _table(report: Mapping[str, Any], rows: Sequence[Row]) -> str:
 def _shortfalls(report: Mapping[str, Any]) -> list[str]:
     """Name what was not reached, or not compared."""
     rows = (*DRAWN, *DECIDED, *ASKED)
-    short = [label for label, key in rows if _of(report, key)["verdict"] == "missed"]
+    short = _short(report, rows)
     skipped = [
         f"{label}: {_of(report, key)['skipped']}"
         for label, key in rows
@@ -145,6 +178,10 @@ def _shortfalls(report: Mapping[str, Any]) -> list[str]:
     if skipped:
         lines.append(f"Not compared in this run: {'; '.join(skipped)}.")
     return lines
+
+
+def _short(report: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
+    return [label for label, key in rows if _of(report, key)["verdict"] == "missed"]
 
 
 def _of(report: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -164,18 +201,20 @@ def _target(figure: Mapping[str, Any]) -> str:
 def _measured(figure: Mapping[str, Any]) -> str:
     if figure["verdict"] == "skipped":
         return "–"
-    low, middle, high = (_value(figure[name]) for name in ("q1", "median", "q3"))
+    places = figure.get("decimals", 0)
+    fixed = places if places > 2 else None
+    low, middle, high = (_value(figure[name], fixed) for name in ("q1", "median", "q3"))
     spread = f" ({low} … {high})" if figure["rounds"] > 1 else ""
     return _with_unit(f"{middle}{spread}", figure["unit"])
 
 
 def _with_unit(text: str, unit: str) -> str:
-    return f"{text}{unit}" if unit == "/s" else f"{text} {unit}"
+    return f"{text}{unit}" if unit in {"", "/s"} else f"{text} {unit}"
 
 
-def _value(value: float) -> str:
-    """Write three figures that count."""
-    places = 0 if value >= 100 else 1 if value >= 10 else 2
+def _value(value: float, fixed: int | None = None) -> str:
+    """Write three figures that count, or so many places."""
+    places = fixed if fixed is not None else 0 if value >= 100 else 1 if value >= 10 else 2
     return f"{value:,.{places}f}"
 
 
@@ -188,6 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         report = json.loads(chosen.report.read_text())
         filled = fill(chosen.document.read_text(), section(report))
+        filled = fill(filled, fleet_section(report), FLEET_BEGIN, FLEET_END)
     except (OSError, ValueError, Unfit) as error:
         print(f"nothing was written: {error}", file=sys.stderr)
         return 1

@@ -10,11 +10,13 @@ from bench.figures import Figure, p99
 from bench.fleet.processes import Coordinator, Server
 from bench.fleet.streams import Held, Stream, open_channel
 from bench.fleet.workload import HOT, POLICY, SPREAD, counter_keys
+from costd.wire.pb import fleet_pb2 as pb
 
 STEP_NUSD: Final = 7_000_000
 STREAMS_COUNT: Final = 16
 WANTS_COUNT: Final = 10
 """Of one request where budgets are many."""
+REPORTED_COUNT: Final = 10
 NS_PER_MS: Final = 1_000_000
 
 
@@ -44,6 +46,8 @@ class Leases:
         self.transactions_per_s: dict[str, list[float]] = {HOT: [], SPREAD: []}
         self.coordinator_ms: dict[str, list[float]] = {HOT: [], SPREAD: []}
         self.database_ms: dict[str, list[float]] = {HOT: [], SPREAD: []}
+        self.report_bytes = 0.0
+        self.receipt_bytes = 0.0
         self.request_bytes = 0.0
         self.reply_bytes = 0.0
 
@@ -97,6 +101,8 @@ class Leases:
             ),
             _bytes("lease_request_bytes", "one request for one lease", self.request_bytes),
             _bytes("lease_reply_bytes", "its reply", self.reply_bytes),
+            _bytes("report_bytes", f"a report of {REPORTED_COUNT} counters", self.report_bytes),
+            _bytes("receipt_bytes", "its receipt", self.receipt_bytes),
         ]
 
     async def _one_at_a_time(self) -> None:
@@ -110,9 +116,28 @@ class Leases:
                 durations.append((time.perf_counter_ns() - started_ns) / NS_PER_MS)
             self.request_bytes = (stream.sent_bytes - sent_bytes) / self._requests_count
             self.reply_bytes = (stream.heard_bytes - heard_bytes) / self._requests_count
+            await self._weigh_report(stream)
             self.p50.append(sorted(durations)[len(durations) // 2])
             self.p99.append(p99(durations))
             stream.close()
+
+    async def _weigh_report(self, stream: Stream) -> None:
+        """See how large a report is that names some counters, and its receipt."""
+        sent_bytes, heard_bytes = stream.sent_bytes, stream.heard_bytes
+        stands = [
+            pb.Stand(
+                counter_key=key,
+                amount=64 * STEP_NUSD,
+                settled=16 * STEP_NUSD,
+                reserved=STEP_NUSD,
+                version=3,
+            )
+            for key in self._spread[:REPORTED_COUNT]
+        ]
+        await stream.report(stands)
+        await stream.read("receipt")
+        self.report_bytes = stream.sent_bytes - sent_bytes
+        self.receipt_bytes = stream.heard_bytes - heard_bytes
 
     async def _many(self, keys: list[bytes]) -> tuple[float, float]:
         """Have every stream ask again as soon as it is answered; leases and requests a second."""

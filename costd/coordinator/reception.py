@@ -16,6 +16,7 @@ from costd.coordinator.rows import FleetStore, Rows
 from costd.engine.rules import Rules
 from costd.errors import CostdError, InvalidAsk
 from costd.model.kill import KillSwitch
+from costd.model.time import NS_PER_S
 from costd.wire.pb import fleet_pb2 as pb
 
 Push = Callable[[pb.ToDaemon], None]
@@ -25,6 +26,8 @@ RECALL_EVERY_NS: Final = 10_000_000
 """At most so often is a counter recalled from everybody who holds it."""
 RETAKE_EVERY_NS: Final = 1_000_000_000
 """At most so often is it looked whether who holds some of a scarce rate is gone."""
+PRESSED_NS: Final = NS_PER_S
+"""So long after a recall, reports may give back what others wait for."""
 
 
 class Connection:
@@ -78,9 +81,15 @@ class Reception:
         """Until then it learns what daemons hold, and grants nothing."""
         self._recalled_ns: dict[bytes, int] = {}
         self._retaken_ns: dict[bytes, int] = {}
+        self._pressed_until_ns = 0
         self.halted: Callable[[Sequence[KillSwitch]], None] | None = None
         """Who hears of kill switches that budgets engaged."""
         self.drill_heard: Callable[[Connection, pb.DrillConfirmation], None] | None = None
+
+    @property
+    def awaits_reports(self) -> bool:
+        """Whether somebody may wait for what a report gives back."""
+        return self._clock.now().wall_ns < self._pressed_until_ns
 
     # ---- daemons -----------------------------------------------------------------------------
 
@@ -144,6 +153,7 @@ class Reception:
         ]
         if not due:
             return
+        self._pressed_until_ns = now_ns + PRESSED_NS
         self._recalled_ns = {
             key: at for key, at in self._recalled_ns.items() if now_ns - at < RECALL_EVERY_NS
         }
@@ -266,7 +276,7 @@ def _act(exchange: Exchange, rows: Rows, received: Received) -> pb.ToDaemon:
         return pb.ToDaemon(reply=exchange.request(daemon_id, message.request))
     if kind == "report":
         return pb.ToDaemon(receipt=exchange.report(daemon_id, message.report))
-    sequence = usage.store(rows, daemon_id, message.usage.events)
+    sequence = usage.store(rows, daemon_id, message.usage.epoch, message.usage.events)
     return pb.ToDaemon(stored=pb.UsageReceipt(epoch=connection.epoch, sequence=sequence))
 
 

@@ -70,6 +70,15 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class Outbox(msgspec.Struct, frozen=True, kw_only=True):
+    """How far one daemon's usage events are stored."""
+
+    usage_sequence: int = 0
+    """The newest that is stored; 0 before the first."""
+    epoch: int = 0
+    """Of the stream that sends them: after a power failure a daemon numbers others so again."""
+
+
 class Rows:
     """The rows that one transaction has locked, and what it wants written.
 
@@ -82,13 +91,13 @@ class Rows:
         daemons: dict[str, Daemon] | None = None,
         pools: dict[bytes, Pool] | None = None,
         shares: dict[tuple[bytes, str], Share] | None = None,
-        outboxes: dict[str, int] | None = None,
+        outboxes: dict[str, Outbox] | None = None,
     ) -> None:
         self.daemons = daemons or {}
         self.pools = pools or {}
         self.shares = shares or {}
         self.outboxes = outboxes or {}
-        """By daemon, the newest usage event that is stored; 0 before the first."""
+        """By daemon."""
         self.written_daemons: set[str] = set()
         self.written_pools: set[bytes] = set()
         self.written_outboxes: set[str] = set()
@@ -116,9 +125,9 @@ class Rows:
         self.daemons[daemon.daemon_id] = daemon
         self.written_daemons.add(daemon.daemon_id)
 
-    def put_outbox(self, daemon_id: str, usage_sequence: int) -> None:
+    def put_outbox(self, daemon_id: str, outbox: Outbox) -> None:
         """Write how far a daemon's usage events are stored."""
-        self.outboxes[daemon_id] = usage_sequence
+        self.outboxes[daemon_id] = outbox
         self.written_outboxes.add(daemon_id)
 
     def put(self, key: bytes, daemon_id: str, pool: Pool, share: Share) -> None:

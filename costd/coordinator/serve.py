@@ -25,6 +25,7 @@ from costd.coordinator.servers import CONTROL, FLEET, FLEET_CONTROL, Servers
 from costd.coordinator.settings import Settings
 from costd.coordinator.upkeep import Upkeep
 from costd.serving.calls import CallFigures, Calls
+from costd.serving.loop import new_loop
 from costd.serving.stop import Stop
 from costd.telemetry.logs import Log
 from costd.telemetry.metrics import Metrics
@@ -39,7 +40,8 @@ def run(settings: Settings, log: Log) -> None:
 
     Errors: as `serve`.
     """
-    asyncio.run(_serve_until_signalled(settings, log))
+    with asyncio.Runner(loop_factory=new_loop()) as runner:
+        runner.run(_serve_until_signalled(settings, log))
 
 
 async def plan(settings: Settings) -> tuple[str, Plan | None]:

@@ -16,7 +16,7 @@ from costd.coordinator import columns
 from costd.coordinator.columns import rows_json
 from costd.coordinator.database import RETRIED, Connection, Database
 from costd.coordinator.queries import query
-from costd.coordinator.rows import Rows
+from costd.coordinator.rows import Outbox, Rows
 from costd.coordinator.store import Topic
 from costd.coordinator.usage_days import UsageDays
 from costd.coordinator.usage_rows import day_of, event_row, filed_ns, hourly_rows
@@ -129,7 +129,7 @@ class Transactions:
             writes.append(("write_daemons", rows_json(daemons)))
         if rows.written_outboxes:
             outboxes = [
-                {"daemon_id": each, "usage_sequence": rows.outboxes[each]}
+                {"daemon_id": each, **msgspec.to_builtins(rows.outboxes[each])}
                 for each in sorted(rows.written_outboxes)
             ]
             writes.append(("write_outboxes", rows_json(outboxes)))
@@ -233,7 +233,10 @@ async def _lock(connection: Connection, asked: _Asked, *, adds: bool) -> _Locked
             daemons={each.daemon_id: each for each in daemons if each.daemon_id not in new_daemons},
             pools={key: pool for key, pool in pools if key not in new_pools},
             shares={(bytes(row[0]), row[1]): columns.share_from_row(row[2:]) for row in shares},
-            outboxes={row[0]: row[1] for row in await sent.rows("lock_outboxes")},
+            outboxes={
+                row[0]: columns.from_row(Outbox, row[1:])
+                for row in await sent.rows("lock_outboxes")
+            },
         ),
         daemon_ids=frozenset(daemon_ids),
         outboxes_of=frozenset(asked.outboxes_of),

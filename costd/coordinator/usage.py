@@ -1,13 +1,14 @@
 """Usage events of daemons: each stored exactly once, in order.
 
-They have a row and transactions of their own, so that storing many holds up nobody's leases. A
-stream that is over can do no harm here: what it sends again is known by its number.
+They have a row and transactions of their own, so that storing many holds up nobody's leases.
 """
 
 from collections.abc import Iterable
 
-from costd.coordinator.rows import Daemon, Rows
-from costd.errors import InvalidAsk
+import msgspec
+
+from costd.coordinator.rows import Daemon, Outbox, Rows
+from costd.errors import InvalidAsk, StaleEpoch
 from costd.model.events import Alert
 from costd.wire.pb import control_pb2
 
@@ -19,11 +20,12 @@ def begun(rows: Rows, daemon: Daemon, first_sequence: int, now_ns: int) -> int:
              are missing here, this database once stored them, and lost them; it goes on behind
              them, with an alert.
     """
-    stored = rows.outboxes[daemon.daemon_id]
-    missing = first_sequence - 1 - stored
-    if not first_sequence or missing <= 0:
+    stored = rows.outboxes[daemon.daemon_id].usage_sequence
+    missing = first_sequence - 1 - stored if first_sequence else 0
+    sequence = stored + max(0, missing)
+    rows.put_outbox(daemon.daemon_id, Outbox(usage_sequence=sequence, epoch=daemon.epoch))
+    if sequence == stored:
         return stored
-    rows.put_outbox(daemon.daemon_id, first_sequence - 1)
     rows.alerts.append(
         Alert(
             raised_ns=now_ns,
@@ -36,15 +38,22 @@ def begun(rows: Rows, daemon: Daemon, first_sequence: int, now_ns: int) -> int:
             ),
         )
     )
-    return first_sequence - 1
+    return sequence
 
 
-def store(rows: Rows, daemon_id: str, events: Iterable[control_pb2.UsageEvent]) -> int:
+def store(rows: Rows, daemon_id: str, epoch: int, events: Iterable[control_pb2.UsageEvent]) -> int:
     """Have the events stored that are not yet; returns the newest that is.
 
-    Errors:  InvalidAsk where events between the newest stored and the first are missing.
+    Errors:  StaleEpoch from a stream that is over; InvalidAsk where events between the newest
+             stored and the first are missing.
     """
-    stored = sequence = rows.outboxes[daemon_id]
+    outbox = rows.outboxes[daemon_id]
+    if outbox.epoch != epoch:
+        raise StaleEpoch(
+            f"this stream of daemon {daemon_id!r} is over: its epoch {epoch} is not "
+            f"{outbox.epoch}; enrol anew"
+        )
+    sequence = outbox.usage_sequence
     for event in events:
         if event.sequence <= sequence:
             continue
@@ -54,6 +63,6 @@ def store(rows: Rows, daemon_id: str, events: Iterable[control_pb2.UsageEvent]) 
             )
         rows.usage.append((daemon_id, event))
         sequence = event.sequence
-    if sequence != stored:
-        rows.put_outbox(daemon_id, sequence)
+    if sequence != outbox.usage_sequence:
+        rows.put_outbox(daemon_id, msgspec.structs.replace(outbox, usage_sequence=sequence))
     return sequence

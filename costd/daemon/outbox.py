@@ -65,7 +65,7 @@ class Outbox:
     def renumber(self, kept: int, stored: int) -> None:
         """Move events behind those that are stored and that a power failure took from these books.
 
-        Shape:   `kept` is the newest event that survived it, `stored` the newest at the coordinator.
+        Shape:   `kept` is the newest that survived it, `stored` the newest at the coordinator.
         Errors:  StoreUnavailable; nothing is moved then.
         """
         ledger = self._ledger

@@ -5,7 +5,7 @@ import contextlib
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +37,7 @@ from costd.grants import load_public_key
 from costd.serving import sockets
 from costd.serving.calls import CallFigures, Calls
 from costd.serving.guard import Guard
+from costd.serving.loop import new_loop
 from costd.serving.sockets import CannotListen
 from costd.serving.stop import Stop
 from costd.store.rocks import STORE_FOLDER, RocksStore
@@ -53,7 +54,7 @@ def run(settings: Settings, log: Log) -> None:
 
     Errors: as `serve`.
     """
-    with asyncio.Runner(loop_factory=_new_loop()) as runner:
+    with asyncio.Runner(loop_factory=new_loop()) as runner:
         runner.run(_serve_until_signalled(settings, log))
 
 
@@ -63,15 +64,6 @@ async def _serve_until_signalled(settings: Settings, log: Log) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.ask)
     await serve(settings, log, stop)
-
-
-def _new_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Prefer uvloop, which halves what the loop itself costs; None is asyncio's own."""
-    try:
-        import uvloop  # noqa: PLC0415  absent where it has no wheel
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 async def serve(settings: Settings, log: Log, stop: Stop) -> None:

@@ -345,7 +345,7 @@ class Tenancy:
             is_old, kept = True, ledger.totals.usage_seq
         self._remember(until_steady_ns=0, books_are_old=is_old, usage_kept=kept)
         if is_old:
-            # All are accounted for anew: what is not stated then is what these books know nothing of.
+            # All are accounted for anew: what is not stated then is unknown to these books.
             ledger.revoke_leases(ledger.fleet_counters())
         else:
             self._lower(sorted(ledger.lent.held))

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from costd.coordinator.rows import Daemon, Rows, Share
+from costd.coordinator.rows import Daemon, Outbox, Rows, Share
 from costd.coordinator.store import (
     LIMIT_COUNT,
     MEASURES,
@@ -40,7 +40,7 @@ class MemoryFleetStore:
         self.daemons: dict[str, Daemon] = {}
         self.pools: dict[bytes, Pool] = {}
         self.shares: dict[tuple[bytes, str], Share] = {}
-        self.outboxes: dict[str, int] = {}
+        self.outboxes: dict[str, Outbox] = {}
         self.usage: list[Event] = []
         self.alerts: list[Alert] = []
         self.audit: list[AuditRecord] = []
@@ -99,7 +99,7 @@ class MemoryFleetStore:
                 for owner in locked_ids
                 if (key, owner) in self.shares
             },
-            outboxes={each: self.outboxes.get(each, 0) for each in outboxes_of},
+            outboxes={each: self.outboxes.get(each, Outbox()) for each in outboxes_of},
         )
         result = work(rows)
         loose = [

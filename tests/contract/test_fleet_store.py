@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from costd.coordinator.postgres import PostgresStore
-from costd.coordinator.rows import Daemon, Rows, Share
+from costd.coordinator.rows import Daemon, Outbox, Rows, Share
 from costd.coordinator.store import (
     DIMENSIONS,
     MEASURES,
@@ -546,12 +546,13 @@ async def test_nobody_hears_of_what_was_not_committed(store):
 
 
 async def test_an_outbox_is_at_nothing_until_it_is_written_and_then_where_it_was_left(store):
-    assert await store.transact(lambda rows: rows.outboxes["d1"], outboxes_of=["d1"]) == 0
-    await store.transact(lambda rows: rows.put_outbox("d1", 7), outboxes_of=["d1"])
+    assert await store.transact(lambda rows: rows.outboxes["d1"], outboxes_of=["d1"]) == Outbox()
+    moved = Outbox(usage_sequence=7, epoch=2)
+    await store.transact(lambda rows: rows.put_outbox("d1", moved), outboxes_of=["d1"])
     read = await store.transact(lambda rows: dict(rows.outboxes), outboxes_of=["d1", "d2"])
-    assert read == {"d1": 7, "d2": 0}
+    assert read == {"d1": moved, "d2": Outbox()}
 
 
 async def test_an_outbox_that_was_not_locked_is_not_written(store):
     with pytest.raises(InvariantBroken):
-        await store.transact(lambda rows: rows.put_outbox("d1", 7), daemon_ids=["d1"])
+        await store.transact(lambda rows: rows.put_outbox("d1", Outbox()), daemon_ids=["d1"])

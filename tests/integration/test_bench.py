@@ -26,12 +26,24 @@ TARGETS = {
     "allowance_admits_per_s": 200_000,
     "allowance_calls_per_s": 10_000,
     "kill_to_deny_ms_p99": 20,
+    "lease_ms_p50": 5,
+    "lease_ops_hot": 500,
+    "lease_ops_spread": 1_000,
+    "fleet_utilisation": 0.995,
+    "fleet_kill_ms_p99": 150,
+    "usage_events_per_s": 10_000,
+    "fleet_over_single": 1.1,
+    "tx_per_1k_admits": 5,
+    "query_ms_p95": 50,
 }
 RIVALS = {"redis_lua_over_allowance": 100, "limits_memory_over_allowance": 3}
 """May be skipped, where the rival is not installed."""
 TOLD = {
     *("admit_rpc_us_p50", "admit_rpc_us_p99", "settle_rpc_us_p50", "settle_rpc_us_p99"),
     *("admits_per_s_1", "admits_per_s_8", "admits_per_s_32"),
+    *("lease_requests_hot", "lease_requests_spread", "lease_request_bytes", "lease_reply_bytes"),
+    *("usage_event_bytes", "usage_tx_per_1k", "tx_per_1k_calls", "daemon_idle_tx_per_s"),
+    *("reports_per_tx", "report_bytes", "receipt_bytes"),
     *("allowance_scope_all_us_p99", "kill_to_deny_nopages_ms_p99", "kill_to_deny_spinning_ms_p99"),
 }
 

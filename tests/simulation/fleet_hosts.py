@@ -181,7 +181,7 @@ class Member:
         policy = parsed(kept.yaml) if raw else NO_POLICY
         self.ledger = Ledger(disk, policy, self.clock, in_fleet=True)
         self.ledger.trust = self.ledger.trust._replace(claims=frozenset({"*"}))
-        self.sweeper = Sweeper(self.ledger, Retention())
+        self.sweeper = Sweeper(self.ledger, Retention(usage_stored_s=10**9))
         self.situation = Situation(name=host.name, boot_id=host.boot_id, policy_number=kept.number)
         time = self.time
         self.tenancy = parts.tenancy(

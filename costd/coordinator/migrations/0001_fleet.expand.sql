@@ -40,7 +40,8 @@ CREATE TABLE daemons (
 -- holds up nobody's leases.
 CREATE TABLE outboxes (
     daemon_id text COLLATE "C" PRIMARY KEY,
-    usage_sequence bigint NOT NULL DEFAULT 0
+    usage_sequence bigint NOT NULL DEFAULT 0,
+    epoch bigint NOT NULL DEFAULT 0  -- of the stream that sends them
 ) WITH (fillfactor = 50);
 
 CREATE TABLE pools (

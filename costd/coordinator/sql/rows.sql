@@ -30,7 +30,7 @@ ORDER BY asked.daemon_id COLLATE "C"
 ON CONFLICT DO NOTHING;
 
 -- name: lock_outboxes
-SELECT daemon_id, usage_sequence FROM outboxes WHERE daemon_id = ANY (:daemon_ids::text[])
+SELECT daemon_id, usage_sequence, epoch FROM outboxes WHERE daemon_id = ANY (:daemon_ids::text[])
 ORDER BY daemon_id
 FOR UPDATE;
 
@@ -93,8 +93,9 @@ FROM json_to_recordset(:rows::json) AS new (
 WHERE daemons.daemon_id = new.daemon_id COLLATE "C";
 
 -- name: write_outboxes!
-UPDATE outboxes SET usage_sequence = new.usage_sequence
-FROM json_to_recordset(:rows::json) AS new (daemon_id text, usage_sequence bigint)
+UPDATE outboxes SET usage_sequence = new.usage_sequence, epoch = new.epoch
+FROM json_to_recordset(:rows::json)
+    AS new (daemon_id text, usage_sequence bigint, epoch bigint)
 WHERE outboxes.daemon_id = new.daemon_id COLLATE "C";
 
 -- name: write_pools!
