@@ -4,6 +4,7 @@ A switch is engaged whether or not PostgreSQL can be reached: it is written to t
 every daemon, and stored once the database is back.
 """
 
+import contextlib
 import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
@@ -59,6 +60,7 @@ class KillBook:
         self._tell = tell
         self.switches: dict[str, KillSwitch] = {}
         self._unstored: list[_Entry] = []
+        self._is_storing = False
         self.version = 0
         for line in journal.read_bytes().splitlines() if journal.exists() else ():
             entry = _read(line)
@@ -93,20 +95,27 @@ class KillBook:
             self._tell(self.message())
 
     async def store_all(self) -> bool:
-        """Store what only the journal has; whether all of it is stored."""
-        stored = []
+        """Store what only the journal has; whether all of it is stored.
+
+        Ensures: each entry is stored once, also where a beat comes while an operator's is stored:
+                 whoever came first stores what was added meanwhile.
+        """
+        if self._is_storing:
+            return False
+        self._is_storing = True
         try:
-            for entry in list(self._unstored):
+            while self._unstored:
+                entry = self._unstored[0]
                 await self._store.put_kill(entry.switch)
                 await self._store.append_audit([entry.audit])
-                stored.append(entry)
+                self._unstored.remove(entry)
+                # Where it cannot be written it still has this entry, which is stored once more.
+                with contextlib.suppress(StoreUnavailable):
+                    self._write_journal()
         except CoordinatorUnavailable:
             return False
         finally:
-            if stored:
-                # Others may have stored some meanwhile, and added more.
-                self._unstored = [each for each in self._unstored if each not in stored]
-                self._write_journal()
+            self._is_storing = False
         return True
 
     async def refresh(self, now_ns: int) -> None:

@@ -1,10 +1,5 @@
 """A real fleet on loopback: coordinators and daemons as processes, and what their books say."""
 
-import os
-import shutil
-import signal
-import tempfile
-import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,9 +8,9 @@ from typing import Any, Final, Self
 import grpc
 import psycopg
 
-from costd.coordinator.embedded import EmbeddedPostgres
 from costd.testing.daemon import DaemonProcess
-from costd.testing.process import ANSWER_S, CostdProcess, DaemonFailed
+from costd.testing.postgres import end_postgres
+from costd.testing.process import ANSWER_S, CostdProcess, DaemonFailed, wait_until
 from costd.wire.pb import control_pb2 as cpb
 from costd.wire.pb import fleet_control_pb2 as fpb
 from costd.wire.pb.control_pb2_grpc import ControlStub
@@ -26,9 +21,6 @@ COLUMNS: Final = (
     "reserve_used",
 )
 """What a coordinator must have as the sum over its daemons, to the last unit."""
-POLL_S: Final = 0.02
-QUICK: Final = {"shared_buffers": "16MB", "max_connections": "60"}
-"""Of a server for tests; it still writes everything out, as one in production does."""
 
 
 class CoordinatorProcess(CostdProcess):
@@ -126,65 +118,6 @@ class CoordinatorProcess(CostdProcess):
         return self._channel
 
 
-class PostgresServer:
-    """A PostgreSQL of our own that may be killed, stopped for a while, and started again."""
-
-    def __init__(self, folder: Path | None = None, *, like: Path | None = None) -> None:
-        """Make it in a folder, as a copy of another one's cluster where there is one."""
-        self.folder = folder or Path(tempfile.mkdtemp(prefix="costd-pg-", dir="/tmp"))
-        self.folder.chmod(0o711)
-        if like is not None:
-            shutil.copytree(like, self.folder, dirs_exist_ok=True, copy_function=_copy)
-            (self.folder / "postgres").chmod(0o700)
-            _give_to_owner_of(like / "postgres", self.folder / "postgres")
-        self._server = EmbeddedPostgres(self.folder, server_settings=QUICK)
-        self.url = ""
-
-    def start(self) -> Self:
-        """Start it, or start it again."""
-        self._server = EmbeddedPostgres(self.folder, server_settings=QUICK)
-        self.url = self._server.start()
-        return self
-
-    def stop(self) -> None:
-        """Stop it in order."""
-        self._server.stop()
-
-    @property
-    def pid(self) -> int:
-        """Its first process."""
-        return int((self.folder / "postgres" / "postmaster.pid").read_text().splitlines()[0])
-
-    def kill(self) -> None:
-        """End all of it at once with -9; nothing is written out."""
-        for pid in [self.pid, *_children(self.pid)]:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-    def freeze(self) -> None:
-        """Stop all of its processes where they are: connections stay, nothing answers."""
-        self._signal_all(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let them go on."""
-        self._signal_all(signal.SIGCONT)
-
-    def execute(self, statement: str) -> None:
-        """Run one statement as its superuser."""
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute(statement.encode())
-
-    def close(self) -> None:
-        """End it and remove its folder."""
-        end_postgres(self.folder / "postgres")
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _signal_all(self, number: int) -> None:
-        for pid in [self.pid, *_children(self.pid)]:
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
-
-
 class FleetProcesses:
     """Coordinators on one database, and daemons that know all of them."""
 
@@ -257,21 +190,6 @@ def operators_channel(address: str) -> grpc.Channel:
             ("grpc.use_local_subchannel_pool", 1),
         ),
     )
-
-
-def wait_until(condition: Any, what: str, at_most_s: float = ANSWER_S) -> Any:
-    """Return what a condition says once it is true.
-
-    Errors: DaemonFailed.
-    """
-    end = time.monotonic() + at_most_s
-    while True:
-        found = condition()
-        if found:
-            return found
-        if time.monotonic() > end:
-            raise DaemonFailed(f"did not happen within {at_most_s:g} s: {what}")
-        time.sleep(POLL_S)
 
 
 # ---- books --------------------------------------------------------------------------------------
@@ -369,48 +287,3 @@ def _usage_problems(events: set[tuple[str, int]], database_url: str) -> list[str
     if hourly is not None and (len(stored), cost_nusd) != tuple(map(int, hourly)):
         problems.append(f"hours sum up to {hourly}, events to {(len(stored), cost_nusd)}")
     return problems
-
-
-# ---- PostgreSQL's processes ---------------------------------------------------------------------
-
-
-def end_postgres(cluster: Path) -> None:
-    """End the server of a cluster, if one runs, and wait until it is gone."""
-    try:
-        pid = int((cluster / "postmaster.pid").read_text().splitlines()[0])
-        if b"postgres" not in Path(f"/proc/{pid}/cmdline").read_bytes():
-            return
-    except (OSError, ValueError, IndexError):
-        return
-    for each in [pid, *_children(pid)]:
-        with suppress(ProcessLookupError):
-            os.kill(each, signal.SIGCONT)
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGQUIT)
-    with suppress(DaemonFailed):
-        wait_until(lambda: not _lives(pid), "the server ends")
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
-    except OSError:
-        return []
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return b"postgres" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-
-
-def _copy(source: str, target: str) -> None:
-    if Path(source).name not in {"postmaster.pid", "postgres.users", "postgres.starting"}:
-        shutil.copy2(source, target)
-
-
-def _give_to_owner_of(like: Path, folder: Path) -> None:
-    found = like.stat()
-    for path in (folder, *folder.rglob("*")):
-        os.chown(path, found.st_uid, found.st_gid)

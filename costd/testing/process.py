@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from threading import Condition, Thread
@@ -12,6 +13,9 @@ from typing import Any, Final, Self
 
 ANSWER_S: Final = 60.0
 """A program starts in a second; a machine with other things to do may take its time."""
+
+
+POLL_S: Final = 0.02
 
 
 class DaemonFailed(Exception):
@@ -168,3 +172,18 @@ class CostdProcess:
         with self._said:
             self._reader = None
             self._said.notify_all()
+
+
+def wait_until(condition: Any, what: str, at_most_s: float = ANSWER_S) -> Any:
+    """Return what a condition says once it is true.
+
+    Errors: DaemonFailed.
+    """
+    end = time.monotonic() + at_most_s
+    while True:
+        found = condition()
+        if found:
+            return found
+        if time.monotonic() > end:
+            raise DaemonFailed(f"did not happen within {at_most_s:g} s: {what}")
+        time.sleep(POLL_S)

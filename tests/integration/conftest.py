@@ -1,9 +1,12 @@
 from pathlib import Path
+from uuid import uuid4
 
+import psycopg
 import pytest
 
 from costd.testing import DaemonProcess
-from costd.testing.fleet import FleetProcesses, PostgresServer
+from costd.testing.fleet import FleetProcesses
+from costd.testing.postgres import PostgresServer
 
 POLICIES = Path(__file__).parents[2] / "policies"
 
@@ -32,6 +35,16 @@ def fresh_daemon(tmp_path):
     yield make
     for process in made:
         process.close()
+
+
+@pytest.fixture(scope="module")
+def shared_database(postgres_url, template):
+    """A database for all tests of a module; its address."""
+    name = f"shared_{uuid4().hex}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        yield postgres_url.replace("/postgres?", f"/{name}?")
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from costd.engine.window import window_bounds
 from costd.policy import parse_policy
 from costd.testing.fleet import FleetProcesses
 from costd.wire.pb import admission_pb2 as apb
+from costd.wire.pb import control_pb2, fleet_control_pb2
 from costd.wire.pb import fleet_pb2 as pb
 
 POLICY = """\
@@ -33,21 +34,15 @@ HOUR_NS = 3_600 * 10**9
 
 
 @pytest.fixture(scope="module")
-def coordinator(postgres_url, template, tmp_path_factory):
+def coordinator(shared_database, tmp_path_factory):
     """A coordinator that hand-made daemons talk to."""
-    database = f"bad_input_{uuid.uuid4().hex}"
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {database} TEMPLATE {template}")
     policy = tmp_path_factory.mktemp("bad") / "policy.yaml"
     policy.write_text(POLICY)
-    url = postgres_url.replace("/postgres?", f"/{database}?")
-    fleet = FleetProcesses("--tenure-s", "3", database_url=url, policy=policy)
+    fleet = FleetProcesses("--tenure-s", "3", database_url=shared_database, policy=policy)
     try:
         yield fleet.start(coordinators=1, daemons=0).coordinators[0]
     finally:
         fleet.close()
-        with psycopg.connect(postgres_url, autocommit=True) as connection:
-            connection.execute(f"DROP DATABASE {database} WITH (FORCE)")
 
 
 class Stream:
@@ -209,20 +204,12 @@ def test_a_daemon_whose_clock_is_an_hour_off_is_lent_nothing_and_operators_see_w
     (grant,) = stream.hear("reply").grants
     assert grant.outcome == pb.LEASE_OUTCOME_NOT_NOW
     assert grant.amount == 0
-    rows = coordinator.fleet.ListDaemons(_daemons()).daemons
+    rows = coordinator.fleet.ListDaemons(fleet_control_pb2.ListDaemonsRequest()).daemons
     (row,) = (row for row in rows if row.daemon_id == stream.daemon_id)
     assert abs(row.clock_offset_ns - HOUR_NS) < 60 * 10**9
 
 
-def _daemons():
-    from costd.wire.pb import fleet_control_pb2  # noqa: PLC0415
-
-    return fleet_control_pb2.ListDaemonsRequest()
-
-
 def _row(coordinator, key):
-    from costd.wire.pb import control_pb2  # noqa: PLC0415
-
     rows = coordinator.control.ListBudgets(control_pb2.ListBudgetsRequest()).budgets
     (row,) = (row for row in rows if row.key == key)
     return row

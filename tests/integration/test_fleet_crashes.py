@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 from fleet_load import POLICY, Load
 
-from costd.testing.fleet import FleetProcesses, PostgresServer
+from costd.testing.fleet import FleetProcesses
+from costd.testing.postgres import PostgresServer
 
 TENURE_S = 3
 

@@ -2,9 +2,12 @@
 
 import threading
 
+import pytest
 from desk import Desk, poll
 
+from costd.testing.fleet import FleetProcesses
 from costd.wire.pb import admission_pb2 as pb
+from costd.wire.pb import control_pb2 as cpb
 
 POLICY = """\
 version: 1
@@ -14,9 +17,9 @@ tiers:
 task_classes:
   draft: {tier: premium, max_output_tokens: 1000}
 budgets:
-  - {id: shared, window: total, limit: $2}
+  - {id: shared, match: {stock: "*"}, per: stock, window: total, limit: $2}
   - {id: per-user, match: {user: "*"}, per: user, window: total, limit: $1}
-  - {id: here, match: {user: "*"}, window: total, limit: $100, share: host}
+  - {id: here, match: {user: "*"}, per: user, window: total, limit: $100, share: host}
 """
 CENT = 10_000_000
 
@@ -32,12 +35,30 @@ def spend(desk, cents_each, outcome, **fields):
         outcome.append((decision.reason, closed.cost_nusd))
 
 
-def test_two_daemons_use_one_budget_up_and_never_pass_it(fleet):
-    running = fleet(POLICY).start(daemons=2)
-    desks = [Desk(daemon) for daemon in running.daemons]
+@pytest.fixture(scope="module")
+def shared(shared_database, tmp_path_factory):
+    """One coordinator, two daemons, for all of these tests."""
+    policy = tmp_path_factory.mktemp("sharing") / "policy.yaml"
+    policy.write_text(POLICY)
+    running = FleetProcesses(database_url=shared_database, policy=policy)
+    try:
+        yield running.start(daemons=2)
+    finally:
+        running.close()
+
+
+@pytest.fixture
+def desks(shared):
+    opened = [Desk(daemon) for daemon in shared.daemons]
+    yield opened
+    for desk in opened:
+        desk.close()
+
+
+def test_two_daemons_use_one_budget_up_and_never_pass_it(shared, desks):
     outcomes = [[], []]
     threads = [
-        threading.Thread(target=spend, args=(desk, 1, outcome))
+        threading.Thread(target=spend, args=(desk, 1, outcome), kwargs={"labels": {"stock": "a"}})
         for desk, outcome in zip(desks, outcomes, strict=True)
     ]
     for thread in threads:
@@ -48,25 +69,31 @@ def test_two_daemons_use_one_budget_up_and_never_pass_it(fleet):
     told = sum(cost for outcome in outcomes for _, cost in outcome)
     assert told == 200 * CENT, [len(outcome) for outcome in outcomes]
     assert all(len(outcome) > 10 for outcome in outcomes), "one of them got nothing"
-    assert running.problems() == []
+    assert shared.problems() == []
 
 
-def test_the_last_cent_is_found_at_whoever_holds_it(fleet):
-    running = fleet(POLICY).start(daemons=2)
-    first, second = (Desk(daemon) for daemon in running.daemons)
+def test_the_last_cent_is_found_at_whoever_holds_it(shared, desks):
+    first, second = desks
     held = [first.hold(0.50, labels={"user": "ann"})]
     # Only what the first one holds and does not use is left; it is asked to give that back.
     poll(lambda: second.admit(0.50, labels={"user": "ann"}).reservation_id)
-    assert first.admit(0.01, labels={"user": "ann"}).reason == pb.REASON_BUDGET_EXHAUSTED
+    # Once the coordinator has had the time to answer, the reason is the budget's.
+    poll(lambda: _reason(first) == pb.REASON_BUDGET_EXHAUSTED)
     first.void(held[0])
-    assert second.hold(0.50, labels={"user": "ann"})
-    assert running.problems() == []
+    poll(lambda: second.admit(0.50, labels={"user": "ann"}).reservation_id)
+    assert shared.problems() == []
 
 
-def test_a_host_budget_never_leaves_its_daemon(fleet):
-    running = fleet(POLICY).start(daemons=2)
-    first, second = (Desk(daemon) for daemon in running.daemons)
-    first.settle(first.hold(0.25, labels={"user": "ann"}), 0.25)
-    assert first.budget("here").settled == 25 * CENT
-    assert second.budget("here").settled == 0
-    assert running.problems() == []
+def _reason(desk):
+    decision = desk.admit(0.01, labels={"user": "ann"})
+    assert not decision.reservation_id
+    return decision.reason
+
+
+def test_a_host_budget_never_leaves_its_daemon(shared, desks):
+    first, second = desks
+    first.settle(first.hold(0.25, labels={"user": "bob"}), 0.25)
+    assert first.budget("here", "user=bob").settled == 25 * CENT
+    rows = second.operators.ListBudgets(cpb.ListBudgetsRequest(budget="here")).budgets
+    assert "user=bob" not in {row.key for row in rows}
+    assert shared.problems() == []

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 from desk import Desk, if_available, poll
 
-from costd.testing.fleet import FleetProcesses, PostgresServer
+from costd.testing.fleet import FleetProcesses
+from costd.testing.postgres import PostgresServer
 from costd.wire.pb import admission_pb2 as pb
 from costd.wire.pb import control_pb2 as cpb
 
