@@ -22,8 +22,8 @@ $(STAMP): requirements.lock pyproject.toml clients/python/pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e clients/python
 	@touch $@
 
-demo: $(STAMP) ## Run the main job: a daemon, a few hundred agents, a live screen; TRACE=FILE.csv replays a trace.
-	@$(BIN)/python -m costd.cli.demo $(if $(TRACE),--trace "$(TRACE)") $(DEMO_ARGS)
+demo: $(STAMP) ## Run the main job: a daemon, a few hundred agents, a live screen; TRACE=FILE.csv replays a trace, FLEET=8 lets so many daemons race for one budget.
+	@$(BIN)/python -m costd.cli.demo $(if $(TRACE),--trace "$(TRACE)") $(if $(FLEET),--fleet "$(FLEET)") $(DEMO_ARGS)
 
 test: $(STAMP) ## Run every test.
 	$(BIN)/pytest -n 2 --dist worksteal
@@ -59,8 +59,8 @@ crash: $(STAMP) ## Kill -9 the daemon 50 times under load and check that the boo
 soak: $(STAMP) ## Put 10 million asks through 100,000 short windows and check that the store stays bounded.
 	$(BIN)/python -m bench.soak $(SOAK_ARGS)
 
-sim: $(STAMP) ## Put a daemon and its clients through thousands of orders of events over a network that loses.
-	$(BIN)/python tests/simulation/simulate.py $(SIM_ARGS)
+sim: $(STAMP) ## Put daemons, their clients and their coordinators through thousands of orders of events; SEEDS=N of each.
+	$(BIN)/python tests/simulation/simulate.py $(if $(SEEDS),--orders $(SEEDS)) $(SIM_ARGS)
 
 proto: $(STAMP) ## Generate the wire code from proto/.
 	$(BIN)/python proto/generate.py

@@ -29,7 +29,11 @@ IMPATIENT: Final = 0.1
 """Callers that hang up soon and ask again: they may have been decided, and not know."""
 IMPATIENCE_S_MAX: Final = 0.03
 
-_RETRIED: Final = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+_RETRIED: Final = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,  # what reached a daemon as it stopped
+}
 _CHANNEL_OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),

@@ -29,6 +29,11 @@ def default_control_socket() -> Path:
     return default_directory() / "control.sock"
 
 
+def default_coordinator_socket() -> Path:
+    """Name the socket operators use at a coordinator."""
+    return default_directory() / "coordinator.sock"
+
+
 def default_data() -> Path:
     """Name the directory of a daemon's books for this user."""
     if os.geteuid() == 0:

@@ -21,6 +21,11 @@ def default_control_address() -> str:
     return f"unix:{address.default_control_socket()}"
 
 
+def default_coordinator_address() -> str:
+    """Where operators ask the coordinator on this host."""
+    return f"unix:{address.default_coordinator_socket()}"
+
+
 def grpc_target(text: str) -> str:
     """Turn what people write into a gRPC target: a path becomes `unix:`, `host:port` stays."""
     if text.startswith(_SCHEMES):

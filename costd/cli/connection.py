@@ -1,11 +1,13 @@
-"""Talk to a daemon's two services, and say in one line why it did not answer."""
+"""Talk to a daemon or a coordinator, and say in one line why it did not answer."""
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from costd.cli.address import (
     ADDRESS_VARIABLE,
@@ -20,6 +22,7 @@ from costd.cli.handshake import disagreement
 from costd.model.time import NS_PER_S
 from costd.wire.pb.admission_pb2_grpc import AdmissionStub
 from costd.wire.pb.control_pb2_grpc import ControlStub
+from costd.wire.pb.fleet_control_pb2_grpc import FleetControlStub
 
 ANSWER_S = 10
 """A daemon on the same host answers in milliseconds; later than this it hangs."""
@@ -33,7 +36,17 @@ _CONFLICTS = {
     grpc.StatusCode.ALREADY_EXISTS,
     grpc.StatusCode.FAILED_PRECONDITION,
 }
+_ADMISSION, _CONTROL, _FLEET = (
+    f"costd.v1.{name}" for name in ("Admission", "Control", "FleetControl")
+)
 _UNREACHABLE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+
+
+class Coordinator(NamedTuple):
+    """What operators ask of a coordinator."""
+
+    fleet: FleetControlStub
+    control: ControlStub
 
 
 @contextmanager
@@ -42,18 +55,52 @@ def admission(address: str) -> Iterator[AdmissionStub]:
 
     Errors: Failure for every gRPC error inside the block.
     """
-    with _channel(address, f"--address or {ADDRESS_VARIABLE}") as channel:
+    with _channel(address, f"--address or {ADDRESS_VARIABLE}", _ADMISSION) as channel:
         yield AdmissionStub(channel)  # type: ignore[no-untyped-call]  # generated
 
 
 @contextmanager
 def control(address: str, *, work_ns: int = 0) -> Iterator[ControlStub]:
-    """Connect to the service that operators ask; `work_ns` is what an answer may take longer.
+    """Connect to the service that operators ask, at a daemon or a coordinator.
 
+    Shape:  `work_ns` is what an answer may take longer.
     Errors: Failure for every gRPC error inside the block.
     """
-    with _channel(address, f"--control or {CONTROL_VARIABLE}", work_ns) as channel:
+    with _channel(address, f"--control or {CONTROL_VARIABLE}", _CONTROL, work_ns) as channel:
         yield ControlStub(channel)  # type: ignore[no-untyped-call]  # generated
+
+
+@contextmanager
+def coordinator(address: str) -> Iterator[Coordinator]:
+    """Connect to the services that operators ask at a coordinator.
+
+    Errors: Failure for every gRPC error inside the block; one that says so for a daemon's address.
+    """
+    with _channel(address, f"--control or {CONTROL_VARIABLE}", _FLEET) as channel:
+        yield _stubs(channel)
+
+
+@contextmanager
+def either(address: str, *, work_ns: int = 0) -> Iterator[Coordinator]:
+    """Connect to whoever is there; a daemon lacks what concerns the fleet (`is_lacking`).
+
+    Shape:  `work_ns` is what an answer may take longer.
+    Errors: Failure for every gRPC error that leaves the block.
+    """
+    with _channel(address, f"--control or {CONTROL_VARIABLE}", _CONTROL, work_ns) as channel:
+        yield _stubs(channel)
+
+
+def _stubs(channel: grpc.Channel) -> Coordinator:
+    return Coordinator(
+        FleetControlStub(channel),  # type: ignore[no-untyped-call]  # generated
+        ControlStub(channel),  # type: ignore[no-untyped-call]  # generated
+    )
+
+
+def is_lacking(error: grpc.RpcError) -> bool:
+    """Tell whether whoever answered has no such method."""
+    return error.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def identity(caller: str) -> tuple[tuple[str, str], ...]:
@@ -62,7 +109,7 @@ def identity(caller: str) -> tuple[tuple[str, str], ...]:
 
 
 @contextmanager
-def _channel(address: str, named_by: str, work_ns: int = 0) -> Iterator[grpc.Channel]:
+def _channel(address: str, named_by: str, wanted: str, work_ns: int = 0) -> Iterator[grpc.Channel]:
     target = grpc_target(address)
     # A socket is guarded by its mode; what is shown to a daemon elsewhere stays at home.
     credentials = None if is_local(target) else shown().channel_credentials()
@@ -75,7 +122,11 @@ def _channel(address: str, named_by: str, work_ns: int = 0) -> Iterator[grpc.Cha
         try:
             yield channel
         except grpc.RpcError as error:
-            raise _failure(error, target, named_by, tls=credentials is not None) from error
+            if is_lacking(error):
+                raise Failure(_elsewhere(channel, target, named_by, wanted)) from error
+            raise _failure(
+                error, target, named_by, tls=credentials is not None, fleet=wanted == _FLEET
+            ) from error
 
 
 def _options(work_ns: int) -> list[tuple[str, int | str]]:
@@ -88,24 +139,57 @@ def _options(work_ns: int) -> list[tuple[str, int | str]]:
     ]
 
 
-def _failure(error: grpc.RpcError, target: str, named_by: str, *, tls: bool) -> Failure:
+def _failure(
+    error: grpc.RpcError, target: str, named_by: str, *, tls: bool, fleet: bool
+) -> Failure:
     code, details = error.code(), error.details() or "no details given"
-    if code is grpc.StatusCode.UNIMPLEMENTED:
-        return Failure(
-            f"{target} does not offer this service ({details}); admission and control have "
-            f"addresses of their own, name the right one with {named_by}"
-        )
     if code in _UNREACHABLE:
         misunderstanding = None if is_local(target) else disagreement(target, details, tls=tls)
         if misunderstanding:
             return Failure(f"{target}: {misunderstanding}", ExitCode.UNREACHABLE)
+        who, start = (
+            ("coordinator", "costd coordinator --policy FILE --data DIR")
+            if fleet
+            else ("daemon", "costd serve --policy FILE --data DIR")
+        )
         return Failure(
-            f"no daemon answers at {target}: {_obstacle(target, details)}. Start one with "
-            f"`costd serve --policy FILE --data DIR`, or name another address with {named_by}",
+            f"no {who} answers at {target}: {_obstacle(target, details)}. Start one with "
+            f"`{start}`, or name another address with {named_by}",
             ExitCode.UNREACHABLE,
         )
     exit_code = ExitCode.CONFLICT if code in _CONFLICTS else ExitCode.ERROR
     return Failure(f"{code.name}: {details}", exit_code)
+
+
+def _elsewhere(channel: grpc.Channel, target: str, named_by: str, wanted: str) -> str:
+    """Say who is at an address that lacks what was asked for, and who has it."""
+    is_coordinator = _serves(channel, _FLEET)
+    if wanted == _FLEET and not is_coordinator:
+        return (
+            f"{target} is a daemon's address, and only a coordinator knows the fleet; name a "
+            f"coordinator's (`costd coordinator` logs where it listens) with {named_by}"
+        )
+    if is_coordinator and wanted != _FLEET:
+        return (
+            f"{target} is a coordinator, and this is asked of each daemon; name a daemon's "
+            f"address with {named_by}"
+        )
+    if is_coordinator:
+        return f"the coordinator at {target} is of an earlier version, which cannot do this"
+    return (
+        f"{target} does not offer this service; admission and control have addresses of their "
+        f"own, name the right one with {named_by}"
+    )
+
+
+def _serves(channel: grpc.Channel, service: str) -> bool:
+    """Ask whoever is there whether a service is served; nobody needs a role for that."""
+    stub = health_pb2_grpc.HealthStub(channel)
+    try:
+        answer = stub.Check(health_pb2.HealthCheckRequest(service=service))
+    except grpc.RpcError:
+        return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 def _obstacle(target: str, details: str) -> str:

@@ -1,4 +1,4 @@
-"""costctl: what people at a terminal ask of a daemon, one module a noun."""
+"""costctl: what people at a terminal ask of a daemon or a coordinator, one module a noun."""
 
 from typing import Any
 
@@ -11,9 +11,12 @@ from costd.cli import (
     budgets,
     ca,
     drill,
+    fleet,
     kill,
+    leases,
     override,
     policy,
+    policy_versions,
     prices,
     records,
     render,
@@ -29,9 +32,10 @@ from costd.cli.exits import ExitCode, Failure
 from costd.cli.program import Command, Group
 from costd.errors import CostdError, InvalidPolicy
 
-CALLS, BOOKS, STOP, RULES, TRUST = (
+CALLS, BOOKS, FLEET, STOP, RULES, TRUST = (
     "Calls",
     "Books",
+    "Fleet",
     "Emergency",
     "Policy and prices",
     "Certificates and roles",
@@ -66,8 +70,8 @@ def _make_app() -> typer.Typer:
     app = typer.Typer(
         cls=_Group,
         name="costctl",
-        help="Ask a costd daemon, and steer it. Exit codes: 0 done or allowed, 1 refused by the "
-        "daemon, 2 wrong usage, 3 denied, 4 the books say otherwise, 5 no daemon answers, 6 policy "
+        help="Ask a costd daemon or coordinator, and steer it. Exit codes: 0 done or allowed, "
+        "1 refused, 2 wrong usage, 3 denied, 4 the books say otherwise, 5 nobody answers, 6 policy "
         "not valid or not as expected, 7 a drill did not reach everyone.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
@@ -87,7 +91,8 @@ def _make_app() -> typer.Typer:
         ("balance", balance.balance, BOOKS),
         ("alerts", records.alerts, BOOKS),
         ("audit", records.audit, BOOKS),
-        ("kill", kill.kill, STOP),
+        ("fleet", fleet.fleet, FLEET),
+        ("leases", leases.leases, FLEET),
         ("release", kill.release, STOP),
         ("kills", kill.kills, STOP),
         ("drill", drill.drill, STOP),
@@ -95,12 +100,36 @@ def _make_app() -> typer.Typer:
         ("price", prices.price, RULES),
     ):
         app.command(name, cls=Command, rich_help_panel=panel)(reaching(command))
+    app.add_typer(_kill(), rich_help_panel=STOP)
     app.add_typer(_allowance(), rich_help_panel=STOP)
+    app.add_typer(_lease(), rich_help_panel=FLEET)
+    app.add_typer(_budget(), rich_help_panel=FLEET)
     app.add_typer(_overrides(), rich_help_panel=STOP)
     app.add_typer(_policies(), rich_help_panel=RULES)
     app.add_typer(_certificates(), rich_help_panel=TRUST)
     app.add_typer(_tokens(), rich_help_panel=TRUST)
     return app
+
+
+def _kill() -> typer.Typer:
+    group = typer.Typer(name="kill", cls=Group, invoke_without_command=True)
+    group.callback()(reaching(kill.kill))
+    group.command("drill", cls=Command)(reaching(drill.drill))
+    return group
+
+
+def _lease() -> typer.Typer:
+    group = typer.Typer(name="lease", cls=Group, help="Reclaim leases.", no_args_is_help=True)
+    group.command("reclaim", cls=Command)(reaching(leases.reclaim))
+    return group
+
+
+def _budget() -> typer.Typer:
+    group = typer.Typer(
+        name="budget", cls=Group, help="Add to a fleet's budget.", no_args_is_help=True
+    )
+    group.command("top-up", cls=Command)(reaching(leases.top_up))
+    return group
 
 
 def _allowance() -> typer.Typer:
@@ -131,7 +160,7 @@ def _policies() -> typer.Typer:
     group = typer.Typer(
         name="policy",
         cls=Group,
-        help="Check, show, compare and try policies.",
+        help="Check, show, compare and try policies; publish them in a fleet.",
         no_args_is_help=True,
     )
     for name, command in (
@@ -140,6 +169,9 @@ def _policies() -> typer.Typer:
         ("diff", policy.compare),
         ("test", policy.try_out),
         ("reload", policy.reload),
+        ("apply", policy_versions.apply),
+        ("history", policy_versions.history),
+        ("rollback", policy_versions.rollback),
     ):
         group.command(name, cls=Command)(reaching(command))
     return group

@@ -1,13 +1,18 @@
-"""`costd`: run the daemon. Exit codes: 0 stopped, 1 could not run, 2 bad settings or policy."""
+"""`costd`: run a daemon, a coordinator, or both.
+
+Exit codes: 0 stopped, 1 could not run, 2 bad settings or policy.
+"""
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 from ruamel.yaml import YAML
 
-from costd import __version__
+from costd import __version__, address
+from costd.cli import up
 from costd.cli.program import Command, Group
 from costd.configuration import Configured, SettingsError
 from costd.coordinator import serve as coordinating
@@ -62,6 +67,7 @@ def serve(
     claims: Annotated[str | None, _setting("claims")] = None,
     coordinator: Annotated[str | None, _setting("coordinator")] = None,
     coordinator_insecure: Annotated[bool | None, _setting("coordinator_insecure")] = None,
+    kill_file: Annotated[str | None, _setting("kill_file")] = None,
     outbox_count_max: Annotated[str | None, _setting("outbox_count_max")] = None,
     outbox_full: Annotated[str | None, _setting("outbox_full")] = None,
     durability: Annotated[str | None, _setting("durability")] = None,
@@ -178,6 +184,62 @@ def _tell_plan(where: str, plan: Plan | None) -> None:
         raise typer.Exit(COULD_NOT_RUN)
     if not (plan.expansions or plan.contractions or plan.waiting):
         typer.echo("nothing to migrate")
+
+
+@app.command("up", cls=Command)
+def both(
+    *,
+    policy: Annotated[
+        Path | None,
+        typer.Option(help="Policy file to publish at the start, if it is not the newest."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory of the daemon's books; the coordinator's are in `coordinator` in it."
+        ),
+    ] = None,
+    name: Annotated[str, typer.Option(help="The name of both; the host's if empty.")] = "",
+    socket: Annotated[
+        Path | None,
+        typer.Option(
+            help="Unix socket agents ask at; control.sock and coordinator.sock lie beside it."
+        ),
+    ] = None,
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where the daemon reaches the coordinator.")
+    ] = "127.0.0.1:9466",
+    claims: Annotated[
+        str,
+        typer.Option(help="Critical task classes that callers may claim: class,…; `*` for all."),
+    ] = "",
+    no_metrics: Annotated[
+        bool, typer.Option("--no-metrics", help="Serve no Prometheus endpoints.")
+    ] = False,
+    log_level: Annotated[str, typer.Option(help="Least level that is logged.")] = "info",
+    log_format: Annotated[
+        str, typer.Option(help="`json` for machines, `console` for people.")
+    ] = "console",
+) -> None:
+    """Run a coordinator and a daemon on this machine, until SIGTERM or SIGINT.
+
+    Two processes, each of which is started again when it dies. For fleets, and for
+    settings beyond these, run `costd coordinator` and `costd serve --coordinator`.
+    """
+    plan = up.Plan(
+        policy=policy,
+        data=(data or address.default_data()).absolute(),
+        socket=(socket or address.default_socket()).absolute(),
+        listen=listen,
+        name=name,
+        claims=claims,
+        with_metrics=not no_metrics,
+        log_level=log_level,
+        log_format=log_format,
+    )
+    code = up.run(plan)
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command(cls=Command)

@@ -9,7 +9,7 @@ class ExitCode(IntEnum):
     OK = 0
     """Done; for `admit` and `explain`: allowed or degraded."""
     ERROR = 1
-    """The daemon refused the request, or a file could not be read."""
+    """Whoever was asked refused the request, or a file could not be read."""
     USAGE = 2
     """The command line is wrong."""
     DENIED = 3
@@ -17,7 +17,7 @@ class ExitCode(IntEnum):
     CONFLICT = 4
     """The books say otherwise: no such reservation, closed another way, id used before."""
     UNREACHABLE = 5
-    """No daemon answers, or it is not ready."""
+    """Nobody answers, or they are not ready."""
     POLICY = 6
     """The policy is not valid, or an expected decision came out differently."""
     UNREACHED = 7

@@ -19,8 +19,11 @@ STOPS = {"deny_all": "every call", "critical_only": "all but critical classes"}
 
 
 def kill(
+    ctx: typer.Context,
     *,
-    reason: Annotated[str, typer.Option("--reason", "-r", help="Why; goes into the audit.")],
+    reason: Annotated[
+        str, typer.Option("--reason", "-r", help="Why; goes into the audit. Needed.")
+    ] = "",
     scope: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Labels, model, tier…; all must match. Repeatable."),
@@ -35,6 +38,9 @@ def kill(
     utc: options.Utc = False,
 ) -> None:
     """Engage a kill switch: stop calls at once. Without --scope it stops everything."""
+    if ctx.invoked_subcommand is not None:
+        _refuse_lost_options(ctx)
+        return
     chosen = mode or (KillMode.MAX_TIER if tier else KillMode.DENY_ALL)
     if (chosen is KillMode.MAX_TIER) != bool(tier):
         raise typer.BadParameter("--mode max_tier and --tier belong together", param_hint="--tier")
@@ -52,6 +58,20 @@ def kill(
         request.release_after.FromNanoseconds(release_after)
     with connection.control(control) as daemon:
         _show(daemon.EngageKill(request), as_json=as_json, utc=utc)
+
+
+def _refuse_lost_options(ctx: typer.Context) -> None:
+    """Refuse options before `drill`: they would be the kill switch's, and do nothing."""
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in ctx.params
+        if (source := ctx.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    ]
+    if given:
+        raise typer.BadParameter(
+            f"write options behind it: costctl kill {ctx.invoked_subcommand} {given[0]} …",
+            param_hint=given[0],
+        )
 
 
 def release(

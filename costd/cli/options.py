@@ -11,6 +11,7 @@ from costd.cli.address import (
     CONTROL_VARIABLE,
     default_address,
     default_control_address,
+    default_coordinator_address,
 )
 from costd.cli.identifiers import operator
 from costd.cli.times import read_moment_ns
@@ -101,6 +102,16 @@ Control = Annotated[
         show_default=False,
     ),
 ]
+Coordinator = Annotated[
+    str,
+    typer.Option(
+        "--control",
+        envvar=CONTROL_VARIABLE,
+        default_factory=default_coordinator_address,
+        help="Where operators ask a coordinator: unix:PATH, PATH or HOST:PORT.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for programs.")]
 Utc = Annotated[bool, typer.Option("--utc", help="Show times in UTC, not in the local zone.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most this many.")]
@@ -118,6 +129,7 @@ Units = Annotated[
     typer.Option("--unit", metavar="UNIT=COUNT", help="Another unit: web_searches=3. Repeatable."),
 ]
 Caller = Annotated[str, typer.Option(help="Who asks; ask ids are unique per caller.")]
+Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; goes into the audit.")]
 Actor = Annotated[
     str, typer.Option(default_factory=operator, show_default=False, help="Who; you, if not given.")
 ]

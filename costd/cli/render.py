@@ -137,7 +137,7 @@ def bar(settled: int, reserved: int, limit: int, width: int = BAR_WIDTH) -> Text
 
     Ensures: anything used shows at least one mark, and only a full budget a full bar.
     """
-    full, shaded, empty = _marks()
+    full, shaded, empty = marks()
     used = settled + reserved
     share_bp = used * BP_PER_ONE // limit if limit > 0 else (BP_PER_ONE if used else 0)
     style = fill_style(share_bp)
@@ -150,7 +150,7 @@ def bar(settled: int, reserved: int, limit: int, width: int = BAR_WIDTH) -> Text
     )
 
 
-def _marks() -> tuple[str, str, str]:
+def marks() -> tuple[str, str, str]:
     """Full, shaded and empty; plain ASCII where the output cannot show blocks."""
     marks = ("█", "▒", "░")
     try:

@@ -1,4 +1,4 @@
-"""`top`: the daemon, live."""
+"""`top`: a daemon or a fleet, live."""
 
 import select
 import sys
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
 
+import grpc
 import typer
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -15,12 +16,14 @@ from rich.text import Text
 from costd.cli import connection, options, render
 from costd.cli.budgets import budgets_view, by_utilisation
 from costd.cli.exits import ExitCode, Failure
+from costd.cli.fleet import daemons_table, worst_case
 from costd.cli.kill import kills_view
 from costd.cli.status import VERDICT_STYLES, allowances_text, kills_text, split_decisions
 from costd.cli.times import moment, span
 from costd.model.money import format_nusd
 from costd.model.time import NS_PER_S
 from costd.wire.pb import control_pb2 as pb
+from costd.wire.pb import fleet_control_pb2 as fpb
 
 BUDGETS_SHOWN = 12
 ALERTS_SHOWN = 5
@@ -39,6 +42,8 @@ class Snapshot:
     budgets: tuple[pb.BudgetStatus, ...]
     kills: tuple[pb.KillSwitch, ...]
     alerts: tuple[pb.Alert, ...]
+    fleet: fpb.ListDaemonsResponse | None = None
+    """The daemons, at a coordinator."""
 
 
 def top(
@@ -50,7 +55,7 @@ def top(
     control: options.Control,
     utc: options.Utc = False,
 ) -> None:
-    """Watch the daemon: decisions, allowances, budgets, kill switches, alerts. q quits."""
+    """Watch a daemon or a fleet: decisions or daemons, budgets, kill switches, alerts. q quits."""
     if once:
         render.console().print(frame(None, read(control), utc=utc))
         return
@@ -88,13 +93,26 @@ def read(control: str) -> Snapshot:
 
     Errors: Failure if it does not answer.
     """
-    with connection.control(control) as daemon:
+    with connection.either(control) as asked:
+        daemon = asked.control
         return Snapshot(
             status=daemon.GetStatus(pb.GetStatusRequest()),
             budgets=tuple(daemon.ListBudgets(pb.ListBudgetsRequest()).budgets),
             kills=tuple(daemon.ListKills(pb.ListKillsRequest()).kills),
             alerts=tuple(daemon.ListAlerts(pb.ListAlertsRequest(limit_count=ALERTS_SHOWN)).alerts),
+            fleet=_daemons(asked),
         )
+
+
+def _daemons(asked: connection.Coordinator) -> fpb.ListDaemonsResponse | None:
+    """List a fleet's daemons; None where a daemon was asked."""
+    try:
+        listed: fpb.ListDaemonsResponse = asked.fleet.ListDaemons(fpb.ListDaemonsRequest())
+    except grpc.RpcError as error:
+        if connection.is_lacking(error):
+            return None
+        raise
+    return listed
 
 
 def fitted(
@@ -118,10 +136,15 @@ def frame(
 ) -> RenderableType:
     """Lay out one frame; rates need an earlier one of the same run of the daemon."""
     fullest = sorted(now.budgets, key=by_utilisation)
-    parts: list[RenderableType] = [_head(now.status, utc=utc)]
+    parts: list[RenderableType] = [
+        _head(now.status, utc=utc) if now.fleet is None else _fleet_head(now.status, utc=utc)
+    ]
     if now.status.policy_error:
         parts.append(render.lines(f"policy refused: {now.status.policy_error}", "bold red"))
-    parts += [Text(), _decisions(before, now)]
+    parts += [
+        Text(),
+        _decisions(before, now) if now.fleet is None else _fleet(now, now.fleet, budgets_count),
+    ]
     shown_budgets = budgets_view(fullest[:budgets_count], utc=utc, with_notes=False)
     parts += [Text(), Text("budgets", style="bold"), shown_budgets]
     if len(fullest) > budgets_count:
@@ -156,6 +179,30 @@ def _head(status: pb.Status, *, utc: bool) -> Text:
         kills_text(status.kills_engaged_count),
         "  policy ",
         render.plain(status.policy_revision),
+    )
+
+
+def _fleet_head(status: pb.Status, *, utc: bool) -> Text:
+    return Text.assemble(
+        ("costd coordinator ", "bold"),
+        render.plain(status.version),
+        f"  {moment(status.now_ns, utc=utc)}  up {span(status.now_ns - status.started_ns)}  ",
+        "kill switches ",
+        kills_text(status.kills_engaged_count),
+        "  ",
+        render.plain(f"{status.policy_path}, revision {status.policy_revision}"),
+    )
+
+
+def _fleet(now: Snapshot, listed: fpb.ListDaemonsResponse, daemons_count: int) -> RenderableType:
+    """Show the daemons that need looking after, as many as budgets, and the worst case."""
+    count = len(listed.daemons)
+    attached = sum(daemon.attached for daemon in listed.daemons)
+    more = f", {daemons_count} shown" if count > daemons_count else ""
+    return Group(
+        daemons_table(listed, now_ns=now.status.now_ns, count_max=daemons_count),
+        Text(f"{attached:,} of {count:,} daemons attached{more}", style="dim"),
+        worst_case(listed),
     )
 
 

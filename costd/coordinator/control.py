@@ -113,6 +113,8 @@ class FleetControlService:
             if lend.presumed(share.stand) and tag in {None, keys.tag_of(key)}
         ]
         leases = [self._lease_row(key, daemon, share) for key, share in held]
+        if not held:
+            return fpb.ReclaimLeasesResponse()
         now_ns = self._clock.now().wall_ns
         actor = request.actor or caller or "unknown"
 
@@ -145,15 +147,15 @@ class FleetControlService:
     ) -> fpb.TopUpBudgetResponse:
         """Add to a budget's limit for the window in force; the same id again changes nothing."""
         rule, now_ns = self._rule(request.budget), self._clock.now().wall_ns
-        if rule.limit is None:
-            raise InvalidAsk(f"budget {request.budget!r} has no limit to add to")
+        if not rule.is_shared:
+            raise InvalidAsk(
+                f"budget {request.budget!r} is not the fleet's (share: host, or without a limit); "
+                "change its limit in the policy"
+            )
         if not request.amount:
             raise InvalidAsk("amount is 0; say how much to add, in the budget's unit")
-        if bool(rule.budget.per) != bool(request.key):
-            per = ", ".join(rule.budget.per) or "nothing"
-            raise InvalidAsk(f"budget {request.budget!r} is per {per}; key {request.key!r} is not")
         end_ns = rule.window(now_ns)[1]
-        per_key = request.key.replace(", ", keys.SEPARATOR)
+        per_key = _per_key(request.budget, rule.budget.per, request.key)
         key = keys.window_prefix(end_ns, rule.tag) + per_key.encode()
         top_up = TopUp(
             top_up_id=request.top_up_id or f"top-up-{uuid.uuid4().hex[:12]}",
@@ -166,7 +168,7 @@ class FleetControlService:
         await self._store.top_up(top_up)
         pool = await self._store.transact(lambda rows: rows.pool(key), keys=[key])
         return fpb.TopUpBudgetResponse(
-            limit=rule.limit + pool.topped_up,
+            limit=(rule.limit or 0) + pool.topped_up,
             topped_up=pool.topped_up,
             window_end_ns=0 if end_ns >= NEVER_NS else end_ns,
         )
@@ -320,13 +322,19 @@ class FleetControlService:
 
     def _lease_row(self, key: bytes, daemon: Daemon | None, share: Share) -> fpb.LeaseStatus:
         end_ns, tag, per = keys.split_counter_key(key)
-        rule = self._reception.published.rules.budgets.get(tag)
+        rules = self._reception.published.rules
+        rule, rate = rules.budgets.get(tag), rules.shared_rates.get(tag)
+        name, unit = f"(gone: {tag.hex()})", ""
+        if rule is not None:
+            name, unit = rule.budget.budget_id, rule.budget.unit
+        elif rate is not None:
+            name, unit = rate.rate.rate_id, "millionths"
         stand = share.stand
         ends_ns = daemon.tenure_ends_ns if daemon else 0
         return fpb.LeaseStatus(
-            budget=rule.budget.budget_id if rule else f"(gone: {tag.hex()})",
+            budget=name,
             key=keys.shown(per),
-            unit=rule.budget.unit if rule else "",
+            unit=unit,
             window_end_ns=0 if end_ns >= NEVER_NS else end_ns,
             daemon=daemon.name if daemon else "",
             daemon_id=daemon.daemon_id if daemon else "",
@@ -353,6 +361,20 @@ def _version(
         note=policy.note,
         daemons_count=sum(daemon.policy_number == policy.number for daemon in daemons),
     )
+
+
+def _per_key(budget: str, per: Sequence[str], text: str) -> str:
+    """Read `user=ann` as a counter's key, whatever the order of several.
+
+    Errors:  InvalidAsk naming what the budget is per.
+    """
+    # One value may hold what separates several.
+    parts = text.split(", ") if len(per) > 1 else [text] * bool(text)
+    given = {part.partition("=")[0]: part for part in parts if "=" in part}
+    if len(parts) != len(per) or set(given) != set(per):
+        wanted = ", ".join(f"{name}=…" for name in per) or "none"
+        raise InvalidAsk(f"key of budget {budget!r}: {wanted} is wanted, not {text or 'none'}")
+    return keys.SEPARATOR.join(given[name] for name in per)
 
 
 def _trouble(row: fpb.DaemonStatus) -> tuple[bool, bool, int, str]:

@@ -105,8 +105,8 @@ class _Drill:
             daemons=rows,
         )
         if heard:
-            report.p50_ns = heard[(len(heard) - 1) // 2]
-            report.p99_ns = heard[(len(heard) - 1) * 99 // 100]
+            report.p50_ns = heard[-(-len(heard) * 50 // 100) - 1]
+            report.p99_ns = heard[-(-len(heard) * 99 // 100) - 1]
             report.max_ns = heard[-1]
         slowest = [row.clients_max_ns for row in rows if row.HasField("clients_max_ns")]
         if slowest:

@@ -82,16 +82,16 @@ class EmbeddedPostgres:
     def start(self) -> str:
         """Return the address of the running server, after making and starting what is missing.
 
-        Shape:   starting twice is harmless.
+        Shape:   starting twice is harmless, and starts a server again that died in between.
         Errors:  CoordinatorUnavailable where it cannot start, with the end of its log;
                  StoreCorrupt for a cluster that these binaries cannot run.
         """
-        if self._users is not None:
-            return self._url()
         self._folder.mkdir(parents=True, exist_ok=True)
         with _Lock(self._folder / "postgres.starting"):
-            self._users = os.open(self._folder / "postgres.users", os.O_CREAT | os.O_RDWR, 0o600)
-            fcntl.flock(self._users, fcntl.LOCK_SH)
+            users = self._folder / "postgres.users"
+            if self._users is None:
+                self._users = os.open(users, os.O_CREAT | os.O_RDWR, 0o600)
+                fcntl.flock(self._users, fcntl.LOCK_SH)
             try:
                 self._account = _account()
                 self._bin = self._reachable(_binaries(self._major()))

@@ -9,16 +9,14 @@ from typing import Final
 import msgspec
 
 from costd.coordinator import usage
+from costd.coordinator.lendable import Span, alerted, is_in_force, terms_of
 from costd.coordinator.rows import Daemon, Rows, Share
-from costd.engine import books, keys, lend
-from costd.engine.changes import Changes
+from costd.engine import keys, lend, shares
 from costd.engine.lend import Terms
-from costd.engine.rules import BudgetRule, Rules
+from costd.engine.rules import RateRule, Rules
 from costd.errors import InvalidAsk, NotPermitted, StaleEpoch
-from costd.model.counter import Counter
-from costd.model.lease import NO_STAND, Pool, Stand, Want
-from costd.model.policy import WindowKind
-from costd.model.time import NEVER_NS, NS_PER_S, Now
+from costd.model.lease import NO_STAND, Stand, Want
+from costd.model.time import NS_PER_S
 from costd.wire import fleet as wire
 from costd.wire.pb import fleet_pb2 as pb
 
@@ -26,16 +24,6 @@ RECALL_RETRY_NS: Final = 20_000_000
 """How soon to ask again for what others were asked to give back: a round trip to them and back."""
 EXHAUSTED_RETRY_NS: Final = 500_000_000
 """How soon to ask again for what nobody has."""
-
-
-class Span(msgspec.Struct, frozen=True, kw_only=True):
-    """How long promises last; the same for every daemon of a fleet."""
-
-    tenure_ns: int = 10 * NS_PER_S
-    skew_ns_max: int = 5 * NS_PER_S
-    """A daemon whose clock is further off gets no leases."""
-    early_ns: int = 5 * NS_PER_S
-    """How long before a window begins its leases are granted."""
 
 
 class Exchange:
@@ -71,6 +59,11 @@ class Exchange:
                 f"daemon {daemon_id!r} is {known.name!r}, and this certificate says {peer!r}; "
                 "issue one for its name, or begin new books in an empty data directory"
             )
+        if message.epoch < known.spoken_epoch and not message.books_are_old:
+            raise StaleEpoch(
+                f"this Enrol of daemon {daemon_id!r} is late: it is from before epoch "
+                f"{known.spoken_epoch}, in which the daemon has spoken since"
+            )
         daemon = msgspec.structs.replace(
             known,
             epoch=max(known.epoch, message.epoch) + 1,
@@ -88,10 +81,15 @@ class Exchange:
             before = rows.share(key, daemon_id)
             if before is not None and before.is_reclaimed:
                 reclaimed.append(key)
-            if message.books_are_old:
+            if message.books_are_old and self._rate(key) is None:
                 self._lose(daemon, key, stated.get(key))
+            elif before is not None and before.is_reclaimed:
+                # The daemon does not know yet: it goes on to be told until it has spoken of it.
+                stand = lend.reclaimed(stated.get(key, before.stand))
+                self._restate(daemon, key, stand, is_reclaimed=True)
             elif key in stated:
-                self._restate(daemon, key, stated[key])
+                # A database that was restored has forgotten what it granted.
+                self._restate(daemon, key, stated[key], may_rise=message.epoch > known.epoch)
             elif before is not None:
                 # What was granted and is not stated never arrived; what was used was receipted.
                 self._restate(daemon, key, lend.reclaimed(before.stand))
@@ -112,9 +110,11 @@ class Exchange:
         named = [stand.counter_key for stand in message.stands]
         if self._is_new(daemon, message.sequence):
             for stand in message.stands:
-                self._hear(daemon, stand.counter_key, wire.stand_from_pb(stand))
+                heard = wire.stand_from_pb(stand)
+                self._hear(daemon, stand.counter_key, heard, unused_ns=stand.unused_ns)
         daemon = msgspec.structs.replace(
             self._heard(daemon, message.now_ns),
+            spoken_epoch=daemon.epoch,
             policy_number=message.policy_number,
             policy_problem=message.policy_problem,
             outbox_count=message.outbox_count,
@@ -138,10 +138,15 @@ class Exchange:
         wants = [(want.stand.counter_key, wire.want_from_pb(want)) for want in message.wants]
         if len({key for key, _ in wants}) < len(wants):
             raise InvalidAsk(f"request {message.request_id!r} names a counter twice")
-        if self._is_new(daemon, message.sequence):
-            for key, want in wants:
-                self._hear(daemon, key, want.stand)
-            self._rows.put_daemon(msgspec.structs.replace(daemon, sequence=message.sequence))
+        if not self._is_new(daemon, message.sequence):
+            return self._told_again(daemon, message.request_id, wants)
+        for key, want in wants:
+            # No grant can be on its way: a counter is asked for once at a time, and a daemon that
+            # asks has read the answer before.
+            self._restate(daemon, key, want.stand)
+        self._rows.put_daemon(
+            msgspec.structs.replace(daemon, sequence=message.sequence, spoken_epoch=daemon.epoch)
+        )
         outcomes = [self._outcome(daemon, key, want) for key, want in wants]
         failed = any(outcome != pb.LEASE_OUTCOME_GRANTED for outcome, _ in outcomes)
         # All checks passed; below, either every want is granted or none.
@@ -149,25 +154,52 @@ class Exchange:
             request_id=message.request_id, epoch=daemon.epoch, now_ns=self._now_ns
         )
         for (key, want), (outcome, stand) in zip(wants, outcomes, strict=True):
+            unused_ns = 0
             if not failed:
-                self._restate(daemon, key, stand)
-            elif outcome == pb.LEASE_OUTCOME_GRANTED and not self._crossed_a_grant(
-                daemon, key, want
-            ):
+                if stand.version > self._held(daemon, key).version:
+                    unused_ns = shares.unclaimed_ns(self._rows.pool(key), self._now_ns)
+                self._restate(daemon, key, stand, granted_epoch=daemon.epoch)
+            elif outcome == pb.LEASE_OUTCOME_GRANTED:
                 outcome, stand = pb.LEASE_OUTCOME_SET_FAILED, want.stand  # noqa: PLW2901
-            grant = reply.grants.add(
-                counter_key=key,
-                outcome=outcome,
-                amount=stand.amount,
-                reserve_amount=stand.reserve_amount,
-                version=stand.version,
-            )
-            level = self._level(daemon_id, key)
-            if level is not None:
-                grant.level.CopyFrom(level)
+            self._tell(reply, daemon, key, outcome, stand, unused_ns=unused_ns)
         if failed:
             reply.retry_after.CopyFrom(wire.duration(self._retry_ns(outcomes)))
         return reply
+
+    def _told_again(
+        self, daemon: Daemon, request_id: str, wants: Sequence[tuple[bytes, Want]]
+    ) -> pb.LeaseReply:
+        """Answer a request that is seen again by what was granted; nothing changes."""
+        reply = pb.LeaseReply(request_id=request_id, epoch=daemon.epoch, now_ns=self._now_ns)
+        for key, want in wants:
+            held = self._held(daemon, key)
+            is_granted = held.version > want.stand.version and held.amount >= want.amount_min
+            told = pb.LEASE_OUTCOME_GRANTED if is_granted else pb.LEASE_OUTCOME_NOT_NOW
+            self._tell(reply, daemon, key, told, held)
+        reply.retry_after.CopyFrom(wire.duration(EXHAUSTED_RETRY_NS))
+        return reply
+
+    def _tell(
+        self,
+        reply: pb.LeaseReply,
+        daemon: Daemon,
+        key: bytes,
+        outcome: "pb.LeaseOutcome",
+        stand: Stand,
+        *,
+        unused_ns: int = 0,
+    ) -> None:
+        grant = reply.grants.add(
+            counter_key=key,
+            outcome=outcome,
+            amount=stand.amount,
+            reserve_amount=stand.reserve_amount,
+            version=stand.version,
+            unused_ns=unused_ns if self._rate(key) else 0,
+        )
+        level = self._level(daemon.daemon_id, key)
+        if level is not None:
+            grant.level.CopyFrom(level)
 
     # ---- operators ---------------------------------------------------------------------------
 
@@ -225,30 +257,52 @@ class Exchange:
             clock_offset_ns=its_now_ns - self._now_ns,
         )
 
-    def _hear(self, daemon: Daemon, key: bytes, stand: Stand) -> None:
-        """Take a stand that is not an Enrol's: it may have crossed a grant on the way."""
-        self._restate(daemon, key, lend.heard(self._held(daemon, key), stand))
+    def _hear(self, daemon: Daemon, key: bytes, stand: Stand, *, unused_ns: int = 0) -> None:
+        """Take a report's stand, which may have crossed a grant of this epoch on the way."""
+        share = self._rows.share(key, daemon.daemon_id)
+        if share is not None and share.epoch == daemon.epoch:
+            stand = lend.heard(share.stand, stand)
+        self._restate(daemon, key, stand, unused_ns=unused_ns)
 
     def _restate(
-        self, daemon: Daemon, key: bytes, stand: Stand, *, is_reclaimed: bool = False
+        self,
+        daemon: Daemon,
+        key: bytes,
+        stand: Stand,
+        *,
+        is_reclaimed: bool = False,
+        granted_epoch: int = 0,
+        may_rise: bool = False,
+        unused_ns: int = 0,
     ) -> None:
-        """Replace a daemon's part of a counter by what it says."""
+        """Replace a daemon's part of a counter by what it says, or is granted.
+
+        Units:   `unused_ns` tells how full a rate's bucket was that it gives back some of.
+        Ensures: what it may use rises by a grant only, whatever a late Enrol says.
+        """
         rows = self._rows
         before = rows.share(key, daemon.daemon_id)
         share = before or Share()
+        if not (granted_epoch or may_rise):
+            stand = lend.at_most(stand, share.stand)
         late = share.late
-        if share.is_reclaimed and not is_reclaimed:
+        if share.is_reclaimed:
             # It came back after all: what it used of what was taken from it comes late.
             late += lend.beyond(share.stand, stand)
-            stand = lend.reclaimed(stand)
-        if before is not None and share == msgspec.structs.replace(
-            share, stand=stand, late=late, is_reclaimed=is_reclaimed
-        ):
+        after = msgspec.structs.replace(
+            share,
+            stand=stand,
+            late=late,
+            is_reclaimed=is_reclaimed,
+            epoch=granted_epoch or share.epoch,
+        )
+        if before == after:
             return
         rule = self._rules.budgets.get(keys.tag_of(key))
         terms = self._terms(key)
+        pool = rows.pool(key)
         changed = lend.restate(
-            rows.pool(key),
+            pool,
             before.stand if before else None,
             stand,
             limit=terms.limit if terms else None,
@@ -256,20 +310,20 @@ class Exchange:
         )
         if late != share.late:
             changed = lend.excuse_late(changed, late - share.late)
+        rated = self._rate(key)
+        if rated is not None:
+            changed = shares.pooled(
+                pool,
+                changed,
+                rated.rate,
+                was=share.stand.taken,
+                now=stand.taken,
+                unused_ns=unused_ns,
+                wall_ns=self._now_ns,
+            )
         if terms is not None and rule is not None:
-            changed = self._alerted(rule, key, changed, terms)
-        rows.put(
-            key,
-            daemon.daemon_id,
-            changed,
-            msgspec.structs.replace(
-                share,
-                stand=stand,
-                late=late,
-                epoch=daemon.epoch,
-                is_reclaimed=is_reclaimed,
-            ),
-        )
+            changed = alerted(rows, rule, key, changed, terms, now_ns=self._now_ns)
+        rows.put(key, daemon.daemon_id, changed, after)
 
     def _lose(self, daemon: Daemon, key: bytes, stand: Stand | None) -> None:
         """Keep what a daemon may have spent presumed spent: it cannot tell any more."""
@@ -278,28 +332,31 @@ class Exchange:
             if stand is not None:
                 self._restate(daemon, key, stand)
             return
-        after = lend.reclaimed(stand or before.stand)
-        lost = before.stand.taken - after.taken
-        reserve_lost = before.stand.reserve_taken - after.reserve_taken
-        self._restate(daemon, key, after)
-        share = self._rows.shares[key, daemon.daemon_id]
-        pool = lend.lose(self._rows.pool(key), lost, reserve_lost)
-        share = msgspec.structs.replace(
-            share, lost=share.lost + lost, reserve_lost=share.reserve_lost + reserve_lost
+        after = lend.reclaimed(stand or NO_STAND)
+        # Told again, its earlier losses are among what it may have spent then.
+        lost = before.stand.taken + before.lost - after.taken
+        reserve_lost = before.stand.reserve_taken + before.reserve_lost - after.reserve_taken
+        # Old books may hold what was told to be free already, and is somebody else's by now.
+        # And what excused what is lost by now goes on to.
+        late = max(0, -lost) + max(0, lend.excused(before.stand) - lend.excused(after))
+        lost, reserve_lost = max(0, lost), max(0, reserve_lost)
+        pool = lend.lose(
+            self._rows.pool(key), lost - before.lost, reserve_lost - before.reserve_lost
         )
-        self._rows.put(key, daemon.daemon_id, pool, share)
+        share = msgspec.structs.replace(
+            before, lost=lost, reserve_lost=reserve_lost, late=before.late + late
+        )
+        # First what is lost, then what is left, so that a limit that was cut sees the sum.
+        self._rows.put(key, daemon.daemon_id, lend.excuse_late(pool, late), share)
+        self._restate(daemon, key, after)
 
     def _outcome(self, daemon: Daemon, key: bytes, want: Want) -> tuple["pb.LeaseOutcome", Stand]:
         """What can be done for one want, and how the daemon stands if it is."""
         rule = self._rules.budgets.get(keys.tag_of(key))
         terms = self._terms(key)
-        if self._crossed_a_grant(daemon, key, want):
-            held = self._held(daemon, key)
-            enough = held.amount >= want.amount_min
-            return pb.LEASE_OUTCOME_GRANTED if enough else pb.LEASE_OUTCOME_NOT_NOW, held
-        if rule is None or terms is None:
+        if terms is None:
             return pb.LEASE_OUTCOME_NO_BUDGET, want.stand
-        if not self._in_force(rule, key, want):
+        if rule is not None and not is_in_force(rule, key, want, self._now_ns, self._span):
             return pb.LEASE_OUTCOME_WRONG_WINDOW, want.stand
         if (
             self._now_ns < self._lends_from_ns
@@ -309,85 +366,37 @@ class Exchange:
         stand = lend.lend(self._rows.pool(key), terms, want)
         if stand is not None:
             return pb.LEASE_OUTCOME_GRANTED, stand
-        pool = self._rows.pool(key)
-        if pool.taken - pool.used > lend.presumed(want.stand):
+        pool, amount = self._rows.pool(key), want.stand.amount
+        if rule is None:
+            self._rows.scarce_rates.add(key)
+            others_have_more = shares.may_recall(pool, amount, has_too_little=want.critical)
+        else:
+            others_have_more = pool.taken - pool.used > lend.presumed(want.stand)
+        if others_have_more:
             self._rows.recalled.add(key)
             return pb.LEASE_OUTCOME_RECALLED, want.stand
         return pb.LEASE_OUTCOME_EXHAUSTED, want.stand
-
-    def _crossed_a_grant(self, daemon: Daemon, key: bytes, want: Want) -> bool:
-        """Tell whether a want was sent before its daemon saw the newest grant, or is sent again.
-
-        What was granted stands, and is told again.
-        """
-        return self._held(daemon, key).version != want.stand.version
 
     def _held(self, daemon: Daemon, key: bytes) -> Stand:
         share = self._rows.share(key, daemon.daemon_id)
         return share.stand if share else NO_STAND
 
-    def _in_force(self, rule: BudgetRule, key: bytes, want: Want) -> bool:
-        """Tell whether a counter's window is in force, or begins so soon that it may be leased.
-
-        One that has ended is still leased to a daemon with calls in flight there, for extensions.
-        """
-        end_ns = keys.split_counter_key(key)[0]
-        if end_ns >= NEVER_NS:
-            return rule.window(self._now_ns)[1] == end_ns
-        if end_ns <= self._now_ns and want.stand.reserved:
-            return True
-        moments = (-self._span.skew_ns_max, 0, self._span.early_ns)
-        return any(rule.window(self._now_ns + moment)[1] == end_ns for moment in moments)
-
     def _terms(self, key: bytes) -> Terms | None:
-        """What the policy allows on a counter; None where it has no such fleet budget."""
-        rule = self._rules.budgets.get(keys.tag_of(key))
-        if rule is None or not rule.is_shared or rule.limit is None:
-            return None
-        return Terms(
-            limit=rule.limit + self._rows.pool(key).topped_up,
-            reserve=rule.budget.reserve,
-            whole=rule.budget.window.kind is WindowKind.RUN,
-        )
+        return terms_of(self._rules, key, topped_up=self._rows.pool(key).topped_up)
 
-    def _alerted(self, rule: BudgetRule, key: bytes, pool: Pool, terms: Terms) -> Pool:
-        """Alert once for every step the fleet has reached; engage a halt."""
-        if not rule.has_steps:
-            return pool
-        start_ns = pool.start_ns or rule.window(self._now_ns)[0]
-        counter = Counter(
-            settled=pool.settled,
-            reserved=pool.reserved,
-            reserve_settled=pool.reserve_settled,
-            reserve_reserved=pool.reserve_reserved,
-            limit=terms.limit,
-            alerted_bp=pool.alerted_bp,
-            burn_alerted_bp=pool.burn_alerted_bp,
-            start_ns=start_ns,
-        )
-        changes = Changes()
-        now = Now(self._now_ns, self._now_ns)
-        limit, used = terms.limit - terms.reserve, pool.used - pool.reserve_used
-        counter = books.raise_crossings(
-            changes, rule, key, counter, limit=limit, used=used, now=now
-        )
-        self._rows.alerts += changes.alerts
-        self._rows.audit += changes.audit
-        self._rows.kills += [value for _, _, value in changes.puts]
-        return msgspec.structs.replace(
-            pool,
-            alerted_bp=counter.alerted_bp,
-            burn_alerted_bp=counter.burn_alerted_bp,
-            start_ns=start_ns,
-        )
+    def _rate(self, key: bytes) -> RateRule | None:
+        """Find the fleet's rate whose shares this counter is of, if it is not a budget's."""
+        return self._rules.shared_rates.get(keys.tag_of(key))
 
     def _level(self, daemon_id: str, key: bytes) -> pb.Level | None:
         terms = self._terms(key)
         if terms is None:
             return None
         share = self._rows.share(key, daemon_id)
-        stand = share.stand if share else NO_STAND
-        return wire.level_to_pb(key, lend.level(self._rows.pool(key), terms, stand))
+        stand, pool = share.stand if share else NO_STAND, self._rows.pool(key)
+        if self._rate(key) is not None:
+            terms = msgspec.structs.replace(terms, reserve=shares.fair_share(pool))
+        return wire.level_to_pb(key, lend.level(pool, terms, stand))
 
     def _levels(self, daemon_id: str, named: Iterable[bytes]) -> list[pb.Level]:
         found = (self._level(daemon_id, key) for key in named)

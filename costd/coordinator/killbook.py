@@ -64,7 +64,8 @@ class KillBook:
             entry = _read(line)
             if entry is not None:
                 self._unstored.append(entry)
-        self._merge(entry.switch for entry in self._unstored)
+        if self._merge(entry.switch for entry in self._unstored):
+            tell(self.message())
 
     def get(self, kill_id: str) -> KillSwitch | None:
         """Return a switch, engaged or released."""
@@ -93,17 +94,18 @@ class KillBook:
 
     async def store_all(self) -> bool:
         """Store what only the journal has; whether all of it is stored."""
-        stored = 0
+        stored = []
         try:
             for entry in list(self._unstored):
                 await self._store.put_kill(entry.switch)
                 await self._store.append_audit([entry.audit])
-                stored += 1
+                stored.append(entry)
         except CoordinatorUnavailable:
             return False
         finally:
             if stored:
-                del self._unstored[:stored]
+                # Others may have stored some meanwhile, and added more.
+                self._unstored = [each for each in self._unstored if each not in stored]
                 self._write_journal()
         return True
 

@@ -61,6 +61,7 @@ class PostgresStore:
         keys: Collection[bytes] = (),
         with_all_shares_of: Collection[str] = (),
         outboxes_of: Collection[str] = (),
+        with_closed_shares_of: Collection[str] = (),
     ) -> Result:
         """Run `work` over locked rows and write what it wants written, all of it or nothing."""
         return await self._transactions.transact(
@@ -69,6 +70,7 @@ class PostgresStore:
             keys=keys,
             with_all_shares_of=with_all_shares_of,
             outboxes_of=outboxes_of,
+            with_closed_shares_of=with_closed_shares_of,
         )
 
     # ---- policy ---------------------------------------------------------------------------------
@@ -192,6 +194,15 @@ class PostgresStore:
             limit_count=limit_count,
         )
         return [(bytes(row[0]), row[1], columns.share_from_row(row[2:])) for row in rows]
+
+    async def overdue_holders(
+        self, keys: Collection[bytes], *, ended_before_ns: int
+    ) -> list[tuple[str, bytes]]:
+        """List who holds some of these counters, and whose tenure ended before then."""
+        rows = await self._rows(
+            "overdue_holders", keys=sorted(keys), ended_before_ns=ended_before_ns
+        )
+        return [(daemon_id, bytes(key)) for daemon_id, key in rows]
 
     async def forget(self, *, windows_before_ns: int) -> int:
         """Forget counters whose window ended before then, with all shares; returns how many."""

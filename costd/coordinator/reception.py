@@ -5,11 +5,13 @@ given, time behind a clock.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple, TypeVar
 
 from costd.clock import Clock
 from costd.coordinator import usage
-from costd.coordinator.exchange import Exchange, Span
+from costd.coordinator.exchange import Exchange
+from costd.coordinator.lendable import Span
 from costd.coordinator.rows import FleetStore, Rows
 from costd.engine.rules import Rules
 from costd.errors import CostdError, InvalidAsk
@@ -22,6 +24,8 @@ Result = TypeVar("Result")
 
 RECALL_EVERY_NS: Final = 10_000_000
 """At most so often is a counter recalled from everybody who holds it."""
+RETAKE_EVERY_NS: Final = 1_000_000_000
+"""At most so often is it looked whether who holds some of a scarce rate is gone."""
 PRESSED_NS: Final = NS_PER_S
 """So long after a recall, reports may give back what others wait for."""
 
@@ -37,6 +41,7 @@ class Connection:
         self.daemon_id = ""
         self.name = ""
         self.epoch = 0
+        self.is_over = False
         self.holds: set[bytes] = set()
         """Counters that it may hold something of, as far as this replica knows."""
 
@@ -55,11 +60,14 @@ class Received(NamedTuple):
     message: pb.ToCoordinator
 
 
-_Done = tuple[list[pb.ToDaemon], set[bytes], list[KillSwitch]]
+_Done = tuple[list[pb.ToDaemon], Rows]
 
 
 class Reception:
     """Serves every daemon that is attached to this replica."""
+
+    rules_of_exchange: type[Exchange] = Exchange
+    """What a message does; a test puts one with a bug in its place, to see that it is caught."""
 
     def __init__(self, store: FleetStore, clock: Clock, published: Published, span: Span) -> None:
         self._store = store
@@ -72,6 +80,7 @@ class Reception:
         self.lends_from_ns = 0
         """Until then it learns what daemons hold, and grants nothing."""
         self._recalled_ns: dict[bytes, int] = {}
+        self._retaken_ns: dict[bytes, int] = {}
         self._pressed_until_ns = 0
         self.halted: Callable[[Sequence[KillSwitch]], None] | None = None
         """Who hears of kill switches that budgets engaged."""
@@ -94,7 +103,7 @@ class Reception:
         """
         now_ns = self._clock.now().wall_ns
         try:
-            answers, recalled, halts = await self._transact(batch, now_ns)
+            answers, rows = await self._transact(batch, now_ns)
         except CostdError as error:
             if error.retryable:
                 raise
@@ -106,12 +115,15 @@ class Reception:
             return
         for received, answer in zip(batch, answers, strict=True):
             self._answer(received, answer)
-        self.recall(recalled, now_ns)
-        if halts and self.halted is not None:
-            self.halted(halts)
+        self.recall(sorted(rows.recalled), now_ns)
+        if rows.kills and self.halted is not None:
+            self.halted(rows.kills)
+        if rows.scarce_rates:
+            await self._retake_rates(sorted(rows.scarce_rates), now_ns)
 
     def lost(self, connection: Connection) -> None:
         """Forget a stream; what its daemon holds stays good until its tenure ends."""
+        connection.is_over = True
         if self.attached.get(connection.daemon_id) is connection:
             del self.attached[connection.daemon_id]
 
@@ -156,7 +168,7 @@ class Reception:
 
     async def _transact(self, batch: Sequence[Received], now_ns: int) -> _Done:
         def work(rows: Rows) -> _Done:
-            exchange = Exchange(
+            exchange = self.rules_of_exchange(
                 rows,
                 self.published.rules,
                 now_ns=now_ns,
@@ -164,7 +176,7 @@ class Reception:
                 lends_from_ns=self.lends_from_ns,
             )
             answers = [_act(exchange, rows, received) for received in batch]
-            return answers, set(rows.recalled), list(rows.kills)
+            return answers, rows
 
         return await self._store.transact(
             work,
@@ -184,7 +196,32 @@ class Reception:
                 for received in batch
                 if received.message.HasField("enrol")
             ],
+            # Books that lack something may lack what was used up, too.
+            with_closed_shares_of=[
+                received.message.enrol.daemon_id
+                for received in batch
+                if received.message.enrol.books_are_old
+            ],
         )
+
+    async def _retake_rates(self, scarce: Iterable[bytes], now_ns: int) -> None:
+        """Take back shares of rates whose daemons are gone: time bounds them, no money is lost."""
+        due = [key for key in scarce if now_ns - self._retaken_ns.get(key, 0) >= RETAKE_EVERY_NS]
+        if not due:
+            return
+        self._retaken_ns = {
+            key: at for key, at in self._retaken_ns.items() if now_ns - at < RETAKE_EVERY_NS
+        }
+        self._retaken_ns.update(dict.fromkeys(due, now_ns))
+        ended_ns = now_ns - self.span.skew_ns_max
+        for daemon_id, key in await self._store.overdue_holders(due, ended_before_ns=ended_ns):
+
+            def work(rows: Rows, daemon_id: str = daemon_id, key: bytes = key) -> None:
+                rules = self.published.rules
+                Exchange(rows, rules, now_ns=now_ns, span=self.span).reclaim(daemon_id, [key])
+
+            with suppress(InvalidAsk):  # it has come back since
+                await self._store.transact(work, daemon_ids=[daemon_id], keys=[key])
 
     def _answer(self, received: Received, answer: pb.ToDaemon) -> None:
         connection, message = received
@@ -192,6 +229,8 @@ class Reception:
             older = self.attached.get(message.enrol.daemon_id)
             if older is not None and older is not connection:
                 older.close(InvalidAsk("this daemon has enrolled on another stream"))
+            if connection.is_over:
+                return  # it ended while the transaction ran
             connection.daemon_id, connection.name = message.enrol.daemon_id, message.enrol.name
             connection.epoch = answer.welcome.epoch
             connection.holds = {*_keys_of(message)}

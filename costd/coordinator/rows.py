@@ -26,6 +26,9 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True):
     seen_ns: int = 0
     tenure_ends_ns: int = 0
     """After this it spends nothing of what it holds; what is unreported is presumed spent."""
+    spoken_epoch: int = 0
+    """The newest epoch in which it has asked or reported: it has read that Admittance, so that an
+    Enrol from before it is one that was late on its way."""
     sequence: int = 0
     """The newest request or report of this epoch."""
     policy_number: int = 0
@@ -47,8 +50,9 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
 
     stand: Stand = NO_STAND
     epoch: int = 0
-    """Of the daemon when it was last granted or stated."""
+    """Of the daemon when it was last granted some: in another one no grant can be on its way."""
     is_reclaimed: bool = False
+    """Whether it was taken back, and the daemon has not spoken of it since it was told so."""
     lost: int = 0
     reserve_lost: int = 0
     late: int = 0
@@ -96,6 +100,8 @@ class Rows:
         self.kills: list[KillSwitch] = []
         self.recalled: set[bytes] = set()
         """Counters that others must give back what they do not use of; told to every replica."""
+        self.scarce_rates: set[bytes] = set()
+        """Rates of which somebody wanted more than nobody holds."""
 
     def pool(self, key: bytes) -> Pool:
         """Return the fleet's counter; empty if nothing was ever held of it."""
@@ -141,15 +147,28 @@ class FleetStore(Protocol):
         keys: Collection[bytes] = (),
         with_all_shares_of: Collection[str] = (),
         outboxes_of: Collection[str] = (),
+        with_closed_shares_of: Collection[str] = (),
     ) -> Awaitable[Result]:
         """Run `work` over locked rows and write what it wants written, all of it or nothing.
 
         Shape:   locks the daemons in order of their ids, then their outboxes likewise, then the
                  pools in order of their keys;
                  reads the shares of those daemons on those pools, and for `with_all_shares_of`
-                 the daemon's open shares on any pool (whose pools are locked as well). `work` is
+                 the daemon's open shares on any pool (whose pools are locked as well), for those
+                 among them that are in `with_closed_shares_of` all that are kept. `work` is
                  pure and may run again where the database asks for it.
         Errors:  CoordinatorUnavailable where nothing was written; whatever `work` raises, and
                  then nothing is written either.
+        """
+        ...
+
+    def overdue_holders(
+        self, keys: Collection[bytes], *, ended_before_ns: int
+    ) -> Awaitable[list[tuple[str, bytes]]]:
+        """List (daemon, counter) where one holds some of these and its tenure ended before then.
+
+        Shape:   reads without locking: look again under a lock before acting on it. The first
+                 hundred, in order.
+        Errors:  CoordinatorUnavailable.
         """
         ...

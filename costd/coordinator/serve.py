@@ -76,7 +76,8 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
     clock = SystemClock()
     instance_id = f"coordinator-{uuid.uuid4().hex[:12]}"
     async with contextlib.AsyncExitStack() as stack:
-        database = await stack.enter_async_context(_database(settings, _embedded(settings)))
+        embedded = _embedded(settings)
+        database = await stack.enter_async_context(_database(settings, embedded))
         migrator = Migrator(database, release=__version__)
         migrated = await migrator.run(instance_id, address=settings.listen)
         for each in (*migrated.expansions, *migrated.contractions):
@@ -100,6 +101,7 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
             publishing=publishing,
             kills=kills,
             settings=settings,
+            revive=embedded.start if embedded else None,
         )
         figures = CallFigures()
         metrics = stack.enter_context(_metrics(settings, log))

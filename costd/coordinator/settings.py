@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from costd import address
 from costd.configuration import Configured, Pairs, SettingsError, load
-from costd.coordinator.exchange import Span
+from costd.coordinator.lendable import Span
 from costd.endpoint import Endpoint, parse_endpoint
 from costd.model.time import NS_PER_S
 
@@ -27,7 +27,7 @@ class Settings(Configured):
         "in the data directory.",
     )
     data: Path = Field(
-        default_factory=lambda: address.default_data().with_name("coordinator"),
+        default_factory=lambda: address.default_data() / "coordinator",
         description="Directory of the embedded database and the kill switches' journal.",
     )
     name: str = Field(
@@ -48,7 +48,7 @@ class Settings(Configured):
         "authenticates them.",
     )
     control_socket: Path = Field(
-        default_factory=lambda: address.default_control_socket().with_name("coordinator.sock"),
+        default_factory=address.default_coordinator_socket,
         description="Unix socket for operators on this host; 0600 always.",
     )
     tls_cert: Path | None = Field(

@@ -55,6 +55,7 @@ class Transactions:
         keys: Collection[bytes] = (),
         with_all_shares_of: Collection[str] = (),
         outboxes_of: Collection[str] = (),
+        with_closed_shares_of: Collection[str] = (),
     ) -> Result:
         """Run `work` over locked rows and write what it wants written, all of it or nothing."""
         asked = _Asked(
@@ -62,6 +63,7 @@ class Transactions:
             outboxes_of=sorted(set(outboxes_of)),
             keys=sorted(set(keys)),
             with_all_shares_of=sorted(set(with_all_shares_of)),
+            with_closed_shares_of=sorted(set(with_closed_shares_of)),
         )
         for attempt in range(1, ATTEMPTS_MAX + 1):
             try:
@@ -173,6 +175,7 @@ class _Asked(NamedTuple):
     outboxes_of: Sequence[str]
     keys: Sequence[bytes]
     with_all_shares_of: Sequence[str]
+    with_closed_shares_of: Sequence[str]
 
 
 async def _locked(connection: Connection, asked: _Asked) -> _Locked:
@@ -208,7 +211,11 @@ async def _lock(connection: Connection, asked: _Asked, *, adds: bool) -> _Locked
                     await sent.send(f"add_missing_{what}", {"daemon_ids": ids})
                 await sent.send(f"lock_{what}", {"daemon_ids": ids})
         if asked.with_all_shares_of:
-            await sent.send("open_share_keys", {"daemon_ids": asked.with_all_shares_of})
+            named = {
+                "daemon_ids": asked.with_all_shares_of,
+                "closed_of": asked.with_closed_shares_of,
+            }
+            await sent.send("open_share_keys", named)
         else:
             await _lock_pools(sent, keys, daemon_ids, adds=adds)
     if asked.with_all_shares_of:

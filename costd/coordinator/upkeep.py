@@ -1,6 +1,7 @@
 """What a coordinator does by itself: live, listen to its replicas, forget what is old."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from costd.clock import Clock
@@ -11,7 +12,7 @@ from costd.coordinator.publishing import Publishing
 from costd.coordinator.reception import Reception
 from costd.coordinator.settings import Settings
 from costd.coordinator.store import Notice, Topic
-from costd.errors import CoordinatorUnavailable
+from costd.errors import CoordinatorUnavailable, CostdError
 from costd.model.time import NS_PER_S
 from costd.telemetry.logs import Log
 
@@ -39,7 +40,9 @@ class Upkeep:
         publishing: Publishing,
         kills: KillBook,
         settings: Settings,
+        revive: Callable[[], str] | None = None,
     ) -> None:
+        """Take care of one replica; `revive` starts a database of its own that died."""
         self._store = store
         self._migrator = migrator
         self._instance_id = instance_id
@@ -49,6 +52,7 @@ class Upkeep:
         self._publishing = publishing
         self._kills = kills
         self._settings = settings
+        self._revive = revive
         self.database_problem = ""
         """Why the database cannot be used now; empty if it can."""
 
@@ -64,6 +68,7 @@ class Upkeep:
                 self._tell("")
             except CoordinatorUnavailable as error:
                 self._tell(str(error))
+                await self._start_again()
             except Exception as error:  # noqa: BLE001  this must go on, whatever that was
                 self._log.error("upkeep_failed", exc_info=error)
             await asyncio.sleep(BEAT_S)
@@ -104,6 +109,14 @@ class Upkeep:
         await self._store.forget_logs(
             alerts_before_ns=now_ns - ALERTS_KEPT_NS, audit_before_ns=now_ns - AUDIT_KEPT_NS
         )
+
+    async def _start_again(self) -> None:
+        if self._revive is None:
+            return
+        try:
+            await asyncio.to_thread(self._revive)
+        except CostdError as error:
+            self._log.error("database_not_started", problem=str(error))
 
     def _tell(self, problem: str) -> None:
         if problem and not self.database_problem:

@@ -14,9 +14,10 @@ from costd.daemon.tallies import Tallies
 from costd.daemon.totals import Totals
 from costd.engine import books, keys
 from costd.engine.changes import Changes, Family
-from costd.engine.leases import relent, stand
+from costd.engine.leases import relent, revoked, stand
 from costd.engine.resolve import Ledgered
 from costd.engine.rules import Rules
+from costd.engine.shares import grown
 from costd.engine.window import window_bounds
 from costd.model.counter import EMPTY_COUNTER
 from costd.model.events import AuditRecord
@@ -198,10 +199,14 @@ class Bookkeeping:
         """State how this daemon stands on a counter."""
         return stand(self.state.counter(key) or EMPTY_COUNTER)
 
-    def set_leases(self, leases: Mapping[bytes, Lease]) -> None:
+    def set_leases(
+        self, leases: Mapping[bytes, Lease], unused_ns: Mapping[bytes, int] | None = None
+    ) -> None:
         """Put other leases on counters, and how the fleet stands on them; all of it or nothing.
 
-        Ensures: no lease is lowered below what is used of it.
+        Units:   `unused_ns` is for how long what is granted of rates was nobody's.
+        Ensures: no lease is lowered below what is used of it; a bucket whose share grows holds
+                 no more than it did and what refilled in the added part.
         Errors:  StoreUnavailable.
         """
         changes, now = Changes(), self.clock.now()
@@ -218,7 +223,19 @@ class Bookkeeping:
                 relent(counter, lease), rule, start_ns=start_ns, wall_ns=now.wall_ns
             )
             books.write(changes, rule, key, posted, critical=False, now=now)
-        marked = [key for _, key, _ in changes.puts]
+            rate = self.rules.shared_rates.get(keys.tag_of(key))
+            if rate is not None:
+                bucket = keys.bucket_key(key)
+                full_ns = grown(
+                    rate.rate,
+                    self.state.rate(bucket),
+                    counter.lease.amount if counter.lease else 0,
+                    lease.amount,
+                    unused_ns=(unused_ns or {}).get(key, 0),
+                    steady_ns=now.steady_ns,
+                )
+                changes.put(Family.RATES, bucket, full_ns)
+        marked = [key for family, key, _ in changes.puts if family is Family.COUNTERS]
         changes.puts += self.lent.marks(marked)
         self._write(changes)
         self.lent.held.update(marked)
@@ -233,6 +250,33 @@ class Bookkeeping:
         if gone:
             self.store.commit(self.lent.unmarks(gone))
             self.lent.forgotten(gone)
+
+    def fleet_counters(self) -> list[bytes]:
+        """List every counter of a fleet's budget that the books have, accounted for or not."""
+        found = self.store.scan(Family.COUNTERS)
+        counters = [
+            (key, counter, self.rules.budgets.get(keys.tag_of(key))) for key, counter in found
+        ]
+        return [
+            key
+            for key, counter, rule in counters
+            if counter.lease is not None or (rule is not None and rule.is_shared)
+        ]
+
+    def revoke_leases(self, counter_keys: Iterable[bytes]) -> None:
+        """Let nothing more be used of leases, also of what comes free; all of it or nothing.
+
+        Errors:  StoreUnavailable.
+        """
+        changes, now = Changes(), self.clock.now()
+        for key in sorted(counter_keys):
+            counter = self.state.counter(key)
+            if counter is None:
+                continue
+            rule = self.rules.budgets.get(keys.tag_of(key))
+            posted = books.post(revoked(counter), rule)
+            books.write(changes, rule, key, posted, critical=False, now=now)
+        self.commit(changes)
 
     # ---- operators --------------------------------------------------------------------------
 

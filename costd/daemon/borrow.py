@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from costd.model.lease import Lease, Stand, Want
+from costd.model.money import AMOUNT_MAX
 from costd.model.time import NS_PER_S
 from costd.wire import fleet as wire
 from costd.wire.pb import fleet_pb2 as pb
@@ -16,6 +17,9 @@ STEP_AHEAD: Final = 4
 GROW_WITHIN_NS: Final = 2 * NS_PER_S
 """A lease that is used up faster than this is followed by one twice as large."""
 SHRINK_AFTER_NS: Final = 10 * NS_PER_S
+
+STEP_MAX: Final = AMOUNT_MAX // 4
+"""More than any budget has; so that doubling ends."""
 
 RECALLS_COUNT_MAX: Final = 8
 """So often a request is sent again while others are asked to give back what it needs."""
@@ -63,8 +67,10 @@ class Counters(Protocol):
         """Return what this daemon holds of a counter."""
         ...
 
-    def set_leases(self, leases: Mapping[bytes, Lease]) -> None:
-        """Keep leases, in one batch."""
+    def set_leases(
+        self, leases: Mapping[bytes, Lease], unused_ns: Mapping[bytes, int] | None = None
+    ) -> None:
+        """Keep leases, in one batch; of rates, with how long what is granted was nobody's."""
         ...
 
 
@@ -190,7 +196,9 @@ class Borrowing:
             elif grant.HasField("level"):  # not the amount: some may have been given back since
                 leases[key] = wire.lease_at(held, grant.level)
                 self._sated_until_ns[key] = now_ns + SATED_NS
-        self._counters.set_leases(leases)
+        self._counters.set_leases(
+            leases, {grant.counter_key: grant.unused_ns for grant in reply.grants}
+        )
         retry_ns = now_ns + reply.retry_after.ToNanoseconds()
         outcomes = {grant.counter_key: grant.outcome for grant in reply.grants}
         for key, outcome in outcomes.items():
@@ -247,17 +255,18 @@ class Borrowing:
         needed = max(0, short.amount_min - stand.used)
         pace = self._pace.get(short.key)
         if pace is None:
-            pace = self._pace[short.key] = _Pace(needed * STEP_AHEAD, now_ns)
+            step = min(needed * STEP_AHEAD, STEP_MAX)
+            pace = self._pace[short.key] = _Pace(step, now_ns)
         else:
             if now_ns - pace.asked_ns < GROW_WITHIN_NS:
                 pace.step *= 2
-            pace.step = max(pace.step, needed * STEP_AHEAD)
+            pace.step = min(max(pace.step, needed * STEP_AHEAD), STEP_MAX)
             pace.asked_ns = now_ns
         pace.used = stand.used
         return Want(
             stand=stand,
             amount_min=short.amount_min,
-            amount_wanted=max(short.amount_min, stand.used + pace.step),
+            amount_wanted=max(short.amount_min, min(stand.used + pace.step, AMOUNT_MAX)),
             critical=short.critical,
         )
 

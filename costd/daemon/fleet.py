@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import grpc
@@ -14,6 +14,7 @@ from costd.daemon.fleet_policy import FleetPolicy
 from costd.daemon.member import Member
 from costd.daemon.patience import Patience
 from costd.daemon.tenancy import Situation, Tenancy
+from costd.engine import keys
 from costd.engine.changes import Family
 from costd.model.labels import Selector
 from costd.store.port import Store
@@ -49,9 +50,9 @@ class Fleet:
         policy: FleetPolicy,
         situation: Situation,
         log: Log,
-        open_channel: Callable[[], grpc.aio.Channel],
-        rebooted: bool = False,
-        books_are_old: bool = False,
+        targets: Sequence[str],
+        open_channel: Callable[[str], grpc.aio.Channel],
+        lost_by_reboot: bool = False,
         outbox_count_max: int = 0,
     ) -> None:
         ledger = desk.ledger
@@ -65,15 +66,14 @@ class Fleet:
             ledger,
             daemon_id=daemon_id_of(ledger.store),
             situation=situation,
-            rebooted=rebooted,
-            books_are_old=books_are_old,
+            lost_by_reboot=lost_by_reboot,
             outbox_count_max=outbox_count_max,
         )
         self.tenancy.recalls = desk
         desk.borrow = self.tenancy.ask
-        self.member = Member(self.tenancy, open_channel, log)
+        self.member = Member(self.tenancy, targets, open_channel, log)
         self.member.hears = {
-            "policy": lambda message: policy.heard(message.policy),
+            "policy": lambda message: self._policy(message.policy),
             "kills": lambda message: self._kills(message.kills),
             "drill": lambda message: self._drill(message.drill),
         }
@@ -104,6 +104,18 @@ class Fleet:
         ends = loop.time() + LEAVE_S
         while not self.tenancy.is_settled and self.tenancy.is_enrolled and loop.time() < ends:  # noqa: ASYNC110  receipts come to the tenancy, which knows no loop
             await asyncio.sleep(LEAVE_S / 100)
+
+    async def _policy(self, message: pb.PublishedPolicy) -> None:
+        """Follow the fleet's policy; what is held by a limit that was cut is given back at once."""
+        await self.policy.heard(message)
+        ledger, cut = self._ledger, []
+        for key in ledger.lent.held:
+            rule, lease = ledger.rules.budgets.get(keys.tag_of(key)), ledger.lease(key)
+            limit = rule.limit if rule is not None else None
+            if lease is not None and limit is not None and limit < lease.limit:
+                cut.append(key)
+        recall = pb.Recall(epoch=self.tenancy.epoch, counter_keys=sorted(cut))
+        self.tenancy.receive(pb.ToDaemon(recall=recall))
 
     def _kills(self, message: pb.KillList) -> None:
         put_in_force(self._ledger, message)

@@ -19,8 +19,6 @@ def put_in_force(ledger: Ledger, message: pb.KillList) -> int:
         known: KillSwitch | None = ledger.store.get(Family.KILLS, switch.kill_id.encode())
         if known is not None and known.changed_ns >= switch.changed_ns:
             continue
-        if known is None and switch.released_ns:
-            continue  # it never stopped anybody here
         released = bool(switch.released_ns)
         ledger.put_kill(
             switch,

@@ -33,12 +33,11 @@ def membership(
 
     Errors:  TlsFault for certificates that cannot be used.
     """
-    target = settings.coordinator
     files = None
     if settings.coordinator_insecure:
         log.warning(
             "coordinator_insecure",
-            coordinator=target,
+            coordinator=",".join(settings.coordinator),
             problem="nothing encrypts or authenticates the coordinator; anybody there is believed",
         )
     else:
@@ -50,21 +49,20 @@ def membership(
             tell=lambda problem: log.error("tls_files_refused", problem=problem),
         )
 
-    def open_channel() -> grpc.aio.Channel:
+    def open_channel(target: str) -> grpc.aio.Channel:
         if files is None:
             return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
         options = (*CHANNEL_OPTIONS, *expecting(Kind.COORDINATOR))
         return grpc.aio.secure_channel(target, channel_credentials(files), options=options)
 
     situation = Situation(name=settings.name, version=__version__, boot_id=timekeeper.clock.boot_id)
-    lost_power = timekeeper.rebooted and not timekeeper.stopped_cleanly
     return Fleet(
         desk,
         policy=policy,
         situation=situation,
         log=log,
+        targets=settings.coordinator,
         open_channel=open_channel,
-        rebooted=timekeeper.rebooted,
-        books_are_old=lost_power and settings.durability != "disk",
+        lost_by_reboot=not timekeeper.stopped_cleanly and settings.durability != "disk",
         outbox_count_max=settings.outbox_count_max if settings.outbox_full == "deny" else 0,
     )

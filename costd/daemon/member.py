@@ -2,12 +2,13 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import grpc
 
 from costd.daemon.tenancy import Tenancy
+from costd.model.time import NS_PER_S
 from costd.telemetry.logs import Log
 from costd.wire.pb import fleet_pb2 as pb
 
@@ -18,25 +19,42 @@ WAIT_S_MAX: Final = 5.0
 """Between attempts to reach a coordinator; half of it is chance, so that a fleet does not return
 as one."""
 SILENT_S_MAX: Final = 5.0
-"""A coordinator that says nothing for so long, though reports are answered, is not there."""
+"""A coordinator that says nothing for so long is not there; longer where reports are rare."""
+REPORTS_MISSED_MAX: Final = 3
+CLOCK_OFF_NS: Final = 2 * NS_PER_S
+"""A clock that differs so much from the coordinator's is told of; by default it lends nothing to
+one that is off by five seconds."""
 JOIN: Final = "/costd.v1.Fleet/Join"
 
-Open = Callable[[], grpc.aio.Channel]
+Open = Callable[[str], grpc.aio.Channel]
 Hear = Callable[[pb.ToDaemon], Awaitable[None] | None]
 
 
 class Member:
     """Keeps the stream up; what comes is for the tenancy, or for whoever else is named."""
 
-    def __init__(self, tenancy: Tenancy, open_channel: Open, log: Log) -> None:
+    def __init__(
+        self, tenancy: Tenancy, targets: Sequence[str], open_channel: Open, log: Log
+    ) -> None:
+        """Join at one of `targets`: in turn, from the first, until one takes this daemon in."""
         self.tenancy = tenancy
+        self._targets = targets
+        self._turn = 0
         self._open_channel = open_channel
         self._log = log
         self.hears: dict[str, Hear] = {}
         """Who acts on messages that are not of leases or usage: policy, kills, drill."""
         self.problem = "not tried yet"
         """Why there is no stream; empty while there is one."""
+        self._told: set[str] = set()
+        """Problems that were logged since it was last joined: each once, however often it comes."""
+        self._clock_is_off = False
         self._sending: asyncio.Queue[pb.ToCoordinator] | None = None
+
+    @property
+    def target(self) -> str:
+        """The coordinator that it is joined to, or tries next."""
+        return self._targets[self._turn % len(self._targets)]
 
     def push(self, message: pb.ToCoordinator) -> None:
         """Send a message, if anybody listens."""
@@ -48,12 +66,17 @@ class Member:
         wait_s = WAIT_S_FIRST
         while True:
             enrolled = await self._stay()
-            wait_s = WAIT_S_FIRST if enrolled else min(2 * wait_s, WAIT_S_MAX)
+            self._turn += 1
+            # Others may be there though one is not: it waits longer only once all were tried.
+            if enrolled:
+                wait_s = WAIT_S_FIRST
+            elif self._turn % len(self._targets) == 0:
+                wait_s = min(2 * wait_s, WAIT_S_MAX)
             await asyncio.sleep(wait_s * (0.5 + random.random() / 2))  # noqa: S311  only spreads
 
     async def _stay(self) -> bool:
         """Join once and stay as long as it lasts; whether the coordinator took this daemon in."""
-        async with self._open_channel() as channel:
+        async with self._open_channel(self.target) as channel:
             join = channel.stream_stream(
                 JOIN,
                 request_serializer=pb.ToCoordinator.SerializeToString,
@@ -93,31 +116,58 @@ class Member:
 
     async def _read(self, call: Any) -> None:
         while True:
-            async with asyncio.timeout(SILENT_S_MAX):
-                message = await call.read()
+            silent_s = self._silent_s_max
+            try:
+                async with asyncio.timeout(silent_s):
+                    message = await call.read()
+            except TimeoutError:
+                raise ConnectionError(f"nothing was said for {silent_s:g} s") from None
             if message is grpc.aio.EOF:
                 await call.code()
                 raise ConnectionError(await call.details() or "the stream ended")
             if self.problem:
                 self.problem = ""
-                self._log.info("coordinator_joined", epoch=message.welcome.epoch)
+                self._told.clear()
+                self._log.info(
+                    "coordinator_joined", coordinator=self.target, epoch=message.welcome.epoch
+                )
             hear = self.hears.get(message.WhichOneof("message"))
             if hear is None:
                 self.tenancy.receive(message)
+                self._look_at_clock()
             elif (waits := hear(message)) is not None:
                 await waits
 
+    def _look_at_clock(self) -> None:
+        """Say once that this host's clock is off, and once that it is right again."""
+        offset_ns = self.tenancy.clock_offset_ns
+        is_off = abs(offset_ns) > CLOCK_OFF_NS
+        if is_off and not self._clock_is_off:
+            self._log.error(
+                "clock_off",
+                offset_s=-offset_ns / NS_PER_S,
+                problem="this host's clock differs from the coordinator's, which lends nothing to "
+                "daemons whose clock is off by more than its skew_max_s; set the clock",
+            )
+        elif self._clock_is_off and not is_off:
+            self._log.info("clock_right")
+        self._clock_is_off = is_off
+
+    @property
+    def _silent_s_max(self) -> float:
+        report_s = self.tenancy.report_every_ns / NS_PER_S
+        return max(SILENT_S_MAX, REPORTS_MISSED_MAX * report_s)
+
     def _tell(self, errors: list[BaseException | None], *, enrolled: bool) -> None:
         error = next((one for one in errors if one is not None), None)
-        problem = _describe(error)
-        if problem != self.problem:
+        problem = f"{self.target}: {_describe(error)}"
+        if problem not in self._told:
             self._log.warning("coordinator_lost", problem=problem, was_enrolled=enrolled)
+            self._told.add(problem)
         self.problem = problem
 
 
 def _describe(error: BaseException | None) -> str:
     if isinstance(error, grpc.aio.AioRpcError):
         return f"{error.code().name}: {error.details()}"
-    if isinstance(error, TimeoutError):
-        return f"the coordinator said nothing for {SILENT_S_MAX:g} s"
     return str(error) or type(error).__name__

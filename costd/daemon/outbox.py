@@ -9,7 +9,7 @@ from typing import Final
 
 from costd.daemon.ledger import Ledger
 from costd.engine import keys
-from costd.engine.changes import Family
+from costd.engine.changes import Changes, Family
 from costd.model.time import NS_PER_S
 from costd.wire import convert
 from costd.wire.pb import fleet_pb2 as pb
@@ -61,6 +61,25 @@ class Outbox:
         self._send, self._epoch = send, epoch
         self._sent_sequence, self._sent_ns = stored_sequence, 0
         self._keep(stored_sequence)
+
+    def renumber(self, kept: int, stored: int) -> None:
+        """Move events behind those that are stored and that a power failure took from these books.
+
+        Shape:   `kept` is the newest that survived it, `stored` the newest at the coordinator.
+        Errors:  StoreUnavailable; nothing is moved then.
+        """
+        ledger = self._ledger
+        if stored <= kept:
+            return
+        changes = Changes()
+        end = keys.sequence_key(keys.SEQUENCES_END_NS)
+        for key, event in ledger.store.scan(Family.USAGE, keys.sequence_key(kept + 1), end):
+            changes.put(Family.USAGE, key, None)
+            changes.usage.append(event)
+        ledger.totals.usage_seq = stored
+        if not changes.puts:
+            changes.put(Family.USAGE, end, None)  # nothing to move; the number is kept all the same
+        ledger.commit(changes)
 
     def disconnected(self) -> None:
         """Send nothing."""

@@ -168,7 +168,7 @@ async def watch(path: Path, changed: Callable[[], Awaitable[None]], log: Log) ->
             ):
                 await changed()
         except (OSError, RuntimeError) as error:
-            log.warning("policy_watch_failed", directory=str(path.parent), problem=str(error))
+            log.warning("watch_failed", directory=str(path.parent), problem=str(error))
         await asyncio.sleep(RECHECK_MS / 1_000)
         await changed()
 

@@ -5,7 +5,7 @@ import contextlib
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +23,7 @@ from costd.daemon.durable import GroupSync
 from costd.daemon.fleet import Fleet
 from costd.daemon.fleet_policy import FleetPolicy
 from costd.daemon.joining import membership
+from costd.daemon.kill_file import KillFile
 from costd.daemon.ledger import Ledger
 from costd.daemon.pages import FilePages, NoPages, Pages
 from costd.daemon.refusals import audit_refusal
@@ -86,13 +87,12 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
         upkeep = Upkeep(sweeper, timekeeper, log)
         durable = GroupSync(store.sync) if settings.durability == "disk" else None
         figures = CallFigures()
+        kill_files = _kill_files(settings, ledger, log)
+        following = _following(policy, kill_files, hangup, log)
         fleet: Fleet | None = None
         if isinstance(policy, FleetPolicy):
             fleet = membership(settings, log, desk, policy=policy, timekeeper=timekeeper)
-            following = [fleet.run()]
-        else:
-            path = Path(policy.path)
-            following = [watch(path, policy.follow, log), follow_signal(policy, hangup)]
+            following.append(fleet.run())
         async with (
             _metrics(settings, log) as metrics,
             Servers(settings, log, files) as servers,
@@ -104,6 +104,8 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
                 if not await fleet.ready(stop.asked):
                     log.info("stopped")
                     return
+            for file in kill_files:
+                file.read()  # again: what tiers there are is known by now
             meters.meter_calls(metrics, figures, now_ns=lambda: timekeeper.clock.now().wall_ns)
             calls = Calls(figures=figures, log=log, durable=durable)
             control = ControlService(
@@ -269,6 +271,29 @@ def _pages(settings: Settings, log: Log, books: AllowanceBooks) -> Pages:
         log.warning("pages_unavailable", problem=str(error))
         return NoPages()
     return pages
+
+
+def _following(
+    policy: PolicyFile | FleetPolicy,
+    kill_files: Sequence[KillFile],
+    hangup: asyncio.Event,
+    log: Log,
+) -> list[Coroutine[Any, Any, None]]:
+    """What follows files, each until cancelled."""
+    following = [watch(file.path, file.follow, log) for file in kill_files]
+    if isinstance(policy, PolicyFile):
+        following.append(watch(Path(policy.path), policy.follow, log))
+        following.append(follow_signal(policy, hangup))
+    return following
+
+
+def _kill_files(settings: Settings, ledger: Ledger, log: Log) -> list[KillFile]:
+    """Put in force what the watched file names, if there is to be one, before anybody asks."""
+    if settings.kill_file is None:
+        return []
+    file = KillFile(settings.kill_file.absolute(), ledger, log)
+    file.read()
+    return [file]
 
 
 def _retention(settings: Settings) -> Retention:

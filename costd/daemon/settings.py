@@ -87,8 +87,10 @@ class Settings(Configured):
         default=(),
         description="Critical task classes that callers here may claim: class,…; `*` for all.",
     )
-    coordinator: str = Field(
-        "", description="Coordinator to share budgets by, host:port; none if empty."
+    coordinator: Words = Field(
+        default=(),
+        description="Coordinators to share budgets by: host:port,…; the first that takes this "
+        "daemon in. None if empty.",
     )
     coordinator_insecure: bool = Field(
         default=False,
@@ -103,6 +105,11 @@ class Settings(Configured):
         "deny",
         description="With more of them: `deny` new asks until it has stored some, or `grow` "
         "until the disk is full. None is ever dropped.",
+    )
+    kill_file: Path | None = Field(
+        None,
+        description="File with a list of kill switches. Watched: one engages by appearing, and "
+        "releases by disappearing.",
     )
     durability: Literal["process", "disk"] = Field(
         "process",
@@ -205,8 +212,8 @@ class Settings(Configured):
                     "policy: needed; give --policy, COSTD_POLICY or --config, or name a coordinator"
                 )
             return self
-        if parse_endpoint("coordinator", self.coordinator) is None:
-            raise ValueError("coordinator: write it as host:port")
+        if None in [parse_endpoint("coordinator", each) for each in self.coordinator]:
+            raise ValueError("coordinator: write it as host:port,host:port")
         if self.policy is not None:
             raise ValueError(
                 "policy: the coordinator publishes it; take it away here, and publish it there "

@@ -5,7 +5,6 @@ the ledger's clock when `tick` or `receive` is called. docs/reference/fleet.md i
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -13,6 +12,8 @@ import msgspec
 from costd.daemon.borrow import Borrowing, Done, Short
 from costd.daemon.ledger import Ledger
 from costd.daemon.outbox import Outbox
+from costd.daemon.rated import FAIR_NEWS_NS, RateShares
+from costd.daemon.worst import WorstCase
 from costd.engine import keys
 from costd.engine.changes import Family
 from costd.engine.window import window_bounds
@@ -51,6 +52,10 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     """What is leased may be spent until then."""
     books_are_old: bool = False
     """Whether the books may lack what was promised last; kept until the coordinator has heard."""
+    usage_kept: int = 0
+    """Then: the newest usage event that they had. The coordinator may know of later ones."""
+    boot_id: str = ""
+    """Of the host's run in which all that was held before was given up."""
 
 
 class Situation(msgspec.Struct, kw_only=True):
@@ -82,14 +87,13 @@ class Tenancy:
         *,
         daemon_id: str,
         situation: Situation,
-        rebooted: bool = False,
-        books_are_old: bool = False,
+        lost_by_reboot: bool = False,
         outbox_count_max: int = 0,
     ) -> None:
-        """Take up what the last run left.
+        """Take up what the last run left; after a reboot of the host what it held is dead.
 
-        Shape:   after `rebooted` what it held is dead; `books_are_old` says that what was promised
-                 last may not have reached the disk.
+        Shape:   `lost_by_reboot` says that a reboot, if there was one, may have lost what was
+                 promised last: nothing makes commits durable, and the last run did not end well.
         """
         self.ledger = ledger
         self.situation = situation
@@ -97,6 +101,8 @@ class Tenancy:
         self.borrowing = Borrowing(ledger)
         ledger.state.exhausted = self.borrowing.exhausted
         self.outbox = Outbox(ledger, count_max=outbox_count_max)
+        self._rated = RateShares(ledger)
+        self._worst_case = WorstCase(ledger)
         raw = ledger.store.get(Family.META, _META_KEY)
         saved = msgspec.msgpack.decode(raw, type=Remembered) if raw else None
         self._saved = saved or Remembered(daemon_id=daemon_id)
@@ -115,10 +121,9 @@ class Tenancy:
         """Until when what comes free of a counter is given back at once."""
         self.clock_offset_ns = 0
         """The coordinator's wall clock less ours, when it last told."""
-        if rebooted:
-            old = self._saved.books_are_old or books_are_old
-            self._remember(until_steady_ns=0, books_are_old=old)
-            self._lower(sorted(ledger.lent.held))
+        boot_id = situation.boot_id
+        if saved is None or not boot_id or saved.boot_id != boot_id:
+            self._give_up(boot_id, lost=lost_by_reboot)
 
     @property
     def daemon_id(self) -> str:
@@ -142,6 +147,7 @@ class Tenancy:
         ledger, now = self.ledger, self.ledger.clock.now()
         self._push = push
         self._sent.clear()
+        self._rated.forget()
         self._enrolled_at_ns = now.steady_ns
         held = sorted(ledger.lent.held)
         ledger.fleet_changed.clear()
@@ -201,11 +207,11 @@ class Tenancy:
         now = self.ledger.clock.now()
         if self._push is None or not self.is_enrolled:
             return
-        changed = self.ledger.fleet_changed
+        changed = sorted(self.ledger.fleet_changed)
         for key in changed:
             self._touched[key] = now.steady_ns
         self._give_back_freed(now.steady_ns)
-        reports = now.steady_ns - self._reported_ns >= self._tenure_ns // REPORTS_IN_TENURE
+        reports = now.steady_ns - self._reported_ns >= self.report_every_ns
         if reports or now.steady_ns - self._looked_ahead_ns >= AHEAD_EVERY_NS:
             self._looked_ahead_ns = now.steady_ns
             self._ask_ahead(changed, now.wall_ns, now.steady_ns)
@@ -219,9 +225,10 @@ class Tenancy:
         """Tell what changed, and so renew the tenure."""
         assert self._push is not None
         ledger, now = self.ledger, self.ledger.clock.now()
-        named = list(islice(ledger.fleet_changed, STANDS_COUNT_MAX))
+        named = sorted(ledger.fleet_changed)[:STANDS_COUNT_MAX]
         ledger.fleet_changed.difference_update(named)
         stands = [(key, ledger.stand(key)) for key in named]
+        told = self._rated.told
         self._sequence += 1
         self._sent[self._sequence] = (now.steady_ns, stands)
         self._reported_ns = now.steady_ns
@@ -231,7 +238,9 @@ class Tenancy:
                 report=pb.LeaseReport(
                     epoch=self.epoch,
                     sequence=self._sequence,
-                    stands=[wire.stand_to_pb(key, stand) for key, stand in stands],
+                    stands=[
+                        wire.stand_to_pb(key, stand, unused_ns=told(key)) for key, stand in stands
+                    ],
                     policy_number=situation.policy_number,
                     policy_problem=situation.policy_problem,
                     now_ns=now.wall_ns,
@@ -249,9 +258,14 @@ class Tenancy:
         self.report()
 
     @property
+    def report_every_ns(self) -> int:
+        """How often a report is sent, and so a receipt comes, though there is nothing to tell."""
+        return self._tenure_ns // REPORTS_IN_TENURE
+
+    @property
     def overspend_bound_nusd(self) -> int:
-        """How far calls in flight may pass what is held for them, as far as that is known."""
-        return self.ledger.totals.exposure_nusd
+        """How far this daemon may pass its budgets at worst; docs/INVARIANTS.md."""
+        return self._worst_case.bound_nusd()
 
     @property
     def is_settled(self) -> bool:
@@ -261,20 +275,22 @@ class Tenancy:
     # ---- inside ------------------------------------------------------------------------------
 
     def _admitted(self, welcome: pb.Admittance) -> None:
-        """Begin an epoch."""
+        """Begin an epoch, unless this is told a second time."""
+        push, ledger = self._push, self.ledger
+        if push is None or welcome.epoch <= self.epoch:
+            return
         self._tenure_ns = welcome.tenure.ToNanoseconds()
+        # What was taken away must be gone before the tenure begins: a kill may come in between.
+        ledger.revoke_leases(welcome.reclaimed_keys)
+        if self._saved.books_are_old:
+            self.outbox.renumber(self._saved.usage_kept, welcome.usage_sequence)
         self._remember(
             epoch=welcome.epoch,
             until_steady_ns=self._until(self._enrolled_at_ns),
             books_are_old=False,
         )
         self._heard(welcome.now_ns)
-        ledger = self.ledger
-        reclaimed = [key for key in welcome.reclaimed_keys if ledger.lease(key) is not None]
-        self._lower(reclaimed)
         self._levels(welcome.levels)
-        push = self._push
-        assert push is not None
         self._sequence = 0
         self.borrowing.connected(self._send_request, welcome.epoch)
         self.outbox.connected(
@@ -321,6 +337,20 @@ class Tenancy:
         self.ledger.store.commit([(Family.META, _META_KEY, raw)])
         self.ledger.state.leases_until_ns = self._saved.until_steady_ns
 
+    def _give_up(self, boot_id: str, *, lost: bool) -> None:
+        """Hold nothing any more; the boot is noted last, so that a kill on the way begins anew."""
+        ledger, saved = self.ledger, self._saved
+        is_old, kept = saved.books_are_old, saved.usage_kept
+        if lost and not is_old:
+            is_old, kept = True, ledger.totals.usage_seq
+        self._remember(until_steady_ns=0, books_are_old=is_old, usage_kept=kept)
+        if is_old:
+            # All are accounted for anew: what is not stated then is unknown to these books.
+            ledger.revoke_leases(ledger.fleet_counters())
+        else:
+            self._lower(sorted(ledger.lent.held))
+        self._remember(boot_id=boot_id)
+
     def _heard(self, now_ns: int) -> None:
         self.clock_offset_ns = now_ns - self.ledger.clock.now().wall_ns
 
@@ -329,7 +359,8 @@ class Tenancy:
         told = {
             level.counter_key: wire.lease_at(held, level)
             for level in levels
-            if (held := ledger.lease(level.counter_key)) is not None
+            if level.counter_key in ledger.lent.held
+            and (held := ledger.lease(level.counter_key)) is not None
         }
         ledger.set_leases(told)
 
@@ -338,7 +369,7 @@ class Tenancy:
         ledger = self.ledger
         over: list[bytes] = []
         for key, stand in told.items():
-            is_over = stand.amount <= stand.used and not stand.reserved
+            is_over = not _has_unused(stand) and not stand.reserved
             if is_over and key not in ledger.fleet_changed and ledger.stand(key) == stand:
                 over.append(key)
         wall_ns = ledger.clock.now().wall_ns
@@ -353,7 +384,12 @@ class Tenancy:
             for key, touched_ns in self._touched.items()
             if steady_ns - touched_ns > IDLE_NS or self._is_ended(key, wall_ns)
         ]
+        for key in [key for key in self._rated.split(idle)[0] if self._rated.is_busy(key)]:
+            self._touched[key] = steady_ns  # asks draw from its bucket, and leave its lease alone
+            idle.remove(key)
         self._lower(idle)
+        # Told also where nothing was left to lower: the receipt is what lets it be forgotten.
+        self.ledger.fleet_changed.update(idle)
         for key in idle:
             del self._touched[key]
 
@@ -364,23 +400,35 @@ class Tenancy:
             return
         if self.recalls is not None:
             self.recalls.pressed(held)
-        until_ns = self.ledger.clock.now().steady_ns + RECALLED_NS
-        self._recalled.update(dict.fromkeys(held, until_ns))
-        if self._lower(held):
+        now_ns = self.ledger.clock.now().steady_ns
+        rated, others = self._rated.split(held)
+        self._recalled.update(dict.fromkeys(others, now_ns + RECALLED_NS))
+        self.ledger.fleet_changed.update(rated)  # the receipt tells what is fair by now
+        is_news_due = bool(rated) and now_ns - self._reported_ns >= FAIR_NEWS_NS
+        if self._lower(held, keep_rates=True) or is_news_due:
             self.report()
 
-    def _lower(self, counter_keys: Iterable[bytes]) -> bool:
-        """Lower leases to what is used of them; the next report tells. False if none was higher."""
+    def _lower(self, counter_keys: Iterable[bytes], *, keep_rates: bool = False) -> bool:
+        """Lower leases to what is used of them; the next report tells. False if none was higher.
+
+        With `keep_rates`, rates keep what is needed of them.
+        """
         ledger = self.ledger
         lowered = {}
         for key in counter_keys:
             lease, stand = ledger.lease(key), ledger.stand(key)
-            if lease is not None and stand.amount > stand.used:
+            used = stand.used
+            if keep_rates and lease is not None:
+                used = max(used, self._rated.kept(key, lease))
+            is_rate = self._rated.rule_of(key) is not None
+            has_unused = stand.amount > used if is_rate else _has_unused(stand)
+            if lease is not None and has_unused:
                 lowered[key] = msgspec.structs.replace(
                     lease,
-                    amount=stand.used,
+                    amount=min(stand.amount, used),
                     reserve_amount=min(stand.reserve_amount, stand.reserve_used),
                 )
+        self._rated.given_back(lowered)
         ledger.set_leases(lowered)
         ledger.fleet_changed.update(lowered)
         return bool(lowered)
@@ -395,10 +443,10 @@ class Tenancy:
 
     def _ask_ahead(self, changed: Iterable[bytes], wall_ns: int, steady_ns: int) -> None:
         """Ask for more of what runs low, and for the next window of what soon ends."""
-        for key in list(changed):
+        for key in changed:
             stand = self.ledger.stand(key)
             step = self.borrowing.step_of(key)
-            if key in self._recalled:
+            if key in self._recalled or self._rated.rule_of(key) is not None:
                 continue
             if step and stand.amount - stand.used < step // 2:
                 self.borrowing.ask_ahead(key, stand.amount, steady_ns)
@@ -416,3 +464,7 @@ class Tenancy:
 
     def _is_idle(self, key: bytes) -> bool:
         return key not in self._touched
+
+
+def _has_unused(stand: Stand) -> bool:
+    return stand.amount > stand.used or stand.reserve_amount > stand.reserve_used

@@ -2,27 +2,30 @@
 
 from costd.engine.bounds import drawable, fleet_room, from_reserve, may_excuse, room_left, shortage
 from costd.engine.degrade import utilisation_bp
-from costd.engine.question import Evaluation, Question, note_tightest
+from costd.engine.question import Evaluation, Question, Shorts, note_tightest
 from costd.engine.rules import BudgetRule
 from costd.model.counter import EMPTY_COUNTER, Counter
 from costd.model.decision import Reason
-from costd.model.lease import Shortage, Wanting
+from costd.model.lease import Wanting
 from costd.model.money import AMOUNT_MAX
 from costd.model.reservation import CounterLine, Excuse
 
-_Short = list[tuple[BudgetRule, Shortage]]
-
 
 def check_budgets(
-    question: Question, result: Evaluation, counters: list[tuple[BudgetRule, bytes, Counter]]
+    question: Question,
+    result: Evaluation,
+    counters: list[tuple[BudgetRule, bytes, Counter]],
+    short: Shorts,
 ) -> None:
-    """Check settled + reserved + hold <= limit for every budget, and note the tightest."""
+    """Check settled + reserved + hold <= limit for every budget, and note the tightest.
+
+    `short` is what rates lack already, and gets what leases on budgets do.
+    """
     estimate = result.estimate
     prompt, output = estimate.prompt_tokens, estimate.output_tokens
     tokens = None if prompt is None or output is None else prompt + output
     amounts = {"nusd": estimate.hold_nusd, "tokens": tokens or 0, "calls": 1}
     is_free, critical = estimate.is_free, question.task_class.critical
-    short: _Short = []
     for rule, key, counter in counters:
         budget = rule.budget
         unit = budget.unit
@@ -63,7 +66,7 @@ def _line(
     result: Evaluation,
     rule: BudgetRule,
     wanted: tuple[bytes, Counter, int],
-    _short: _Short,
+    _short: Shorts,
 ) -> CounterLine | None:
     """Find how a budget of this daemon's own holds this; None where it does not, and it failed."""
     key, counter, hold = wanted
@@ -99,7 +102,7 @@ def _leased_line(
     result: Evaluation,
     rule: BudgetRule,
     wanted: tuple[bytes, Counter, int],
-    short: _Short,
+    short: Shorts,
 ) -> CounterLine | None:
     """Find how a fleet's budget holds this; None where the fleet has no more, and it failed.
 
@@ -129,14 +132,14 @@ def _leased_line(
     return CounterLine(key, unit, hold)
 
 
-def _lacks_leases(question: Question, result: Evaluation, short: _Short) -> None:
+def _lacks_leases(question: Question, result: Evaluation, short: Shorts) -> None:
     """Fail a candidate that lacks nothing but leases; the first one's are worth asking for."""
     rule, first = short[0]
     result.fail(
         Reason.NO_LEASE,
         rule,
         key=first.key,
-        rejects_candidate=all(each.budget.selector.names_candidate for each, _ in short),
+        rejects_candidate=all(each.selector.names_candidate for each, _ in short),
     )
     if question.wanting is None:
         lacking = sorted((each for _, each in short), key=lambda each: each.key)

@@ -5,19 +5,20 @@ from collections.abc import Iterator
 import msgspec
 
 from costd.engine import candidates as offers
+from costd.engine import keys
 from costd.engine.admit import Answer, hold, plain, search
 from costd.engine.bounds import drawable, fleet_room, room_left, shortage
 from costd.engine.degrade import BURN_USED_BP
 from costd.engine.draws import RATE_UNITS
-from costd.engine.evaluate import rate_units
 from costd.engine.question import Evaluation, Question
 from costd.engine.rate import available, take
-from costd.engine.rules import FULL_BP, BudgetRule
+from costd.engine.rated import lent_rate, rate_units
+from costd.engine.rules import FULL_BP, BudgetRule, RateRule
 from costd.model.allowance import Sums
 from costd.model.counter import Counter
 from costd.model.lease import Wanting
 from costd.model.money import AMOUNT_MAX, HOLD_MAX_NUSD, ceil_div
-from costd.model.policy import AllowanceTerms, Rate
+from costd.model.policy import AllowanceTerms
 from costd.model.reservation import CounterLine, RateLine
 from costd.model.time import NS_PER_S
 
@@ -75,7 +76,7 @@ def allot(question: Question, calls_count: int) -> Allotment | Scarce:
     one = Sums(1, chosen.estimate.hold_nusd, _tokens(chosen))
     if not one.amount_nusd and not chosen.estimate.is_free:
         return Scarce()
-    if any(rate.unit not in RATE_UNITS for rate, _, _ in _rates_of(question, chosen)):
+    if any(rule.rate.unit not in RATE_UNITS for rule, _, _ in _rates_of(question, chosen)):
         return Scarce()  # draws are counted in tokens of both kinds together
     most, scarce = _most_calls(question, chosen, terms, one)
     count = min(calls_count, terms.calls_count_max, most)
@@ -126,7 +127,8 @@ def _most_calls(
             room = left * share.numerator // share.denominator
         if each:
             count = min(count, room // each)
-    for rate, key, units in _rates_of(question, chosen):
+    for rated, key, units in _rates_of(question, chosen):
+        rate = lent_rate(question, rated, key)
         free = available(rate, question.state.rate(key), question.now.steady_ns)
         a_second = NS_PER_S * rate.amount // rate.interval_ns
         count = min(count, min(free, rate.burst // _RATE_BURST_SHARE, a_second) // units)
@@ -140,8 +142,10 @@ def _lifetime_ns(question: Question, larger: Evaluation, terms: AllowanceTerms) 
     ends_ns = [rule.window(wall_ns)[1] - wall_ns for rule, _, _ in larger.lines]
     held_ns = question.rules.policy.ttl_ns_max - DRAIN_MARGIN_NS
     rated_ns = RATE_LIFETIME_NS if larger.rates else terms.lifetime_ns
-    if any(rule.is_shared and line.hold for rule, line, _ in larger.lines):
-        # What is lent is not lent for longer.
+    shared_rates = question.rules.shared_rates
+    if any(rule.is_shared and line.hold for rule, line, _ in larger.lines) or (
+        shared_rates and any(line.key[: keys.TAG_BYTES] in shared_rates for line, _ in larger.rates)
+    ):  # what is lent is not lent for longer
         ends_ns.append(question.state.leases_until_ns - question.now.steady_ns)
     return min(terms.lifetime_ns, rated_ns, held_ns, *ends_ns)
 
@@ -206,19 +210,20 @@ def _enlarged(question: Question, chosen: Evaluation, granted: Sums) -> Evaluati
         (rule, CounterLine(line.key, line.unit, granted.of(line.unit)), counter)
         for rule, line, counter in chosen.lines
     ]
-    for rate, key, each in _rates_of(question, chosen):
-        units = each * count
-        fits, full_ns = take(rate, question.state.rate(key), units, question.now.steady_ns)
+    for rule, key, each in _rates_of(question, chosen):
+        units, rate = each * count, rule.rate
+        lent, full_ns = lent_rate(question, rule, key), question.state.rate(key)
+        fits, full_ns = take(lent, full_ns, units, question.now.steady_ns)
         assert fits, "a bucket holds at least what is available"
         line = RateLine(key, rate.unit, units, rate.interval_ns, rate.amount)
         larger.rates.append((line, full_ns))
     return larger
 
 
-def _rates_of(question: Question, chosen: Evaluation) -> Iterator[tuple[Rate, bytes, int]]:
-    """Yield the rates that a call consumes: the rate, its bucket's key, units of one call."""
+def _rates_of(question: Question, chosen: Evaluation) -> Iterator[tuple[RateRule, bytes, int]]:
+    """Yield the rates that a call consumes: the rule, its bucket's key, units of one call."""
     matching = question.rules.matching(chosen.candidate.facts)
     for rule in matching.rates:
         units = rate_units(rule.rate.unit, chosen.estimate)
         if units:
-            yield rule.rate, rule.bucket_key(chosen.candidate.facts), units
+            yield rule, rule.bucket_key(chosen.candidate.facts), units

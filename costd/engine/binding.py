@@ -2,9 +2,9 @@
 
 from costd.engine import keys
 from costd.engine.bounds import drawable
-from costd.engine.evaluate import rate_units
 from costd.engine.question import Evaluation, Question
 from costd.engine.rate import available, take
+from costd.engine.rated import lent_rate, rate_units
 from costd.engine.rules import BudgetRule, RateRule, budget_amount
 from costd.model.counter import EMPTY_COUNTER
 from costd.model.decision import Binding, Reason
@@ -21,12 +21,14 @@ def binding_of(question: Question, result: Evaluation) -> Binding | None:
     if isinstance(rule, RateRule):
         rate = rule.rate
         full_ns = question.state.rate(result.counter_key)
-        _, full_after = take(
-            rate, full_ns, rate_units(rate.unit, result.estimate) or 0, now.steady_ns
-        )
-        burst_ns = take(rate, None, rate.burst, 0)[1]
-        never = (rate_units(rate.unit, result.estimate) or 0) > rate.burst
-        free = available(rate, full_ns, now.steady_ns)
+        lent = lent_rate(question, rule, result.counter_key)
+        units = rate_units(rate.unit, result.estimate) or 0
+        _, full_after = take(lent, full_ns, units, now.steady_ns)
+        burst_ns = take(lent, None, lent.burst, 0)[1]
+        # Of a fleet's rate a larger share may come at any moment, and one that is too small
+        # never fills far enough.
+        never = units > lent.burst
+        free = available(lent, full_ns, now.steady_ns)
         return Binding(
             rule=rate.rate_id,
             kind="rate",

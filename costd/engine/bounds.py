@@ -39,7 +39,7 @@ def drawable(rule: BudgetRule, counter: Counter, *, critical: bool) -> tuple[int
 def _level(rule: BudgetRule, counter: Counter) -> tuple[int, int, int, int]:
     """How the fleet stands, as last known: (limit, reserve, used, used of the reserve)."""
     lease = counter.lease
-    if lease is None:
+    if lease is None or not lease.limit:  # none, or one that was dropped
         assert rule.limit is not None
         return rule.limit, rule.budget.reserve, counter.used, counter.reserve_used
     return (

@@ -3,16 +3,15 @@
 from costd.engine import candidates as offers
 from costd.engine.afford import check_budgets
 from costd.engine.bounds import drawable
-from costd.engine.candidates import Candidate, Estimate
+from costd.engine.candidates import Candidate
 from costd.engine.degrade import Demands, steps_reached
-from costd.engine.question import Evaluation, Question
-from costd.engine.rate import take
+from costd.engine.question import Evaluation, Question, Shorts
+from costd.engine.rated import check_rates
 from costd.engine.rules import BudgetRule, Matching, Rules, model_matches
 from costd.model.counter import EMPTY_COUNTER, Counter
 from costd.model.decision import NO_DIRECTIVES, Directives, Reason
 from costd.model.kill import KillMode, KillSwitch
 from costd.model.policy import ModelRule
-from costd.model.reservation import RateLine
 
 
 def evaluate(question: Question, candidate: Candidate) -> Evaluation:
@@ -45,10 +44,11 @@ def evaluate(question: Question, candidate: Candidate) -> Evaluation:
     counters = _read_counters(question, result, matching)
     if result.demands is not None:
         _apply_demands(question, result)
+    short: Shorts = []
     if result.reason is Reason.OK and matching.rates:
-        _check_rates(question, result, matching)
+        check_rates(question, result, matching, short)
     if result.reason is Reason.OK:
-        check_budgets(question, result, counters)
+        check_budgets(question, result, counters, short)
     return result
 
 
@@ -179,42 +179,3 @@ def _without_output_cap(directives: Directives) -> Directives:
         batch=directives.batch,
     )
     return NO_DIRECTIVES if rest == NO_DIRECTIVES else rest
-
-
-def rate_units(rate_unit: str, estimate: Estimate) -> int | None:
-    """How much of a bucket this ask takes; None where the ask does not say."""
-    if rate_unit == "requests":
-        return 1
-    if rate_unit == "nusd":
-        return estimate.hold_nusd
-    prompt, output = estimate.prompt_tokens, estimate.output_tokens
-    if rate_unit == "prompt_tokens":
-        return prompt
-    if rate_unit == "output_tokens":
-        return output
-    return None if prompt is None or output is None else prompt + output
-
-
-def _check_rates(question: Question, result: Evaluation, matching: Matching) -> None:
-    facts, steady_ns = result.candidate.facts, question.now.steady_ns
-    read = question.state.rate
-    for rule in matching.rates:
-        rate = rule.rate
-        problem, key = Reason.RATE_LIMITED, b""
-        units = rate_units(rate.unit, result.estimate)
-        if rate.missing_deny and any(label not in facts for label in rate.per):
-            problem = Reason.LABEL_MISSING
-        elif units is None:
-            problem = Reason.ESTIMATE_MISSING
-        elif not units:
-            continue
-        else:
-            key = rule.bucket_key(facts)
-            fits, full_ns = take(rate, read(key), units, steady_ns)
-            if fits:
-                line = RateLine(key, rate.unit, units, rate.interval_ns, rate.amount)
-                result.rates.append((line, full_ns))
-                continue
-        if _enforced(question, shadow=rule.shadow):
-            result.fail(problem, rule, key=key, rejects_candidate=rate.selector.names_candidate)
-            return

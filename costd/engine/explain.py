@@ -9,9 +9,10 @@ from costd.engine.admit import Answer, admit, ends_search, search
 from costd.engine.binding import budget_binding
 from costd.engine.bounds import drawable, fleet_room, room_left
 from costd.engine.degrade import steps_reached
-from costd.engine.evaluate import blocking_kill, evaluate, model_forbidden, rate_units
+from costd.engine.evaluate import blocking_kill, evaluate, model_forbidden
 from costd.engine.question import Evaluation, Question
 from costd.engine.rate import available, take
+from costd.engine.rated import lent_rate, rate_units
 from costd.engine.rules import BudgetRule, RateRule, budget_amount
 from costd.errors import InvalidAsk
 from costd.model.counter import EMPTY_COUNTER
@@ -156,10 +157,11 @@ def _rate_report(
     question: Question, rule: RateRule, candidate: offers.Candidate, estimate: offers.Estimate
 ) -> RuleReport:
     rate, steady_ns = rule.rate, question.now.steady_ns
-    full_ns = question.state.rate(rule.bucket_key(candidate.facts))
+    key = rule.bucket_key(candidate.facts)
+    lent, full_ns = lent_rate(question, rule, key), question.state.rate(key)
     units = rate_units(rate.unit, estimate)
-    fits = units is not None and take(rate, full_ns, units, steady_ns)[0]
-    free = available(rate, full_ns, steady_ns)
+    fits = units is not None and take(lent, full_ns, units, steady_ns)[0]
+    free = available(lent, full_ns, steady_ns)
     reason = Reason.ESTIMATE_MISSING if units is None else Reason.RATE_LIMITED
     binding = Binding(
         rule=rate.rate_id,

@@ -11,6 +11,7 @@ TAG_BYTES = 8
 SEQUENCES_END_NS = 2**56
 """In a log, sequence numbers lie below and hours (of denial counts) above; 1972, in ns."""
 SEPARATOR = "\x1f"
+_ENDLESS = NEVER_NS.to_bytes(8, "big")
 
 
 def reservation_id(caller: str, ask_id: str) -> bytes:
@@ -51,6 +52,16 @@ def per_key(per: tuple[str, ...], facts: Mapping[str, str]) -> str:
         name = per[0]
         return f"{name}={facts.get(name, NO_LABEL)}"
     return SEPARATOR.join(f"{name}={facts.get(name, NO_LABEL)}" for name in per)
+
+
+def share_key(bucket_key: bytes) -> bytes:
+    """Make the key of this daemon's share of a fleet's rate; it stands among endless windows."""
+    return _ENDLESS + bucket_key
+
+
+def bucket_key(share_key: bytes) -> bytes:
+    """Find the bucket that a share is of."""
+    return share_key[len(_ENDLESS) :]
 
 
 def shown(key: str) -> str:

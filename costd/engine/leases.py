@@ -30,6 +30,17 @@ def relent(counter: Counter, lease: Lease) -> Counter:
     return msgspec.structs.replace(counter, lease=kept)
 
 
+def revoked(counter: Counter) -> Counter:
+    """Let nothing more be used of a lease, also of what comes free again.
+
+    Shape:   pure; for books that may lack what was promised last: part of what they take for
+             used may have been given back, and be somebody else's by now.
+    """
+    lease = counter.lease or _NOTHING
+    dead = msgspec.structs.replace(lease, amount=0, reserve_amount=0)
+    return msgspec.structs.replace(counter, lease=dead)
+
+
 def _lowered(old: int, new: int, used: int) -> int:
     return new if new >= old else max(new, min(old, used))
 

@@ -49,17 +49,22 @@ def restate(
         daemons_count=pool.daemons_count + (before is None),
         changed_ns=wall_ns,
     )
-    return cut(changed, limit)
+    fallen = (pool.excused - pool.lowered) - (changed.excused - changed.lowered)
+    return cut(changed, limit, fallen=max(0, fallen))
 
 
-def cut(pool: Pool, limit: int | None) -> Pool:
-    """Follow the limit in force; where it was cut below what is taken, that is `lowered`."""
+def cut(pool: Pool, limit: int | None, *, fallen: int = 0) -> Pool:
+    """Follow the limit in force; where it was cut below what is taken, that is `lowered`.
+
+    Shape:   `fallen` is by how much other causes excuse less than before: they may have hidden how
+             far the limit was cut.
+    """
     new_limit = -1 if limit is None else limit
     if limit is None:
         return msgspec.structs.replace(pool, limit=new_limit)
     excess = pool.taken - new_limit - (pool.excused - pool.lowered)
     was_cut = new_limit != pool.limit and (pool.limit < 0 or new_limit < pool.limit)
-    lowered = max(0, excess) if was_cut else max(0, min(pool.lowered, excess))
+    lowered = max(0, excess) if was_cut else max(0, min(pool.lowered + fallen, excess))
     return msgspec.structs.replace(pool, limit=new_limit, lowered=lowered)
 
 
@@ -111,6 +116,15 @@ def heard(before: Stand, now: Stand) -> Stand:
     )
 
 
+def at_most(stand: Stand, held: Stand) -> Stand:
+    """Read a stand as one that may give back, and may not take."""
+    amount = min(stand.amount, held.amount)
+    reserve_amount = min(stand.reserve_amount, held.reserve_amount, amount)
+    if (amount, reserve_amount) == (stand.amount, stand.reserve_amount):
+        return stand
+    return msgspec.structs.replace(stand, amount=amount, reserve_amount=reserve_amount)
+
+
 def rooms(pool: Pool, terms: Terms) -> tuple[int, int]:
     """What nobody holds: (without the protected reserve, in all); below zero where it is passed."""
     general_taken = pool.taken - pool.reserve_taken
@@ -139,7 +153,7 @@ def reclaimed(stand: Stand) -> Stand:
 
 def beyond(before: Stand, after: Stand) -> int:
     """What a daemon used past the amount it was left with, beyond what it can explain itself."""
-    return max(0, after.used - before.amount - _excused(after))
+    return max(0, after.used - before.amount - excused(after))
 
 
 def excuse_late(pool: Pool, more: int) -> Pool:
@@ -167,7 +181,8 @@ def stand_problem(stand: Stand) -> str | None:
     return None
 
 
-def _excused(stand: Stand) -> int:
+def excused(stand: Stand) -> int:
+    """How far past what it was lent a daemon may stand, all causes together."""
     return (
         stand.overrun + stand.granted + stand.lowered + stand.late + stand.unadmitted + stand.shadow
     )

@@ -9,7 +9,7 @@ from costd.model.ask import Ask
 from costd.model.counter import Counter
 from costd.model.decision import NO_DIRECTIVES, Directives, Reason
 from costd.model.kill import KillSwitch
-from costd.model.lease import Wanting
+from costd.model.lease import Shortage, Wanting
 from costd.model.policy import ModelRule, TaskClass
 from costd.model.reservation import CounterLine, RateLine
 from costd.model.time import Now
@@ -59,6 +59,10 @@ class Evaluation:
         self.rejects_candidate = rejects_candidate
         self.counter_key = key
         return self
+
+
+Shorts = list[tuple[BudgetRule | RateRule, Shortage]]
+"""What a candidate lacks, if that is nothing but leases, with the rules that say so."""
 
 
 class Question:

@@ -2,9 +2,10 @@
 
 from costd.engine import candidates as offers
 from costd.engine.bounds import room_left
-from costd.engine.evaluate import evaluate, rate_units
+from costd.engine.evaluate import evaluate
 from costd.engine.question import Evaluation, Question
 from costd.engine.rate import available
+from costd.engine.rated import lent_rate, rate_units
 from costd.engine.rules import RateRule
 from costd.model.counter import EMPTY_COUNTER
 from costd.model.decision import Binding, Reason, WouldPass
@@ -99,8 +100,9 @@ def _room_in_bucket(
 ) -> int:
     if rule.shadow:
         return room
-    full_ns = question.state.rate(rule.bucket_key(candidate.facts))
-    free = available(rule.rate, full_ns, question.now.steady_ns)
+    key = rule.bucket_key(candidate.facts)
+    lent, full_ns = lent_rate(question, rule, key), question.state.rate(key)
+    free = available(lent, full_ns, question.now.steady_ns)
     if rule.rate.unit == "nusd":
         return min(room, free)
     return room if free >= (rate_units(rule.rate.unit, estimate) or 0) else 0

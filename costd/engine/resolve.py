@@ -7,7 +7,7 @@ import msgspec
 from costd.engine import books, keys
 from costd.engine.changes import Changes, Family
 from costd.engine.ports import State
-from costd.engine.rate import give_back, refill_ns
+from costd.engine.rated import put_right
 from costd.engine.rules import BudgetRule, Rules
 from costd.errors import ReservationClosed
 from costd.model.events import Alert, UsageEvent
@@ -22,7 +22,7 @@ from costd.model.reservation import (
     Reservation,
     ReservationState,
 )
-from costd.model.time import NEVER_NS, Now
+from costd.model.time import Now
 from costd.model.usage import CallOutcome, Usage
 
 
@@ -276,13 +276,9 @@ def _settle_rates(changes: Changes, books_of: Ledgered, held: Reservation, repor
 
 def refund(changes: Changes, books_of: Ledgered, line: RateLine, units: int) -> None:
     """Refill a bucket by so many units, or take as many if negative, into debt if need be."""
-    full_ns, steady_ns = books_of.state.rate(line.key), books_of.now.steady_ns
-    if units >= 0:
-        if full_ns is not None:
-            changes.put(Family.RATES, line.key, give_back(full_ns, units, line.ns_num, line.ns_den))
-        return
-    full_ns = max(full_ns or 0, steady_ns) + refill_ns(-units, line.ns_num, line.ns_den)
-    changes.put(Family.RATES, line.key, min(full_ns, NEVER_NS))
+    full_ns = put_right(books_of.rules, books_of.state, line, units, books_of.now.steady_ns)
+    if full_ns is not None:
+        changes.put(Family.RATES, line.key, full_ns)
 
 
 def _adjust_grant(

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Generic, NamedTuple, TypeVar
 
-from costd.engine import keys
+from costd.engine import keys, shares
 from costd.engine.ports import Prices
 from costd.engine.window import window_bounds
 from costd.model.kill import KillSwitch
@@ -49,6 +49,11 @@ class BudgetRule:
         # One tuple, so that a listing in another thread never sees half of a new window.
         self._remembered = (0, 0, b"")
 
+    @property
+    def selector(self) -> Selector:
+        """Whose calls it counts."""
+        return self.budget.selector
+
     def may_have_reached(self, used: int, limit: int) -> bool:
         """Tell whether it is worth looking which steps are reached; quick where none is."""
         return self.has_burn or used * FULL_BP >= self.first_step_bp * limit
@@ -78,12 +83,28 @@ class BudgetRule:
 class RateRule:
     """A rate with its bucket tag."""
 
-    __slots__ = ("rate", "shadow", "tag")
+    __slots__ = ("_remembered", "is_shared", "rate", "shadow", "tag")
 
-    def __init__(self, rate: Rate, *, shadow: bool = False) -> None:
+    def __init__(self, rate: Rate, *, shadow: bool = False, in_fleet: bool = False) -> None:
         self.rate = rate
         self.tag = keys.rate_tag(rate)
         self.shadow = rate.shadow or shadow
+        # Whether this daemon may use only the share that it is lent. What only looks on borrows
+        # nothing: it is judged by what this daemon does.
+        self.is_shared = in_fleet and rate.share is Share.FLEET and not self.shadow
+        self._remembered = (0, shares.scaled(rate, 0))
+
+    @property
+    def selector(self) -> Selector:
+        """Whose calls it counts."""
+        return self.rate.selector
+
+    def scaled(self, share: int) -> Rate:
+        """What is left of the rate for who holds this share; remembered, as it rarely changes."""
+        remembered = self._remembered
+        if remembered[0] != share:
+            self._remembered = remembered = (share, shares.scaled(self.rate, share))
+        return remembered[1]
 
     def bucket_key(self, facts: Facts) -> bytes:
         """Make the key of the bucket these facts draw from."""
@@ -139,7 +160,7 @@ NO_KILLS: Kills = Anchors(())
 class Rules:
     """One policy revision, compiled. Immutable but for what it remembers.
 
-    With `in_fleet`, budgets with `share: fleet` are bounded by leases of a coordinator.
+    With `in_fleet`, budgets and rates with `share: fleet` are bounded by leases of a coordinator.
     """
 
     def __init__(self, policy: PolicySet, prices: Prices, *, in_fleet: bool = False) -> None:
@@ -162,7 +183,9 @@ class Rules:
                 for budget in policy.budgets
             )
         }
-        rates = [RateRule(rate, shadow=policy.shadow) for rate in policy.rates]
+        rates = [RateRule(rate, shadow=policy.shadow, in_fleet=in_fleet) for rate in policy.rates]
+        self.shared_rates = {rule.tag: rule for rule in rates if rule.is_shared}
+        """Rates of the fleet's, by tag; none without a coordinator."""
         self.has_shadow = (
             policy.shadow
             or any(rule.shadow for rule in self.budgets.values())

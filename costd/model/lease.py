@@ -141,7 +141,8 @@ class Shortage(msgspec.Struct, frozen=True):
     key: bytes
     amount_min: int
     critical: bool = False
-    """Whether what is lacking may come from the protected reserve."""
+    """Whether what is lacking may come from the protected reserve; of a fleet's rate, whether not
+    one such call passes without it."""
 
 
 class Wanting(msgspec.Struct, frozen=True):

@@ -58,6 +58,7 @@ class MemoryFleetStore:
         keys: Collection[bytes] = (),
         with_all_shares_of: Collection[str] = (),
         outboxes_of: Collection[str] = (),
+        with_closed_shares_of: Collection[str] = (),
     ) -> Result:
         """Run `work` over rows and write what it wants written, all of it or nothing."""
         return self.step(
@@ -66,6 +67,7 @@ class MemoryFleetStore:
             keys=keys,
             with_all_shares_of=with_all_shares_of,
             outboxes_of=outboxes_of,
+            with_closed_shares_of=with_closed_shares_of,
         )
 
     def step(
@@ -76,6 +78,7 @@ class MemoryFleetStore:
         keys: Collection[bytes] = (),
         with_all_shares_of: Collection[str] = (),
         outboxes_of: Collection[str] = (),
+        with_closed_shares_of: Collection[str] = (),
     ) -> Result:
         """Do the same without an event loop."""
         locked_ids = {*daemon_ids, *with_all_shares_of}
@@ -84,7 +87,8 @@ class MemoryFleetStore:
             *(
                 key
                 for (key, owner), share in self.shares.items()
-                if owner in with_all_shares_of and share.is_open
+                if owner in with_all_shares_of
+                and (share.is_open or owner in with_closed_shares_of)
             ),
         }
         rows = Rows(
@@ -172,7 +176,7 @@ class MemoryFleetStore:
         self.kills_version += 1
         for kill in kills:
             known = self.kills.get(kill.kill_id)
-            if known is None or known.changed_ns < kill.changed_ns:
+            if known is None or known.changed_ns <= kill.changed_ns:
                 self.kills[kill.kill_id] = kill
         self._tell(Notice(topic=Topic.KILLS, version=self.kills_version))
         return self.kills_version
@@ -242,6 +246,19 @@ class MemoryFleetStore:
             and (key, owner.encode()) > behind
         ]
         return found[:limit_count]
+
+    async def overdue_holders(
+        self, keys: Collection[bytes], *, ended_before_ns: int
+    ) -> list[tuple[str, bytes]]:
+        """List who holds some of these counters, and whose tenure ended before then."""
+        found = [
+            (daemon_id, key)
+            for (key, daemon_id), share in self.shares.items()
+            if key in keys
+            and share.stand.amount > share.stand.settled
+            and self.daemons[daemon_id].tenure_ends_ns < ended_before_ns
+        ]
+        return sorted(found, key=lambda each: (each[0].encode(), each[1]))[:100]
 
     async def forget(self, *, windows_before_ns: int) -> int:
         """Forget counters whose window ended before then, with all shares; returns how many."""

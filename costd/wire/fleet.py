@@ -15,10 +15,10 @@ def stand_from_pb(message: pb.Stand) -> Stand:
     return Stand(*(getattr(message, name) for name in Stand.__struct_fields__))
 
 
-def stand_to_pb(key: bytes, stand: Stand) -> pb.Stand:
-    """Write how a daemon stands on one counter."""
+def stand_to_pb(key: bytes, stand: Stand, *, unused_ns: int = 0) -> pb.Stand:
+    """Write how a daemon stands on one counter; of a rate, how full was what it gives back."""
     figures = {name: getattr(stand, name) for name in Stand.__struct_fields__}
-    return pb.Stand(counter_key=key, **figures)
+    return pb.Stand(counter_key=key, unused_ns=unused_ns, **figures)
 
 
 def want_from_pb(message: pb.Want) -> Want:

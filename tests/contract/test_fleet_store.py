@@ -257,6 +257,21 @@ async def test_lists_come_in_order_and_in_pages(store):
     assert [name for _, name, _ in held] == ["z", "ä"]
 
 
+async def test_who_holds_something_after_its_tenure_is_found_by_counter(store):
+    holds, used_up = (Share(stand=Stand(amount=5, settled=used)) for used in (4, 5))
+    for name, key, share, ends_ns in (
+        ("d2", KEY, holds, 9), ("d1", KEY, holds, 9), ("d3", KEY, holds, 10),
+        ("d4", KEY, used_up, 9), ("d1", OTHER, holds, 9),
+    ):  # fmt: skip
+        daemon = replace(DAEMON, daemon_id=name, tenure_ends_ns=ends_ns)
+        await store.transact(
+            put(daemon=daemon, share=share, key=key), daemon_ids=[name], keys=[key]
+        )
+    found = await store.overdue_holders([KEY, key_of(5)], ended_before_ns=10)
+    assert found == [("d1", KEY), ("d2", KEY)]
+    assert await store.overdue_holders([OTHER], ended_before_ns=9) == []
+
+
 async def test_ended_windows_are_forgotten_with_all_that_was_held_of_them(store):
     old = key_of(NOW_NS - 1)
     for key in (old, KEY):
@@ -327,11 +342,14 @@ async def test_kill_switches_come_back_as_they_were_and_each_change_raises_the_v
     assert await store.list_kills(include_released=True) == (3, [released, KILL])
 
 
-async def test_a_release_is_final_however_late_the_engagement_comes(store):
+async def test_of_two_states_of_a_switch_the_later_one_is_kept(store):
     released = replace(KILL, released_ns=9, released_by="bob")
     await store.put_kill(released)
     await store.put_kill(KILL)
     assert await store.list_kills(include_released=True) == (2, [released])
+    again = replace(KILL, engaged_ns=10)
+    await store.put_kill(again)
+    assert await store.list_kills(include_released=True) == (3, [again])
 
 
 async def test_a_transaction_engages_kill_switches_with_the_rest(store):

@@ -58,6 +58,38 @@ def test_the_demo_shows_everything_and_its_ledger_adds_up(tmp_path):
     assert sum(entry.get("cost_nusd", 0) for entry in entries) == outcome["total_nusd"]
 
 
+@pytest.mark.slow
+def test_a_fleet_is_killed_and_cut_off_and_its_ledger_adds_up(tmp_path):
+    run = subprocess.run(
+        [
+            sys.executable, "-m", "costd.cli.demo", "--fleet", "3", "--json", "--seed", "7",
+            "--keep", tmp_path,
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    outcome = json.loads(run.stdout)
+    assert outcome["passed"]
+    assert [fact["name"] for fact in outcome["facts"] if not fact["seen"]] == []
+    assert [fact["part"] for fact in outcome["facts"]].count("A partition") == 4
+    assert {check["name"]: check["differences"] for check in outcome["checks"]} == {
+        "settled at each daemon": [],
+        "settled at the coordinator": [],
+        "the limit is kept": [],
+        "nothing left reserved": [],
+        "usage events, each once": [],
+        "hourly sums": [],
+    }
+    lines = (tmp_path / "journal.jsonl").read_text().splitlines()
+    costs = [json.loads(line).get("cost_nusd", 0) for line in lines]
+    assert sum(costs) == outcome["total_nusd"] <= outcome["limit_nusd"]
+    assert len(lines) == outcome["settled_count"] + outcome["refused_count"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_a_demo_that_is_stopped_takes_its_daemon_and_workers_along(number):
     with subprocess.Popen(
@@ -82,6 +114,20 @@ def children(pid):
     """List the processes that this one started."""
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+@pytest.mark.parametrize("options", [("--fleet", "1"), ("--fleet", "4", "--trace", "calls.csv")])
+def test_a_fleet_has_two_daemons_and_no_trace(options):
+    run = subprocess.run(
+        [sys.executable, "-m", "costd.cli.demo", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 2
+    assert "two daemons or more" in run.stderr
 
 
 def test_options_of_traces_need_a_trace():

@@ -127,6 +127,11 @@ class Desk:
         rows = self.operators.ListAudit(cpb.ListAuditRequest()).records
         return [row for row in rows if row.action == action]
 
+    def audit_of(self, subject):
+        """What was done with one thing, the newest first."""
+        rows = self.operators.ListAudit(cpb.ListAuditRequest()).records
+        return [row for row in rows if row.subject == subject]
+
     def usage(self):
         return self.operators.ListUsage(cpb.ListUsageRequest()).events
 
@@ -183,3 +188,13 @@ def poll(condition, at_most_s=20.0):
     while not condition():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.02)
+
+
+def if_available(call, *arguments, **named):
+    """Call what cannot be had for a while; None while it cannot."""
+    try:
+        return call(*arguments, **named)
+    except grpc.RpcError as error:
+        if error.code() is not grpc.StatusCode.UNAVAILABLE:
+            raise
+        return None

@@ -53,6 +53,7 @@ CREATE TABLE public.daemons (
     enrolled_ns bigint DEFAULT 0 NOT NULL,
     seen_ns bigint DEFAULT 0 NOT NULL,
     tenure_ends_ns bigint DEFAULT 0 NOT NULL,
+    spoken_epoch bigint DEFAULT 0 NOT NULL,
     sequence bigint DEFAULT 0 NOT NULL,
     policy_number bigint DEFAULT 0 NOT NULL,
     policy_problem text DEFAULT ''::text NOT NULL,

@@ -50,7 +50,7 @@ ASKED = {
     "before_ns": 50, "before_key": KEY, "name": "kills", "include_released": False, "number": 1,
     "before_number": 9, "amount": 1, "within_s": 60.0, "older_s": 60.0, "instance_id": "i",
     "notices": ["kills 1"], "at_ns": 1, "actor": "a", "reason": "r", "top_up_id": "new",
-    "revision": "r", "yaml": "", "published_ns": 1, "note": "", "version": 1,
+    "ended_before_ns": 1, "revision": "r", "yaml": "", "published_ns": 1, "note": "", "version": 1,
 }  # fmt: skip
 OF_QUERY = {
     "list_events": {

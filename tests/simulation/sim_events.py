@@ -1,7 +1,7 @@
 """What may happen in one order of events, how often, and how an order ends."""
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from costd_client.pb import admission_pb2 as pb
@@ -336,6 +336,8 @@ class Outcome:
     seed: int
     problems: list
     seen: dict
+    trace: list = field(default_factory=list)
+    """What happened, line by line, where something was wrong and the order keeps it."""
 
 
 def run_order(seed, steps_count=STEPS_COUNT):

@@ -18,7 +18,7 @@ def outcomes():
 @pytest.mark.slow
 def test_the_books_add_up_in_every_order_of_events(outcomes):
     failed = {one.seed: one.problems for one in outcomes if one.problems}
-    assert failed == {}, "replay one by: make sim SIM_ARGS='--seed N'"
+    assert failed == {}, "replay one by: make sim SIM_ARGS='--only clients --seed N'"
 
 
 @pytest.mark.slow
@@ -35,9 +35,9 @@ def test_an_order_is_the_same_again_from_its_seed():
 
 def test_a_failing_order_says_how_it_is_replayed(capsys, monkeypatch):
     monkeypatch.setattr(Truth, "problems", lambda *_: ["a rule was broken"])
-    assert main(["--seed", "7", "--steps", "30"]) == 1
+    assert main(["--only", "clients", "--seed", "7", "--steps", "30"]) == 1
     report = " ".join(capsys.readouterr().out.split())
-    assert "make sim SIM_ARGS='--seed 7 --steps 30'" in report
+    assert "make sim SIM_ARGS='--only clients --seed 7 --steps 30'" in report
     assert "a rule was broken" in report
 
 

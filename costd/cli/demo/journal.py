@@ -77,7 +77,7 @@ class JournalWriter:
         self._waiting = io.BytesIO()
         self._encode = msgspec.json.Encoder().encode
 
-    def write(self, entry: Entry) -> None:
+    def write(self, entry: msgspec.Struct) -> None:
         """Append one call."""
         self._waiting.write(self._encode(entry) + b"\n")
         if self._waiting.tell() > FLUSH_BYTES:

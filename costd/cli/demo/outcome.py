@@ -88,9 +88,9 @@ class Outcome:
         console.print(Text())
         console.print(self._classes())
         console.print(Text("\nwhat had to happen", style="bold"))
-        console.print(_marked(self._parts()))
+        console.print(marked(self._parts()))
         console.print(Text("\nthe daemon's books against the callers' journal", style="bold"))
-        console.print(_marked([_line(check) for check in self.checks]))
+        console.print(marked([line_of(check) for check in self.checks]))
         for check in self.checks:
             for difference in check.differences[:DIFFERENCES_SHOWN]:
                 console.print(render.plain(f"  {check.name}: {difference}", "red"))
@@ -131,13 +131,15 @@ class Outcome:
         )
 
 
-def _line(check: Check) -> tuple[bool, str, str]:
+def line_of(check: Check) -> tuple[bool, str, str]:
+    """Say whether a check is good, its name, and what it found."""
     if check.differences:
         return False, check.name, f"{len(check.differences):,} differ"
     return True, check.name, f"{check.compared_count:,} equal"
 
 
-def _marked(lines: Sequence[tuple[bool, str, str]]) -> Table:
+def marked(lines: Sequence[tuple[bool, str, str]]) -> Table:
+    """Write a line for each (good, name, note), with a mark."""
     table = Table.grid(padding=(0, 2))
     for good, name, note in lines:
         mark = Text("✓", style="green") if good else Text("✗", style="bold red")

@@ -25,6 +25,7 @@ CREATE TABLE daemons (
     enrolled_ns bigint NOT NULL DEFAULT 0,
     seen_ns bigint NOT NULL DEFAULT 0,
     tenure_ends_ns bigint NOT NULL DEFAULT 0,
+    spoken_epoch bigint NOT NULL DEFAULT 0,
     sequence bigint NOT NULL DEFAULT 0,
     policy_number bigint NOT NULL DEFAULT 0,
     policy_problem text NOT NULL DEFAULT '',

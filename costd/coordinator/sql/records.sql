@@ -63,7 +63,7 @@ ON CONFLICT (kill_id) DO UPDATE SET
     releases_steady_ns = excluded.releases_steady_ns, released_ns = excluded.released_ns,
     released_by = excluded.released_by
 WHERE greatest(kills.engaged_ns, kills.released_ns)
-    < greatest(excluded.engaged_ns, excluded.released_ns);
+    <= greatest(excluded.engaged_ns, excluded.released_ns);
 
 -- name: list_kills
 SELECT
@@ -108,7 +108,7 @@ FROM top_ups WHERE counter_key = :counter_key ORDER BY at_ns DESC LIMIT :limit_c
 -- name: list_daemons
 SELECT
     daemon_id, name, version, boot_id, epoch, enrolled_ns, seen_ns, tenure_ends_ns,
-    sequence, policy_number, policy_problem, clock_offset_ns, outbox_count,
+    spoken_epoch, sequence, policy_number, policy_problem, clock_offset_ns, outbox_count,
     overspend_bound_nusd, clients_count, kills_version
 FROM daemons WHERE daemon_id > :after_id ORDER BY daemon_id LIMIT :limit_count;
 
@@ -142,6 +142,14 @@ SELECT
     is_reclaimed, lost, reserve_lost, late
 FROM shares WHERE (counter_key, daemon_id) > (:after_key::bytea, :after_id::text COLLATE "C")
 ORDER BY counter_key, daemon_id LIMIT :limit_count;
+
+-- name: overdue_holders
+SELECT shares.daemon_id, shares.counter_key
+FROM unnest(:keys::bytea[]) AS asked (counter_key)
+JOIN shares ON shares.counter_key = asked.counter_key AND amount > settled
+JOIN daemons USING (daemon_id)
+WHERE tenure_ends_ns < :ended_before_ns
+ORDER BY shares.daemon_id, shares.counter_key LIMIT 100;
 
 -- name: forget_shares!
 DELETE FROM shares WHERE counter_key < :before_key;

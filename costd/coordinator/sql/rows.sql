@@ -16,7 +16,7 @@ RETURNING daemon_id;
 -- name: lock_daemons
 SELECT
     daemon_id, name, version, boot_id, epoch, enrolled_ns, seen_ns, tenure_ends_ns,
-    sequence, policy_number, policy_problem, clock_offset_ns, outbox_count,
+    spoken_epoch, sequence, policy_number, policy_problem, clock_offset_ns, outbox_count,
     overspend_bound_nusd, clients_count, kills_version
 FROM daemons WHERE daemon_id = ANY (:daemon_ids::text[])
 ORDER BY daemon_id
@@ -57,6 +57,7 @@ WHERE daemon_id = ANY (:daemon_ids::text[])
     AND (
         amount > settled OR reserved > 0
         OR reserve_amount > reserve_settled OR reserve_reserved > 0 OR is_reclaimed
+        OR daemon_id = ANY (:closed_of::text[])
     );
 
 -- name: read_shares
@@ -79,13 +80,13 @@ DELETE FROM pools WHERE counter_key = ANY (:keys::bytea[]);
 UPDATE daemons SET
     name = new.name, version = new.version, boot_id = new.boot_id, epoch = new.epoch,
     enrolled_ns = new.enrolled_ns, seen_ns = new.seen_ns, tenure_ends_ns = new.tenure_ends_ns,
-    sequence = new.sequence, policy_number = new.policy_number,
+    spoken_epoch = new.spoken_epoch, sequence = new.sequence, policy_number = new.policy_number,
     policy_problem = new.policy_problem, clock_offset_ns = new.clock_offset_ns,
     outbox_count = new.outbox_count, overspend_bound_nusd = new.overspend_bound_nusd,
     clients_count = new.clients_count, kills_version = new.kills_version
 FROM json_to_recordset(:rows::json) AS new (
     daemon_id text, name text, version text, boot_id text, epoch bigint, enrolled_ns bigint,
-    seen_ns bigint, tenure_ends_ns bigint, sequence bigint, policy_number bigint,
+    seen_ns bigint, tenure_ends_ns bigint, spoken_epoch bigint, sequence bigint, policy_number bigint,
     policy_problem text, clock_offset_ns bigint, outbox_count bigint, overspend_bound_nusd bigint,
     clients_count bigint, kills_version bigint
 )

@@ -107,7 +107,7 @@ class Admittance(_message.Message):
     def __init__(self, epoch: _Optional[int] = ..., now_ns: _Optional[int] = ..., tenure: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., usage_sequence: _Optional[int] = ..., reclaimed_keys: _Optional[_Iterable[bytes]] = ..., levels: _Optional[_Iterable[_Union[Level, _Mapping]]] = ...) -> None: ...
 
 class Stand(_message.Message):
-    __slots__ = ("counter_key", "amount", "reserve_amount", "settled", "reserved", "reserve_settled", "reserve_reserved", "overrun", "granted", "lowered", "late", "unadmitted", "shadow", "version")
+    __slots__ = ("counter_key", "amount", "reserve_amount", "settled", "reserved", "reserve_settled", "reserve_reserved", "overrun", "granted", "lowered", "late", "unadmitted", "shadow", "version", "unused_ns")
     COUNTER_KEY_FIELD_NUMBER: _ClassVar[int]
     AMOUNT_FIELD_NUMBER: _ClassVar[int]
     RESERVE_AMOUNT_FIELD_NUMBER: _ClassVar[int]
@@ -122,6 +122,7 @@ class Stand(_message.Message):
     UNADMITTED_FIELD_NUMBER: _ClassVar[int]
     SHADOW_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    UNUSED_NS_FIELD_NUMBER: _ClassVar[int]
     counter_key: bytes
     amount: int
     reserve_amount: int
@@ -136,7 +137,8 @@ class Stand(_message.Message):
     unadmitted: int
     shadow: int
     version: int
-    def __init__(self, counter_key: _Optional[bytes] = ..., amount: _Optional[int] = ..., reserve_amount: _Optional[int] = ..., settled: _Optional[int] = ..., reserved: _Optional[int] = ..., reserve_settled: _Optional[int] = ..., reserve_reserved: _Optional[int] = ..., overrun: _Optional[int] = ..., granted: _Optional[int] = ..., lowered: _Optional[int] = ..., late: _Optional[int] = ..., unadmitted: _Optional[int] = ..., shadow: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
+    unused_ns: int
+    def __init__(self, counter_key: _Optional[bytes] = ..., amount: _Optional[int] = ..., reserve_amount: _Optional[int] = ..., settled: _Optional[int] = ..., reserved: _Optional[int] = ..., reserve_settled: _Optional[int] = ..., reserve_reserved: _Optional[int] = ..., overrun: _Optional[int] = ..., granted: _Optional[int] = ..., lowered: _Optional[int] = ..., late: _Optional[int] = ..., unadmitted: _Optional[int] = ..., shadow: _Optional[int] = ..., version: _Optional[int] = ..., unused_ns: _Optional[int] = ...) -> None: ...
 
 class Want(_message.Message):
     __slots__ = ("stand", "amount_min", "amount_wanted", "critical")
@@ -163,20 +165,22 @@ class LeaseRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[int] = ..., wants: _Optional[_Iterable[_Union[Want, _Mapping]]] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class Grant(_message.Message):
-    __slots__ = ("counter_key", "outcome", "amount", "reserve_amount", "level", "version")
+    __slots__ = ("counter_key", "outcome", "amount", "reserve_amount", "level", "version", "unused_ns")
     COUNTER_KEY_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     AMOUNT_FIELD_NUMBER: _ClassVar[int]
     RESERVE_AMOUNT_FIELD_NUMBER: _ClassVar[int]
     LEVEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    UNUSED_NS_FIELD_NUMBER: _ClassVar[int]
     counter_key: bytes
     outcome: LeaseOutcome
     amount: int
     reserve_amount: int
     level: Level
     version: int
-    def __init__(self, counter_key: _Optional[bytes] = ..., outcome: _Optional[_Union[LeaseOutcome, str]] = ..., amount: _Optional[int] = ..., reserve_amount: _Optional[int] = ..., level: _Optional[_Union[Level, _Mapping]] = ..., version: _Optional[int] = ...) -> None: ...
+    unused_ns: int
+    def __init__(self, counter_key: _Optional[bytes] = ..., outcome: _Optional[_Union[LeaseOutcome, str]] = ..., amount: _Optional[int] = ..., reserve_amount: _Optional[int] = ..., level: _Optional[_Union[Level, _Mapping]] = ..., version: _Optional[int] = ..., unused_ns: _Optional[int] = ...) -> None: ...
 
 class Level(_message.Message):
     __slots__ = ("counter_key", "limit", "reserve", "others_used", "others_reserve_used")

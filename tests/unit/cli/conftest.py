@@ -6,17 +6,27 @@ from types import SimpleNamespace
 
 import grpc
 import pytest
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from typer.testing import CliRunner
 
 from costd.cli.costctl import app
-from costd.wire.pb import admission_pb2, admission_pb2_grpc, control_pb2, control_pb2_grpc
+from costd.wire.pb import (
+    admission_pb2,
+    admission_pb2_grpc,
+    control_pb2,
+    control_pb2_grpc,
+    fleet_control_pb2,
+    fleet_control_pb2_grpc,
+)
+
+UNKNOWN_METHOD = (grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
 
 
 class ScriptedDaemon:
     """Answers each method with what the test put under its name, and keeps every request.
 
     An answer that is a (StatusCode, details) pair becomes a gRPC error; one that can be called
-    is given the context, and returns the answer.
+    is given the context, and returns the answer. What has no answer is not served.
     """
 
     def __init__(self, directory):
@@ -29,7 +39,7 @@ class ScriptedDaemon:
     def answer(self, method, request, context):
         self.requests.setdefault(method, []).append(request)
         self.callers[method] = dict(context.invocation_metadata()).get("costd-caller", "")
-        answer = self.answers[method]
+        answer = self.answers.get(method, UNKNOWN_METHOD)
         if isinstance(answer, list):
             answer = answer.pop(0) if len(answer) > 1 else answer[0]
         if callable(answer):
@@ -52,31 +62,40 @@ def _servicer(base, daemon):
     return type(base.__name__, (base,), {name: method(name) for name in names})()
 
 
-@pytest.fixture
-def daemon(tmp_path):
-    """Serve both services, each on its own socket, as the real daemon does."""
-    scripted = ScriptedDaemon(tmp_path)
+def _served(scripted, addresses):
     servers = []
-    for base, add, address in (
-        (
-            admission_pb2_grpc.AdmissionServicer,
-            admission_pb2_grpc.add_AdmissionServicer_to_server,
-            scripted.address,
-        ),
-        (
-            control_pb2_grpc.ControlServicer,
-            control_pb2_grpc.add_ControlServicer_to_server,
-            scripted.control,
-        ),
-    ):
+    for address, services in addresses.items():
         server = grpc.server(futures.ThreadPoolExecutor(max_workers=2))
-        add(_servicer(base, scripted), server)
+        healthy = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+        for module in services:
+            name = next(name for name in vars(module) if name.endswith("Servicer"))
+            base = getattr(module, name)
+            getattr(module, f"add_{name}_to_server")(_servicer(base, scripted), server)
+            service = f"costd.v1.{name.removesuffix('Servicer')}"
+            healthy.set(service, health_pb2.HealthCheckResponse.SERVING)
         server.add_insecure_port(address)
         server.start()
         servers.append(server)
     yield scripted
     for server in servers:
         server.stop(None).wait()
+
+
+@pytest.fixture
+def daemon(tmp_path):
+    """Serve both services, each on its own socket, as the real daemon does."""
+    scripted = ScriptedDaemon(tmp_path)
+    addresses = {scripted.address: [admission_pb2_grpc], scripted.control: [control_pb2_grpc]}
+    yield from _served(scripted, addresses)
+
+
+@pytest.fixture
+def coordinator(tmp_path):
+    """Serve what operators ask of a coordinator, where commands of a fleet look for one."""
+    scripted = ScriptedDaemon(tmp_path)
+    scripted.control = f"unix:{tmp_path}/coordinator.sock"
+    yield from _served(scripted, {scripted.control: [control_pb2_grpc, fleet_control_pb2_grpc]})
 
 
 @pytest.fixture
@@ -113,13 +132,18 @@ def costctl(environ):
 
 
 @pytest.fixture
+def fleetctl(costctl, coordinator):
+    """Run costctl at the scripted coordinator."""
+
+    def run(*arguments, env=None, **more):
+        return costctl(
+            *arguments, env={"COSTD_CONTROL_ADDRESS": coordinator.control} | (env or {}), **more
+        )
+
+    return run
+
+
+@pytest.fixture
 def pb():
-    """Both files' messages under one name."""
-    return SimpleNamespace(
-        **vars(control_pb2),
-        **{
-            name: value
-            for name, value in vars(admission_pb2).items()
-            if not name.startswith("_") and name not in vars(control_pb2)
-        },
-    )
+    """All files' messages under one name."""
+    return SimpleNamespace(**vars(admission_pb2) | vars(fleet_control_pb2) | vars(control_pb2))

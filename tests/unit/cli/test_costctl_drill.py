@@ -48,8 +48,9 @@ def test_a_drill_shows_who_heard_and_how_long_that_took(daemon, costctl, report)
     assert re.search(r"session-of-bob +bob +1,204.0 ms +yes +0\n", done.out)
     assert re.search(r"session-of-ann +ann +3.0 ms +yes +2\n", done.out)
     assert done.out.endswith(
-        "drill-1: written after 1.2 ms; 2 confirmed, half of them within 3.0 ms, the last after "
-        "1,204.0 ms\neveryone confirmed\ncallers that ask one by one hear at their next ask\n"
+        "drill-1: written after 1.2 ms\n"
+        "client processes: p50 3.0 ms  p99 1,204.0 ms  max 1,204.0 ms\n"
+        "everyone confirmed\ncallers that ask one by one hear at their next ask\n"
     )
 
 
@@ -126,3 +127,92 @@ def test_what_the_daemon_refuses_is_said(daemon, costctl):
     done = costctl("drill", "--timeout", "2m")
     assert done.code == 1
     assert "timeout must be at most 60 s" in done.err
+
+
+def test_drill_is_a_kind_of_kill(daemon, costctl, report):
+    daemon.answers["Drill"] = report
+    done = costctl("kill", "drill", "--timeout", "1s", "-r", "monthly")
+    assert done.code == 0
+    assert daemon.last("Drill").reason == "monthly"
+    assert "EngageKill" not in daemon.requests
+
+
+def test_options_before_the_word_drill_would_be_lost(daemon, costctl):
+    done = costctl("kill", "--reason", "monthly", "drill")
+    assert done.code == 2
+    assert "costctl kill drill --reason" in done.err
+    assert not daemon.requests
+
+
+def heard(pb, name, after_ms=None, **more):
+    row = pb.DrilledDaemon(name=name, daemon_id=f"daemon-{name}", **more)
+    if after_ms is not None:
+        row.heard_ns = after_ms * MS
+    return row
+
+
+@pytest.fixture
+def fleet_report(pb):
+    daemons = [
+        heard(pb, f"d{n}", n, clients_count=2, clients_max_ns=2 * n * MS) for n in range(1, 6)
+    ]
+    return pb.FleetDrillReport(
+        drill_id="drill-2",
+        daemons_count=5,
+        confirmed_count=5,
+        p50_ns=3 * MS,
+        p99_ns=5 * MS,
+        max_ns=5 * MS,
+        clients_count=10,
+        clients_max_ns=10 * MS,
+        daemons=daemons,
+    )
+
+
+@pytest.mark.parametrize("command", [("drill",), ("kill", "drill")])
+def test_at_a_coordinator_a_drill_reaches_every_daemon_and_client(
+    coordinator, fleetctl, fleet_report, command
+):
+    coordinator.answers["DrillFleet"] = fleet_report
+    done = fleetctl(*command, "--timeout", "3s", "-r", "monthly", "--actor", "ann@host")
+    assert done.code == 0
+    request = coordinator.last("DrillFleet")
+    assert (request.reason, request.actor) == ("monthly", "ann@host")
+    assert request.timeout.ToNanoseconds() == 3_000 * MS
+    assert re.search(r"d5 +5.0 ms +2 +10.0 ms\n", done.out)
+    assert "drill-2: 5 of 5 daemons heard, and 10 clients confirmed\n" in done.out
+    assert "daemons: p50 3.0 ms  p99 5.0 ms  max 5.0 ms\n" in done.out
+    assert re.search(r"≤ 2.0 ms +█+ +1\n", done.out)
+    assert "the last client of each daemon: p50 6.0 ms  p99 10.0 ms  max 10.0 ms\n" in done.out
+    assert done.out.endswith("everyone confirmed\n")
+    assert fleetctl(*command, "--json").json()["confirmed_count"] == 5
+
+
+def test_a_daemon_that_did_not_hear_makes_the_command_fail(coordinator, fleetctl, fleet_report, pb):
+    fleet_report.daemons.insert(0, heard(pb, "d0"))
+    fleet_report.daemons.insert(0, heard(pb, "d9", 9, unconfirmed_clients_count=2))
+    fleet_report.unconfirmed_clients_count = 2
+    coordinator.answers["DrillFleet"] = fleet_report
+    done = fleetctl("kill", "drill")
+    assert done.code == 7
+    assert re.search(r"d0 +NOT CONFIRMED", done.out)
+    assert re.search(r"d9 +9.0 ms +0 +2", done.out)
+    assert done.out.endswith("3 did not confirm in time\n")
+
+
+def test_a_coordinator_drills_the_whole_fleet_only(coordinator, fleetctl):
+    done = fleetctl("drill", "--scope", "team=a")
+    assert done.code == 2
+    assert "a coordinator drills the whole fleet" in done.err
+
+
+def test_a_large_fleet_is_cut_to_those_that_matter(coordinator, fleetctl, pb):
+    rows = [heard(pb, f"d{n:03}", 200 - n) for n in range(100)]
+    coordinator.answers["DrillFleet"] = pb.FleetDrillReport(
+        drill_id="d", daemons_count=100, confirmed_count=100, daemons=rows
+    )
+    out = fleetctl("drill").out
+    assert "d019" in out
+    assert "d020" not in out
+    assert "and 80 faster\n" in out
+    assert "p50 150.0 ms  p99 199.0 ms  max 200.0 ms" in out

@@ -14,9 +14,9 @@ from costd.cli.exits import ExitCode
 
 COMMANDS = (
     "status admit explain settle void record budgets reservations allowances usage alerts audit kill "
-    "release kills allowance override policy prices price top ca token"
+    "release kills allowance override policy prices price top ca token drill fleet leases lease budget"
 )
-POLICY_COMMANDS = "check show diff test reload"
+POLICY_COMMANDS = "check show diff test reload apply history rollback"
 
 
 @pytest.fixture
@@ -73,6 +73,45 @@ def test_a_tcp_address_that_nobody_serves_is_named(run):
     assert ended.returncode == 5
     assert f"no daemon answers at {address}: " in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("command", [("status",), ("drill",)])
+def test_the_agents_socket_is_told_from_the_operators(daemon, costctl, command):
+    done = costctl(*command, "--control", daemon.address)
+    assert done.code == 1
+    assert "admission and control have addresses of their own" in done.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("fleet",), ("leases",), ("policy", "history"), ("lease", "reclaim", "d1", "-r", "gone")],
+)
+def test_only_a_coordinator_knows_the_fleet(daemon, costctl, command):
+    done = costctl(*command, "--control", daemon.control)
+    assert (done.code, done.out) == (1, "")
+    assert f"{daemon.control} is a daemon's address, and only a coordinator knows" in done.err
+
+
+@pytest.mark.parametrize(
+    "command", [("reservations",), ("allowances",), ("policy", "reload"), ("admit", "--cost", "1")]
+)
+def test_what_is_asked_of_each_daemon_is_not_asked_of_a_coordinator(coordinator, costctl, command):
+    option = "--address" if command[0] == "admit" else "--control"
+    done = costctl(*command, option, coordinator.control)
+    assert (done.code, done.out) == (1, "")
+    assert f"{coordinator.control} is a coordinator, and this is asked of each daemon" in done.err
+
+
+def test_a_coordinator_that_lacks_something_is_older(coordinator, costctl):
+    done = costctl("fleet", "--control", coordinator.control)
+    assert "is of an earlier version" in done.err
+
+
+def test_no_coordinator_is_one_clear_line(costctl, tmp_path):
+    done = costctl("fleet", "--control", tmp_path / "none.sock")
+    assert done.code == 5
+    assert f"no coordinator answers at unix:{tmp_path}/none.sock: there is no socket" in done.err
+    assert "`costd coordinator --policy FILE --data DIR`" in done.err
 
 
 def test_a_path_is_an_address(daemon, run, pb, tmp_path):
@@ -170,7 +209,10 @@ def test_every_command_is_documented():
     text = (Path(__file__).parents[3] / "docs/reference/costctl.md").read_text()
     groups = {
         "allowance": ("revoke",),
+        "budget": ("top-up",),
         "ca": ("init", "issue", "show"),
+        "kill": ("", "drill"),
+        "lease": ("reclaim",),
         "override": ("keygen", "issue", "inspect"),
         "token": ("keygen", "issue", "inspect"),
         "policy": tuple(POLICY_COMMANDS.split()),

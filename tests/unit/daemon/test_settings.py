@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from costd.cli.costd import serve
+from costd.cli.costd import coordinator, serve
+from costd.coordinator import settings as coordinator_settings
 from costd.daemon.settings import Settings, SettingsError, load_settings
 from costd.endpoint import Endpoint, parse_endpoint
 from costd.grants import keygen
@@ -203,14 +204,20 @@ def test_every_setting_says_what_it_does(name):
 
 def test_the_documentation_lists_every_setting_as_the_settings_describe_themselves():
     text = (Path(__file__).parents[3] / "docs" / "operating" / "settings.md").read_text()
-    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
-    documented = {row[0].strip("| `"): row[2].removesuffix(" |") for row in rows}
-    assert documented == {name: field.description for name, field in Settings.model_fields.items()}
+    daemons, _, rest = text.partition("# Settings of a coordinator")
+    coordinators, _, _ = rest.partition("# One machine")
+    for part, settings in ((daemons, Settings), (coordinators, coordinator_settings.Settings)):
+        rows = [line.split(" | ") for line in part.splitlines() if line.startswith("| `")]
+        documented = {row[0].strip("| `"): row[2].removesuffix(" |") for row in rows}
+        fields = settings.model_fields.items()
+        assert documented == {name: field.description for name, field in fields}
 
 
 def test_every_setting_is_a_flag_of_serve():
     flags = set(inspect.signature(serve).parameters) - {"print_settings"}
     assert flags == set(Settings.model_fields)
+    of_coordinator = set(inspect.signature(coordinator).parameters) - {"print_settings", "check"}
+    assert of_coordinator == set(coordinator_settings.Settings.model_fields)
 
 
 PUBLIC = keygen().public_key

@@ -1,0 +1,1 @@
+"""`make demo FLEET=8`: daemons race for one budget while they and their coordinator are killed."""

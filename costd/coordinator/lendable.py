@@ -1,0 +1,84 @@
+"""What the policy in force lets be lent of a counter, when, and what its steps then bring."""
+
+import msgspec
+
+from costd.coordinator.rows import Rows
+from costd.engine import books, keys
+from costd.engine.changes import Changes
+from costd.engine.lend import Terms
+from costd.engine.rules import BudgetRule, Rules
+from costd.engine.shares import WHOLE
+from costd.model.counter import Counter
+from costd.model.lease import Pool, Want
+from costd.model.policy import WindowKind
+from costd.model.time import NEVER_NS, NS_PER_S, Now
+
+
+class Span(msgspec.Struct, frozen=True, kw_only=True):
+    """How long promises last; the same for every daemon of a fleet."""
+
+    tenure_ns: int = 10 * NS_PER_S
+    skew_ns_max: int = 5 * NS_PER_S
+    """A daemon whose clock is further off gets no leases."""
+    early_ns: int = 5 * NS_PER_S
+    """How long before a window begins its leases are granted."""
+
+
+def terms_of(rules: Rules, key: bytes, *, topped_up: int) -> Terms | None:
+    """What the policy allows on a counter; None where it has no such fleet budget or rate."""
+    tag = keys.tag_of(key)
+    if tag in rules.shared_rates:
+        return Terms(limit=WHOLE)
+    rule = rules.budgets.get(tag)
+    if rule is None or not rule.is_shared or rule.limit is None:
+        return None
+    return Terms(
+        limit=rule.limit + topped_up,
+        reserve=rule.budget.reserve,
+        whole=rule.budget.window.kind is WindowKind.RUN,
+    )
+
+
+def is_in_force(rule: BudgetRule, key: bytes, want: Want, now_ns: int, span: Span) -> bool:
+    """Tell whether a counter's window is in force, or begins so soon that it may be leased.
+
+    One that has ended is still leased to a daemon with calls in flight there, for extensions.
+    """
+    end_ns = keys.split_counter_key(key)[0]
+    if end_ns >= NEVER_NS:
+        return rule.window(now_ns)[1] == end_ns
+    if end_ns <= now_ns and want.stand.reserved:
+        return True
+    moments = (-span.skew_ns_max, 0, span.early_ns)
+    return any(rule.window(now_ns + moment)[1] == end_ns for moment in moments)
+
+
+def alerted(
+    rows: Rows, rule: BudgetRule, key: bytes, pool: Pool, terms: Terms, *, now_ns: int
+) -> Pool:
+    """Alert once for every step the fleet has reached; engage a halt."""
+    if not rule.has_steps:
+        return pool
+    start_ns = pool.start_ns or rule.window(now_ns)[0]
+    counter = Counter(
+        settled=pool.settled,
+        reserved=pool.reserved,
+        reserve_settled=pool.reserve_settled,
+        reserve_reserved=pool.reserve_reserved,
+        limit=terms.limit,
+        alerted_bp=pool.alerted_bp,
+        burn_alerted_bp=pool.burn_alerted_bp,
+        start_ns=start_ns,
+    )
+    changes, now = Changes(), Now(now_ns, now_ns)
+    limit, used = terms.limit - terms.reserve, pool.used - pool.reserve_used
+    counter = books.raise_crossings(changes, rule, key, counter, limit=limit, used=used, now=now)
+    rows.alerts += changes.alerts
+    rows.audit += changes.audit
+    rows.kills += [value for _, _, value in changes.puts]
+    return msgspec.structs.replace(
+        pool,
+        alerted_bp=counter.alerted_bp,
+        burn_alerted_bp=counter.burn_alerted_bp,
+        start_ns=start_ns,
+    )

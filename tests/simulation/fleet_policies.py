@@ -1,0 +1,46 @@
+"""The policies of the fleet's simulation: one shape, limits that run out, and two fail modes."""
+
+from functools import lru_cache
+
+from costd.engine.rules import Rules
+from costd.policy import parse_policy
+from costd.pricing import PriceBook
+
+CENT = 10_000_000
+"""Nano-USD; most calls hold some of these, and a few odd ones."""
+USERS = ("ann", "bob")
+RUNS = ("one", "two")
+LIMITS_CENTS = (60, 120, 250)
+"""Of the total budget; the others are shares of it."""
+CALLS_PER_MINUTE = 30
+FAIL_MODES = ("closed", "closed", "closed", "closed", "safe", "open")
+
+
+def policy_text(limit_cents, *, fail_mode, halts):
+    """Write one."""
+    halt = ", steps: [{at: 70%, do: [alert]}, {at: 95%, do: [halt]}]" if halts else ""
+    return (
+        "version: 1\n"
+        "task_classes:\n"
+        "  draft: {ttl: 40s}\n"
+        "  review: {critical: true, ttl: 40s}\n"
+        "default_task_class: draft\n"
+        "budgets:\n"
+        f"  - {{id: all, window: total, limit: ${limit_cents / 100:.2f}}}\n"
+        f"  - {{id: user, per: user, window: day, limit: ${limit_cents * 0.6 / 100:.2f}, reserve: 20%{halt}}}\n"
+        f"  - {{id: calls, window: minute, limit: {CALLS_PER_MINUTE} calls}}\n"
+        f'  - {{id: run, window: run, match: {{run: "*"}}, limit: ${limit_cents * 0.3 / 100:.2f}}}\n'
+        "  - {id: seen, per: user, window: total}\n"
+        f"fleet: {{fail_mode: {fail_mode}, lease_wait_ms: 1000}}\n"
+    )
+
+
+@lru_cache(maxsize=256)
+def parsed(text):
+    return parse_policy(text, "policy")
+
+
+@lru_cache(maxsize=256)
+def compiled(text):
+    policy = parsed(text)
+    return Rules(policy, PriceBook(policy), in_fleet=True)

@@ -1,0 +1,132 @@
+"""What really happened in a fleet, kept beside all books: every call, its hold, what it cost."""
+
+from collections import Counter
+
+from fleet_policies import compiled
+
+from costd.engine import keys
+from costd.engine.changes import Family
+from costd.model.reservation import Excuse, ReservationState
+from costd.model.time import NEVER_NS
+
+
+class Call:
+    """One call that was admitted; whether its caller ever heard so does not matter to the books."""
+
+    def __init__(self, host, reservation):
+        self.host = host
+        self.reservation_id = reservation.reservation_id
+        self.hold = reservation.hold_nusd
+        self.cost = None
+        """What its end was told to have cost; 0 for one that was voided."""
+        self.end = ""
+        self.is_lost = False
+        """Whether a power failure took it, or its end, out of the books."""
+        self.lines = {}
+        """By counter: the part of the hold that nothing excuses."""
+        self.follow(reservation)
+
+    def follow(self, reservation):
+        """Take over what it holds now: where a daemon died in between, only its disk can tell."""
+        self.hold = reservation.hold_nusd
+        self.lines = {
+            line.key: (line.unit, line.hold)
+            for line in reservation.counters
+            if line.excuse is Excuse.NONE
+        }
+        if reservation.state is ReservationState.SETTLED:
+            self.end, self.cost = "settled", reservation.cost_nusd
+        elif reservation.state is ReservationState.VOIDED:
+            self.end, self.cost = "voided", 0
+
+    def used(self, unit, hold):
+        """What it used within its hold; one that nobody ended may have used all of it."""
+        if self.end == "voided":
+            return 0
+        if self.end == "settled" and unit == "nusd":
+            return min(hold, self.cost)
+        return hold
+
+
+class FleetTruth:
+    """All calls of all hosts, and what the limits ever were."""
+
+    def __init__(self):
+        self.calls = []
+        self.used = Counter()
+        self.used_by = Counter()
+        """By (counter, host)."""
+        self.limits = {}
+        """By counter, the highest limit in force since anything was granted, without top-ups."""
+        self.topped_up = Counter()
+        self.reclaimed = Counter()
+        """By counter, what a host that was given up had used and not told."""
+
+    def let_go(self, host, reservation, texts):
+        call = Call(host, reservation)
+        self.calls.append(call)
+        for key in call.lines:
+            self.limit_in_force(key, texts)
+        self._count(call, 1)
+        return call
+
+    def limit_in_force(self, key, texts):
+        """Note the limits that policies in force anywhere give a counter."""
+        rules = [compiled(text).budgets.get(keys.tag_of(key)) for text in texts]
+        limits = [rule.limit for rule in rules if rule is not None and rule.limit is not None]
+        if limits:
+            self.limits[key] = max([*limits, self.limits.get(key, 0)])
+
+    def changing(self, call):
+        """Take a call out of the sums, to be put back by `changed`."""
+        self._count(call, -1)
+
+    def changed(self, call):
+        self._count(call, 1)
+
+    def _count(self, call, sign):
+        for key, (unit, hold) in call.lines.items():
+            used = sign * call.used(unit, hold)
+            self.used[key] += used
+            self.used_by[key, call.host.name] += used
+
+    def gave_up(self, host, key, told):
+        """Note what an operator does not know when he reclaims what a host holds."""
+        self.reclaimed[key] += max(0, self.used_by[key, host.name] - told)
+
+    def problems(self):
+        """No limit is passed by what calls used within their holds."""
+        return [
+            f"{used} was used of {name_of(key)} within holds; its limit never passed "
+            f"{self.limits[key]} + {self.topped_up[key]} topped up"
+            f" (+ {self.reclaimed[key]} unknown when it was reclaimed)"
+            for key, used in self.used.items()
+            if key in self.limits
+            and used > self.limits[key] + self.topped_up[key] + self.reclaimed[key]
+        ]
+
+    def differences(self, host):
+        """Compare a daemon's books with this, once nothing is open any more."""
+        disk, settled = host.disk, Counter()
+        for call in self.calls:
+            if call.host is not host:
+                continue
+            held = disk.get(Family.RESERVATIONS, call.reservation_id)
+            expired = held is not None and held.state is ReservationState.EXPIRED
+            for line in held.counters if held is not None else ():
+                if line.unit == "calls":
+                    settled[line.key] += call.end != "voided"
+                else:
+                    settled[line.key] += call.hold if expired else call.cost
+        return [
+            f"{host.name} has {counter.settled} settled of {name_of(key)}; it was {settled[key]}"
+            for key, counter in disk.scan(Family.COUNTERS)
+            if counter.settled != settled[key] or counter.reserved
+        ]
+
+
+def name_of(key):
+    """Name a counter for people."""
+    end_ns, tag, per = keys.split_counter_key(key)
+    ends = "" if end_ns >= NEVER_NS else f" until {end_ns / 1e9:.0f}"
+    return f"{tag.hex()[:6]}({keys.shown(per)}){ends}"

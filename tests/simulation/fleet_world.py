@@ -1,0 +1,400 @@
+"""A fleet of daemons, its coordinators and their database, drawn from one seed."""
+
+import itertools
+import random
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleet_checks import UsageCheck, lease_problems, pool_problems, window_problems
+from fleet_hosts import Host, HostClock, Killed, Member
+from fleet_net import END, Link, name_down, name_up
+from fleet_policies import CENT, FAIL_MODES, LIMITS_CENTS, RUNS, USERS, compiled, policy_text
+from fleet_replicas import Database, Replica, drive
+from fleet_truth import FleetTruth
+
+from costd.coordinator.exchange import Span
+from costd.coordinator.reception import Reception
+from costd.daemon.tenancy import Tenancy
+from costd.engine import keys
+from costd.engine.changes import Family
+from costd.errors import CostdError, InvalidAsk, StoreUnavailable
+from costd.model.ask import Ask
+from costd.model.decision import Verdict
+from costd.model.lease import Wanting
+from costd.model.time import NS_PER_S
+from costd.wire.pb import fleet_pb2 as pb
+
+START_NS = 1_772_409_540 * NS_PER_S
+"""A minute before a midnight in UTC."""
+OFF_NS_MAX = 2_500_000_000
+"""How far clocks are off, so that no two are further apart than the skew that is allowed."""
+DRIFT_MAX = 0.04
+"""How much faster or slower a host's elapsed clock runs: less than half of the tenure's margin."""
+WAIT_NS = NS_PER_S
+TRACE_KEPT = 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The classes under test; a planted bug puts another in place of one."""
+
+    tenancy: type = Tenancy
+    reception: type = Reception
+
+
+class World:
+    """Everything there is in one order of events."""
+
+    def __init__(self, seed, folder: Path, parts=None):
+        self.seed, self.folder, self.parts = seed, folder, parts or Parts()
+        self.rng = rng = random.Random(seed)
+        self.true_ns = START_NS + rng.choice((0, 0, 43_000)) * NS_PER_S + rng.randrange(NS_PER_S)
+        self.span = Span()
+        self.problems, self.seen, self.trace = [], Counter(), []
+        self.truth, self.usage_check = FleetTruth(), UsageCheck()
+        self.fail_mode = rng.choice(FAIL_MODES)
+        self.halts = rng.random() < 0.2
+        self.limit_cents = rng.choice(LIMITS_CENTS)
+        self._ids = itertools.count(1)
+        self.waiters = []
+        """Asks that wait for the coordinator: (host, its process, ask, until when, a flag)."""
+        self.is_healed = False
+        self.drill_id = ""
+        self.drills = {}
+        """By drill: daemons that confirmed."""
+        self.database = Database(self)
+        drive(self.store_policy(self.policy))
+        self.tracker = next(
+            tag
+            for tag, rule in compiled(self.policy).budgets.items()
+            if rule.budget.budget_id == "seen"
+        )
+        self.sites = [
+            (f"coordinator-{index}", HostClock(self, off_ns=self.some_skew())) for index in range(2)
+        ]
+        self.replicas = [None, None]
+        self.links = []
+        for index in range(2):
+            self.start_replica(index)
+        self.hosts = [
+            Host(
+                self,
+                f"host-{index}",
+                off_ns=self.some_skew(),
+                rate=1 + rng.uniform(-DRIFT_MAX, DRIFT_MAX),
+                is_durable=rng.random() < 0.5,
+            )
+            for index in range(rng.randrange(3, 6))
+        ]
+        for host in self.hosts:
+            self.start_member(host)
+
+    # ---- telling -----------------------------------------------------------------------------
+
+    def saw(self, what, count=1):
+        self.seen[what] += count
+
+    def note(self, text):
+        """Write a line of the trace."""
+        self.trace.append(f"{(self.true_ns - START_NS) / 1e9:10.3f} {text}")
+        if len(self.trace) > 2 * TRACE_KEPT:
+            del self.trace[:TRACE_KEPT]
+
+    def some_skew(self):
+        return self.rng.randrange(-OFF_NS_MAX, OFF_NS_MAX)
+
+    # ---- policies ----------------------------------------------------------------------------
+
+    @property
+    def policy(self):
+        return policy_text(self.limit_cents, fail_mode=self.fail_mode, halts=self.halts)
+
+    def store_policy(self, text):
+        return self.database.publish_policy(
+            revision=f"r{len(self.database.policies) + 1}",
+            yaml=text,
+            actor="ops",
+            at_ns=self.true_ns,
+        )
+
+    async def publish(self, *_, **__):
+        """Stand in for `Publishing`, which the world does by itself."""
+        raise NotImplementedError
+
+    def texts(self):
+        """Policies that are in force at some replica, or will be."""
+        live = [replica for replica in self.replicas if replica is not None]
+        return [
+            self.database.policies[-1].yaml,
+            *(replica.reception.published.message.yaml for replica in live),
+        ]
+
+    # ---- coordinators ------------------------------------------------------------------------
+
+    def start_replica(self, index):
+        """Start one on what the database has; without a database there is no start."""
+        if not self.database.is_up or self.replicas[index] is not None:
+            return
+        name, clock = self.sites[index]
+        self.replicas[index] = Replica(self, name, clock, self.folder / f"{name}.journal")
+
+    def replica_died(self, index):
+        replica, self.replicas[index] = self.replicas[index], None
+        self.note(f"{replica.name} dies, {'in' if replica.running else 'between'} transactions")
+        self.saw("coordinators killed in a transaction", replica.running is not None)
+        self.saw("coordinators killed")
+        replica.die()
+
+    def ended(self, link, error):
+        """Note why a replica ends a stream; a stream that nobody disturbed gives no reason."""
+        self.note(f"{link.replica.name} ends the stream of {link.host.name}: {error}")
+        self.saw(f"streams ended by {type(error).__name__}")
+        if isinstance(error, InvalidAsk) and not link.was_disturbed:
+            if "enrolled on another stream" not in str(error):
+                self.problems.append(f"{link.host.name} was refused: {error}")
+
+    def committed(self, rows, shares_before):
+        """Look at what a transaction has just written."""
+        self.problems += window_problems(self, rows, shares_before)
+
+    def drilled(self, connection, message):
+        self.drills.setdefault(message.drill_id, set()).add(connection.daemon_id)
+        self.saw("drills confirmed")
+
+    # ---- daemons -----------------------------------------------------------------------------
+
+    def start_member(self, host):
+        """Start a daemon on what the one before left; it may die while it starts."""
+        if not self.is_healed and self.rng.random() < 0.1:
+            host.fuse.moments_left = self.rng.randrange(1, 14)
+        try:
+            host.member = Member(host, self.parts)
+        except Killed:
+            self.host_died(host)
+        except StoreUnavailable:
+            host.member = None
+
+    def host_died(self, host):
+        """Forget what was in the daemon's memory; what it had sent may arrive yet."""
+        self.note(f"{host.name} dies")
+        self.saw("daemons killed -9")
+        host.member = None
+        host.fuse.moments_left = None
+        if host.link is not None:
+            host.link.hang_up(lost_up=self.rng.random() < 0.5)
+            host.link = None
+        for call in self.truth.calls:
+            if call.host is host and not call.is_lost:
+                held = host.disk.get(Family.RESERVATIONS, call.reservation_id)
+                self.truth.changing(call)
+                call.follow(held)
+                self.truth.changed(call)
+
+    def runs(self, host):
+        """Whether a daemon's process does anything now."""
+        return host.member is not None and host.stopped_until_ns <= self.true_ns
+
+    def at(self, host, act, *arguments, **named):
+        """Have a daemon do something, which it may not survive; the answer, or its error."""
+        try:
+            return act(*arguments, **named)
+        except Killed:
+            self.host_died(host)
+            return None
+        except CostdError as error:
+            return error
+
+    def join(self, host):
+        """Open a stream to some replica; where nobody listens, nothing happens."""
+        live = [replica for replica in self.replicas if replica is not None]
+        if not live:
+            return
+        replica = self.rng.choice(live)
+        link = host.link = Link(host, replica)
+        self.links.append(link)
+        replica.links.append(link)
+        self.note(f"{host.name} joins {replica.name}")
+        self.at_stream(host, host.member.tenancy.connected, link.from_member)
+
+    def at_stream(self, host, act, *arguments):
+        """Do what belongs to a stream: an error ends it."""
+        error = self.at(host, act, *arguments)
+        if isinstance(error, CostdError) and host.link is not None:
+            self.note(f"{host.name} ends its stream: {error}")
+            self.leave(host)
+
+    def leave(self, host):
+        """End a stream on the daemon's side."""
+        link, host.link = host.link, None
+        link.hang_up(lost_up=self.rng.random() < 0.6)
+        self.at(host, host.member.tenancy.disconnected)
+
+    def tick_member(self, host):
+        if not self.runs(host):
+            return
+        self.at_stream(host, host.member.tick)
+        link = host.link
+        if (
+            link is not None
+            and link.silent_since_ns
+            and (self.true_ns - link.silent_since_ns > 5 * NS_PER_S)
+        ):
+            self.note(f"{host.name} has heard nothing for 5 s")
+            self.leave(host)
+
+    def host(self):
+        running = [host for host in self.hosts if self.runs(host)]
+        return self.rng.choice(running) if running else None
+
+    def replica(self):
+        live = [replica for replica in self.replicas if replica is not None]
+        return self.rng.choice(live) if live else None
+
+    # ---- the network -------------------------------------------------------------------------
+
+    def ways(self):
+        """Every message that may arrive now, and every transaction that may go on."""
+        found = []
+        for link in self.links:
+            if link.stalled_until_ns > self.true_ns:
+                continue
+            if link.up and not link.waits and link.replica in self.replicas:
+                found.append((self.carry_up, link))
+            if link.down and (not link.is_heard or self.runs(link.host)):
+                found.append((self.carry_down, link))
+        for replica in self.replicas:
+            if replica is not None and replica.is_busy:
+                found += [(self.work, replica)] * 2
+            if replica is not None and replica.notices:
+                found.append((self.hear_notice, replica))
+        return found
+
+    def carry_up(self, link):
+        self.note(f"{link.host.name} -> {link.replica.name}: {name_up(link.up[0])}")
+        link.replica.read(link)
+
+    def carry_down(self, link):
+        raw, host = link.down.popleft(), link.host
+        if not link.is_heard or host.link is not link:
+            return
+        link.silent_since_ns = 0
+        self.note(f"{host.name} <- {link.replica.name}: {name_down(raw)}")
+        self.saw("leases recalled", name_down(raw) == "recall")
+        if raw == END:
+            self.leave(host)
+        else:
+            self.at_stream(host, host.member.heard, pb.ToDaemon.FromString(raw))
+
+    def work(self, replica):
+        replica.work()
+
+    def hear_notice(self, replica):
+        replica.hear_notice()
+
+    # ---- calls -------------------------------------------------------------------------------
+
+    def new_ask(self, *, cents=None, critical=None):
+        """Make one up."""
+        rng = self.rng
+        labels = {"user": rng.choice(USERS)}
+        if rng.random() < 0.3:
+            labels["run"] = rng.choice(RUNS)
+        odd = rng.choice((0, 0, 0, rng.randrange(CENT)))
+        critical = rng.random() < 0.2 if critical is None else critical
+        return Ask(
+            ask_id=f"ask-{self.seed:08}-{next(self._ids):08}",
+            task_class="review" if critical else "draft",
+            labels=labels,
+            estimated_cost_nusd=(cents or rng.choice((1, 1, 2, 3, 5, 9))) * CENT + odd,
+        )
+
+    def ask(self, host, ask, *, may_wait=True):
+        """Ask a daemon for a call; it may have to wait for the coordinator."""
+        ledger = host.member.ledger
+        answer = self.at(host, ledger.admit, ask, may_wait=may_wait)
+        if host.member is None:  # only its disk knows whether that was decided
+            held = host.disk.get(Family.RESERVATIONS, keys.reservation_id("", ask.ask_id))
+            if held is not None:
+                self.let_go(host, held)
+        elif isinstance(answer, Wanting):
+            self.wait(host, ask, answer)
+        elif not isinstance(answer, CostdError):
+            if answer.decision.verdict is Verdict.DENY:
+                self.saw(f"denied: {answer.decision.reason.name}")
+            else:
+                self.let_go(host, ledger.find_reservation(answer.decision.reservation_id))
+
+    def wait(self, host, ask, wanting):
+        """Do what `Patience` does, without its loop."""
+        flag = []
+        waiter = (host, host.member, ask, self.true_ns + WAIT_NS, flag, lambda: flag.append(True))
+        asked = self.at(host, host.member.tenancy.ask, wanting.shortages, waiter[-1])
+        if host.member is not waiter[1]:
+            return
+        if asked is True:
+            self.saw("asks that waited")
+            self.waiters.append(waiter)
+        else:
+            self.ask(host, ask, may_wait=False)
+
+    def wake(self):
+        """Have those decide again who have waited long enough, or were told to look again."""
+        waiters, self.waiters = self.waiters, []
+        for waiter in waiters:
+            host, member, ask, until_ns, flag, wake = waiter
+            if host.member is not member:
+                continue
+            if not self.runs(host) or not (flag or until_ns <= self.true_ns):
+                self.waiters.append(waiter)
+                continue
+            member.tenancy.borrowing.forget(wake)
+            self.ask(host, ask, may_wait=until_ns > self.true_ns)
+
+    def let_go(self, host, held):
+        """Note a call that was admitted, and hold it to F4."""
+        call = self.truth.let_go(host, held, self.texts())
+        self.saw("calls admitted")
+        self.note(f"{host.name} admits {held.hold_nusd} for {held.ask.labels}")
+        excused = len([line for line in held.counters if line.excuse])
+        self.saw("calls admitted without a lease", bool(excused))
+        leased = len([line for line in held.counters if not line.excuse]) > 1
+        ends_ns = self.database.renewed_ns.get(host.name, 0) + self.span.tenure_ns
+        if leased and self.true_ns >= ends_ns:
+            self.problems.append(
+                f"F4: {host.name} spent a lease {(self.true_ns - ends_ns) / 1e9:.3f} s after its "
+                "tenure"
+            )
+        return call
+
+    # ---- checks ------------------------------------------------------------------------------
+
+    def check(self):
+        """What must hold after every step."""
+        database = self.database
+        names = [host.name for host in self.hosts]
+        self.problems += pool_problems(database, database.changed, names)
+        self.problems += self.usage_check.problems(database)
+        self.problems += self.truth.problems()
+        for host in self.hosts:
+            if database.changed or host.disk.is_changed:
+                self.problems += lease_problems(database, host)
+            if host.member is not None and host.disk.is_changed:
+                self.problems += host.member.problems()
+                host.disk.is_changed = False
+        database.changed = set()
+        for replica in self.replicas:
+            if replica is not None:
+                self.problems += replica.problems()
+
+    def forget_links(self):
+        """Forget streams that are over on both sides."""
+        for link in self.links:
+            if link.replica not in self.replicas:
+                link.up.clear()
+                if link.is_served:
+                    link.drop(lost_down=False)
+        self.links = [link for link in self.links if not link.is_over]
+        for replica in self.replicas:
+            if replica is not None:
+                replica.links = [link for link in replica.links if not link.is_over]

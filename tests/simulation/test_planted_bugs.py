@@ -1,0 +1,139 @@
+"""Guards of the fleet's protocol, switched off one at a time: the simulation must notice each."""
+
+import pytest
+from fleet_events import STEPS_COUNT, run_fleet_order
+from fleet_world import Parts
+
+from costd.coordinator.exchange import Exchange
+from costd.coordinator.reception import Reception
+from costd.daemon.tenancy import Tenancy
+from costd.engine import lend
+
+SEEDS_MAX = 200
+
+
+class NoEpochs(Exchange):
+    """Takes messages of streams that are over."""
+
+    def _current(self, daemon_id, epoch):
+        return self._rows.daemons[daemon_id]
+
+    def _is_new(self, daemon, sequence):
+        return True
+
+
+class NoVersions(Exchange):
+    """Takes what a report gives back, also where it crossed a grant."""
+
+    def _hear(self, daemon, key, stand):
+        self._restate(daemon, key, stand)
+
+
+class NoWindows(Exchange):
+    """Lends of any window, whenever."""
+
+    def _in_force(self, rule, key):
+        return True
+
+
+class UsageAgain(Exchange):
+    """Stores usage events as often as they come."""
+
+    def usage(self, daemon_id, message):
+        receipt = super().usage(daemon_id, message)
+        stored = {id(event) for _, event in self._rows.usage}
+        self._rows.usage += [
+            (daemon_id, event) for event in message.events if id(event) not in stored
+        ]
+        return receipt
+
+
+class Frees(Reception):
+    """Frees what a daemon holds whose tenure is over."""
+
+    async def _transact(self, batch, now_ns):
+        absent = [
+            daemon_id
+            for daemon_id, daemon in self._store.daemons.items()
+            if daemon.tenure_ends_ns < now_ns
+        ]
+
+        def free(rows):
+            exchange = Exchange(rows, self.published.rules, now_ns=now_ns, span=self.span)
+            for key, daemon_id in list(rows.shares):
+                stand = lend.reclaimed(rows.shares[key, daemon_id].stand)
+                exchange._restate(rows.daemons[daemon_id], key, stand)
+
+        await self._store.transact(free, daemon_ids=absent, with_all_shares_of=absent)
+        return await super()._transact(batch, now_ns)
+
+
+class WholeTenure(Tenancy):
+    """Spends to the end of its tenure, as if all clocks ran alike."""
+
+    def _until(self, sent_ns):
+        return sent_ns + self._tenure_ns
+
+
+class OutlivesBoots(Tenancy):
+    """Goes on with what it held before its host was rebooted."""
+
+    def _give_up(self, boot_id, *, lost):
+        self._remember(boot_id=boot_id)
+
+
+class LowersLater(Tenancy):
+    """Tells what it gives back, and gives it back once that is receipted."""
+
+    def connected(self, push):
+        self._later = set()
+
+        def pretend(message):
+            for stand in message.report.stands:
+                if stand.counter_key in self._later:
+                    stand.amount = min(stand.amount, stand.settled + stand.reserved)
+            push(message)
+
+        super().connected(pretend)
+
+    def _give_back(self, counter_keys):
+        held = [key for key in counter_keys if self._ledger.lease(key) is not None]
+        self._later.update(held)
+        self._ledger.fleet_changed.update(held)
+        self.report()
+
+    def _receipted(self, receipt):
+        super()._receipted(receipt)
+        self._lower(sorted(self._later))
+        self._later.clear()
+
+
+def with_exchange(kind):
+    return Parts(reception=type("Bugged", (Reception,), {"rules_of_exchange": kind}))
+
+
+BUGS = {
+    "the epoch of a message is not looked at": with_exchange(NoEpochs),
+    "a tenure has no margin": Parts(tenancy=WholeTenure),
+    "what an absent daemon holds is freed": Parts(reception=Frees),
+    "usage events are stored again": with_exchange(UsageAgain),
+    "the window of a lease is not looked at": with_exchange(NoWindows),
+    "leases survive a reboot": Parts(tenancy=OutlivesBoots),
+    "a give-back that crossed a grant counts": with_exchange(NoVersions),
+    "what is recalled is told before it is lowered": Parts(tenancy=LowersLater),
+}
+
+
+def caught_by(parts, seeds):
+    """Run orders until one notices: (its seed, what it says); None if none does."""
+    for seed in seeds:
+        outcome = run_fleet_order(seed, STEPS_COUNT, parts)
+        if outcome.problems:
+            return seed, outcome.problems[0]
+    return None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bug", BUGS)
+def test_the_simulation_notices_that(bug):
+    assert caught_by(BUGS[bug], range(SEEDS_MAX)) is not None
