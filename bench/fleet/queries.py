@@ -176,6 +176,8 @@ class NamedQueries:
             "releases_steady_ns": 0,
             "released_ns": 0,
             "released_by": "",
+            "closed_of": [],
+            "ended_before_ns": 0,
         }
         if name == "open_share_keys":
             given["daemon_ids"] = daemon_ids[:RETURNING_COUNT]
