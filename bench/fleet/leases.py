@@ -46,6 +46,8 @@ class Leases:
         self.transactions_per_s: dict[str, list[float]] = {HOT: [], SPREAD: []}
         self.coordinator_ms: dict[str, list[float]] = {HOT: [], SPREAD: []}
         self.database_ms: dict[str, list[float]] = {HOT: [], SPREAD: []}
+        self.stand_ms: list[float] = []
+        self.stand_database_ms: list[float] = []
         self.report_bytes = 0.0
         self.receipt_bytes = 0.0
         self.request_bytes = 0.0
@@ -65,6 +67,12 @@ class Leases:
             leases_count = leases * self._for_s
             self.coordinator_ms[name].append(1_000 * spent.coordinator_s / leases_count)
             self.database_ms[name].append(1_000 * spent.database_s / leases_count)
+        before = self._coordinator.spent()
+        stands_count, _ = asyncio.run(self._many(self._spread, reports=True))
+        spent = self._coordinator.spent().since(before)
+        stands_count *= self._for_s
+        self.stand_ms.append(1_000 * spent.coordinator_s / stands_count)
+        self.stand_database_ms.append(1_000 * spent.database_s / stands_count)
 
     def figures(self) -> list[Figure]:
         """Tell what was measured."""
@@ -98,6 +106,18 @@ class Leases:
                 "lease_spread_database_cpu_ms",
                 f"the database's, {spread}",
                 self.database_ms[SPREAD],
+            ),
+            Figure(
+                key="stand_cpu_ms",
+                what="processor time for one counter in a report, the coordinator's",
+                unit="ms",
+                samples=tuple(self.stand_ms),
+            ),
+            Figure(
+                key="stand_database_cpu_ms",
+                what="the database's",
+                unit="ms",
+                samples=tuple(self.stand_database_ms),
             ),
             _bytes("lease_request_bytes", "one request for one lease", self.request_bytes),
             _bytes("lease_reply_bytes", "its reply", self.reply_bytes),
@@ -139,10 +159,13 @@ class Leases:
         self.report_bytes = stream.sent_bytes - sent_bytes
         self.receipt_bytes = stream.heard_bytes - heard_bytes
 
-    async def _many(self, keys: list[bytes]) -> tuple[float, float]:
-        """Have every stream ask again as soon as it is answered; leases and requests a second."""
+    async def _many(self, keys: list[bytes], *, reports: bool = False) -> tuple[float, float]:
+        """Have every stream go on as soon as it is answered; leases and requests a second.
+
+        Shape:   with `reports`, counters are not asked for but reported, as used a little more.
+        """
         channels = [open_channel(self._coordinator.address) for _ in range(STREAMS_COUNT)]
-        name = f"many-{self._rounds_count}-{len(keys)}"
+        name = f"many-{self._rounds_count}-{len(keys)}-{reports}"
         streams = [Stream(channel, f"{name}-{n}") for n, channel in enumerate(channels)]
         await asyncio.gather(*(stream.enrol() for stream in streams))
         leases_count = requests_count = 0
@@ -159,7 +182,8 @@ class Leases:
                 chosen = [held[(at + n) % len(held)] for n in range(min(WANTS_COUNT, len(held)))]
                 at += WANTS_COUNT
                 chosen.sort(key=lambda each: each.key)
-                granted_count = await stream.lease(chosen, STEP_NUSD)
+                act = _report if reports else _lease
+                granted_count = await act(stream, chosen)
                 leases_count += granted_count
                 requests_count += 1
 
@@ -180,6 +204,18 @@ class Leases:
             more_is_better=True,
             decimals=0,
         )
+
+
+async def _lease(stream: Stream, chosen: list[Held]) -> int:
+    return await stream.lease(chosen, STEP_NUSD)
+
+
+async def _report(stream: Stream, chosen: list[Held]) -> int:
+    for each in chosen:
+        each.amount += STEP_NUSD
+    await stream.report([each.stand() for each in chosen])
+    await stream.read("receipt")
+    return len(chosen)
 
 
 def _per_s(key: str, what: str, samples: list[float]) -> Figure:

@@ -27,6 +27,8 @@ HOURLY_SHARE: Final = 5
 """A row of sums for so many events."""
 BATCH_COUNT: Final = 50
 """Counters and daemons in one transaction, where a query takes many."""
+RETURNING_COUNT: Final = 10
+"""Daemons that enrol in one transaction, each with 200 counters that it holds something of."""
 COPY_COUNT: Final = 5_000
 NOT_ALONE: Final = {"begin", "commit", "copy_events"}
 """Not queries by themselves; what they cost is in the other figures."""
@@ -61,6 +63,8 @@ class NamedQueries:
         }
         self.durations_ms: dict[str, list[float]] = {name: [] for name in self._asked}
         self.sums_ms: dict[int, list[float]] = {1: [], DAYS_COUNT: []}
+        for text, parameters in self._asked.values():
+            self._timed(text, parameters)  # the first time reads what was just filled
 
     def round(self) -> None:
         """Measure once."""
@@ -95,6 +99,13 @@ class NamedQueries:
                 what="the same of each query",
                 unit="ms",
                 samples=tuple(p95s.values()),
+            ),
+            Figure(
+                key="usage_event_disk_bytes",
+                what="one of these events on the database's disk, with its index",
+                unit="B",
+                samples=(self.disk_bytes / self._events_count,),
+                decimals=0,
             ),
             *(
                 Figure(
@@ -165,7 +176,11 @@ class NamedQueries:
             "releases_steady_ns": 0,
             "released_ns": 0,
             "released_by": "",
+            "closed_of": [],
+            "ended_before_ns": 0,
         }
+        if name == "open_share_keys":
+            given["daemon_ids"] = daemon_ids[:RETURNING_COUNT]
         if name == "add_policy":
             given["number"] = 1_000
         given["rows"] = self._rows(text, keys, daemon_ids)
@@ -232,6 +247,12 @@ class NamedQueries:
         connection.autocommit = True
         connection.execute("VACUUM ANALYZE")
         connection.autocommit = False
+        row = connection.execute(
+            "SELECT sum(pg_total_relation_size(inhrelid)) FROM pg_inherits"
+            " WHERE inhparent = 'usage_events'::regclass"
+        ).fetchone()
+        assert row is not None
+        self.disk_bytes = int(row[0])
 
     def _events(self, today: int) -> Iterator[list[str]]:
         """Write rows of usage events, spread evenly over the days, as COPY takes them."""

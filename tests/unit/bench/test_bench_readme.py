@@ -3,15 +3,16 @@ import json
 import pytest
 
 from bench.figures import Figure
-from bench.readme import ASKED, DECIDED, DRAWN, Unfit, fill, main, section
+from bench.readme import ASKED, DECIDED, DRAWN, FLEET, Unfit, fill, fleet_section, main, section
 
 DOCUMENT = "before\n<!-- figures -->\nold\n<!-- /figures -->\nafter\n"
+FLEET_DOCUMENT = "<!-- fleet figures -->\nold\n<!-- /fleet figures -->\n"
 
 
 def report(**changed):
     rows = {
         key: Figure(key=key, what="", unit="µs", samples=(1.0, 2.0, 3.0), target=2.5)
-        for _, key in (*DRAWN, *DECIDED, *ASKED)
+        for _, key in (*DRAWN, *DECIDED, *ASKED, *FLEET)
     }
     rows |= changed
     return {key: row.as_json() for key, row in rows.items()} | {
@@ -64,7 +65,7 @@ def test_a_report_of_a_part_leaves_the_document_alone(tmp_path, capsys):
     del part["start_s_1m"]
     paths = write(tmp_path, part)
     assert main(paths) == 1
-    assert (tmp_path / "doc.md").read_text() == DOCUMENT
+    assert (tmp_path / "doc.md").read_text() == DOCUMENT + FLEET_DOCUMENT
     assert "no start_s_1m" in capsys.readouterr().err
 
 
@@ -78,11 +79,27 @@ def test_a_whole_report_fills_the_document(tmp_path):
     assert main(write(tmp_path, report())) == 0
     filled = (tmp_path / "doc.md").read_text()
     assert filled.startswith("before\n<!-- figures -->\nMeasured by `make bench`")
-    assert filled.endswith("<!-- /figures -->\nafter\n")
+    assert "<!-- /figures -->\nafter\n<!-- fleet figures -->\nMeasured in the same run" in filled
+    assert filled.endswith("<!-- /fleet figures -->\n")
     assert "old" not in filled
+
+
+def test_a_share_of_one_is_written_as_exactly_as_it_was_measured():
+    used = row("u", samples=(0.9987,), unit="", target=0.995, more_is_better=True, decimals=4)
+    assert "| ≥ 0.995 | 0.9987 | met |" in fleet_section(report(fleet_utilisation=used))
+
+
+def test_what_a_fleet_missed_is_named_below_its_table():
+    text = fleet_section(report(query_ms_p95=row("q", samples=(70.0,), target=50, unit="ms")))
+    assert "Not where we want it: slowest named query" in text
+
+
+def test_a_quick_report_of_a_fleet_is_refused():
+    with pytest.raises(Unfit, match="quick"):
+        fleet_section(report() | {"machine": {"cores": 2, "quick": True}})
 
 
 def write(tmp_path, content):
     (tmp_path / "report.json").write_text(json.dumps(content))
-    (tmp_path / "doc.md").write_text(DOCUMENT)
+    (tmp_path / "doc.md").write_text(DOCUMENT + FLEET_DOCUMENT)
     return ["--report", str(tmp_path / "report.json"), "--document", str(tmp_path / "doc.md")]
