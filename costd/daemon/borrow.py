@@ -91,8 +91,8 @@ class _Request:
 
     __slots__ = ("again_ns", "keys", "recalls_count", "request_id", "shorts", "waiters")
 
-    def __init__(self, request_id: str, shorts: Sequence[Short]) -> None:
-        self.request_id = request_id
+    def __init__(self, shorts: Sequence[Short]) -> None:
+        self.request_id = ""
         self.shorts = {short.key: short for short in shorts}
         self.keys = frozenset(self.shorts)
         self.waiters: list[Done] = []
@@ -149,9 +149,7 @@ class Borrowing:
             (self._by_key[short.key] for short in shorts if short.key in self._by_key), None
         )
         if request is None:
-            self._serial += 1
-            request = _Request(f"{self.epoch}-{self._serial}", shorts)
-            self._out[request.request_id] = request
+            request = _Request(shorts)
             for key in request.keys:
                 self._by_key[key] = request
             self._dispatch(request, now_ns)
@@ -244,6 +242,11 @@ class Borrowing:
     def _dispatch(self, request: _Request, now_ns: int) -> None:
         assert self._send is not None
         request.again_ns = 0
+        # Another name each time: an answer to what was sent before says nothing of this.
+        self._out.pop(request.request_id, None)
+        self._serial += 1
+        request.request_id = f"{self.epoch}-{self._serial}"
+        self._out[request.request_id] = request
         wants = [
             wire.want_to_pb(key, self._want(request.shorts[key], now_ns))
             for key in sorted(request.keys)
