@@ -13,7 +13,7 @@ from costd.daemon.allowances import AllowanceBooks
 from costd.daemon.asking import Trust
 from costd.daemon.control import ControlService
 from costd.daemon.desk import Desk
-from costd.daemon.ledger import Ledger, Trust
+from costd.daemon.ledger import Ledger
 from costd.daemon.pages import NoPages
 from costd.daemon.servers import ADMISSION, CONTROL
 from costd.daemon.sweeper import Sweeper

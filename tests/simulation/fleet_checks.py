@@ -167,9 +167,11 @@ def _usage_differences(world, host):
         for _, event in host.disk.scan(Family.USAGE)
         if event.closed_as in {"settled", "late"}
     )
-    for call in world.truth.calls:
-        if call.host is host and call.end == "settled" and settled[call.reservation_id] != 1:
-            found.append(f"{settled[call.reservation_id]} usage events of one settled call")
+    found += [
+        f"{settled[call.reservation_id]} usage events of one settled call"
+        for call in world.truth.calls
+        if call.host is host and call.end == "settled" and settled[call.reservation_id] != 1
+    ]
     total = sum(event.cost_nusd for _, event in host.disk.scan(Family.USAGE))
     counted = sum(
         counter.settled for key, counter in host.disk.scan(Family.COUNTERS) if world.tracker in key

@@ -150,9 +150,9 @@ class World:
         """Note why a replica ends a stream; a stream that nobody disturbed gives no reason."""
         self.note(f"{link.replica.name} ends the stream of {link.host.name}: {error}")
         self.saw(f"streams ended by {type(error).__name__}")
-        if isinstance(error, InvalidAsk) and not link.was_disturbed:
-            if "enrolled on another stream" not in str(error):
-                self.problems.append(f"{link.host.name} was refused: {error}")
+        moved_on = "enrolled on another stream" in str(error)
+        if isinstance(error, InvalidAsk) and not link.was_disturbed and not moved_on:
+            self.problems.append(f"{link.host.name} was refused: {error}")
 
     def committed(self, rows, shares_before):
         """Look at what a transaction has just written."""
