@@ -13,7 +13,7 @@ from costd.coordinator.lendable import Span, alerted, is_in_force, terms_of
 from costd.coordinator.rows import Daemon, Rows, Share
 from costd.engine import keys, lend, shares
 from costd.engine.lend import Terms
-from costd.engine.rules import RateRule, Rules
+from costd.engine.rules import BudgetRule, RateRule, Rules
 from costd.errors import InvalidAsk, NotPermitted, StaleEpoch, StillSpending
 from costd.model.lease import NO_STAND, Stand, Want
 from costd.model.time import NS_PER_S
@@ -201,6 +201,11 @@ class Exchange:
         if level is not None:
             grant.level.CopyFrom(level)
 
+    def usage(self, daemon_id: str, message: pb.UsageBatch) -> pb.UsageReceipt:
+        """Store usage events, each exactly once; errors as `usage.store`."""
+        sequence = usage.store(self._rows, daemon_id, message.epoch, message.events)
+        return pb.UsageReceipt(epoch=message.epoch, sequence=sequence)
+
     # ---- operators ---------------------------------------------------------------------------
 
     def reclaim(self, daemon_id: str, keys_of: Iterable[bytes]) -> int:
@@ -333,18 +338,13 @@ class Exchange:
                 self._restate(daemon, key, stand)
             return
         after = lend.reclaimed(stand or NO_STAND)
-        # Told again, its earlier losses are among what it may have spent then.
-        lost = before.stand.taken + before.lost - after.taken
-        reserve_lost = before.stand.reserve_taken + before.reserve_lost - after.reserve_taken
-        # Old books may hold what was told to be free already, and is somebody else's by now.
-        # And what excused what is lost by now goes on to.
-        late = max(0, -lost) + max(0, lend.excused(before.stand) - lend.excused(after))
-        lost, reserve_lost = max(0, lost), max(0, reserve_lost)
+        loss = lend.loss(before.stand, before.lost, before.reserve_lost, after)
         pool = lend.lose(
-            self._rows.pool(key), lost - before.lost, reserve_lost - before.reserve_lost
+            self._rows.pool(key), loss.lost - before.lost, loss.reserve_lost - before.reserve_lost
         )
+        late = loss.late
         share = msgspec.structs.replace(
-            before, lost=lost, reserve_lost=reserve_lost, late=before.late + late
+            before, lost=loss.lost, reserve_lost=loss.reserve_lost, late=before.late + late
         )
         # First what is lost, then what is left, so that a limit that was cut sees the sum.
         self._rows.put(key, daemon.daemon_id, lend.excuse_late(pool, late), share)
@@ -356,7 +356,7 @@ class Exchange:
         terms = self._terms(key)
         if terms is None:
             return pb.LEASE_OUTCOME_NO_BUDGET, want.stand
-        if rule is not None and not is_in_force(rule, key, want, self._now_ns, self._span):
+        if rule is not None and not self._in_force(rule, key, want):
             return pb.LEASE_OUTCOME_WRONG_WINDOW, want.stand
         if (
             self._now_ns < self._lends_from_ns
@@ -376,6 +376,9 @@ class Exchange:
             self._rows.recalled.add(key)
             return pb.LEASE_OUTCOME_RECALLED, want.stand
         return pb.LEASE_OUTCOME_EXHAUSTED, want.stand
+
+    def _in_force(self, rule: BudgetRule, key: bytes, want: Want) -> bool:
+        return is_in_force(rule, key, want, self._now_ns, self._span)
 
     def _held(self, daemon: Daemon, key: bytes) -> Stand:
         share = self._rows.share(key, daemon.daemon_id)

@@ -9,12 +9,11 @@ from contextlib import suppress
 from typing import Final, NamedTuple, TypeVar
 
 from costd.clock import Clock
-from costd.coordinator import usage
 from costd.coordinator.exchange import Exchange
 from costd.coordinator.lendable import Span
 from costd.coordinator.rows import FleetStore, Rows
 from costd.engine.rules import Rules
-from costd.errors import CostdError, InvalidAsk
+from costd.errors import CostdError, InvalidAsk, StillSpending
 from costd.model.kill import KillSwitch
 from costd.model.time import NS_PER_S
 from costd.wire.pb import fleet_pb2 as pb
@@ -175,7 +174,7 @@ class Reception:
                 span=self.span,
                 lends_from_ns=self.lends_from_ns,
             )
-            answers = [_act(exchange, rows, received) for received in batch]
+            answers = [_act(exchange, received) for received in batch]
             return answers, rows
 
         return await self._store.transact(
@@ -220,7 +219,7 @@ class Reception:
                 rules = self.published.rules
                 Exchange(rows, rules, now_ns=now_ns, span=self.span).reclaim(daemon_id, [key])
 
-            with suppress(InvalidAsk):  # it has come back since
+            with suppress(StillSpending):  # it has come back since
                 await self._store.transact(work, daemon_ids=[daemon_id], keys=[key])
 
     def _answer(self, received: Received, answer: pb.ToDaemon) -> None:
@@ -266,7 +265,7 @@ def check_order(connection: Connection, message: pb.ToCoordinator) -> None:
         raise InvalidAsk("Enrol comes first on every stream, and only once")
 
 
-def _act(exchange: Exchange, rows: Rows, received: Received) -> pb.ToDaemon:
+def _act(exchange: Exchange, received: Received) -> pb.ToDaemon:
     connection, message = received
     kind = message.WhichOneof("message")
     if kind == "enrol":
@@ -276,8 +275,7 @@ def _act(exchange: Exchange, rows: Rows, received: Received) -> pb.ToDaemon:
         return pb.ToDaemon(reply=exchange.request(daemon_id, message.request))
     if kind == "report":
         return pb.ToDaemon(receipt=exchange.report(daemon_id, message.report))
-    sequence = usage.store(rows, daemon_id, message.usage.epoch, message.usage.events)
-    return pb.ToDaemon(stored=pb.UsageReceipt(epoch=connection.epoch, sequence=sequence))
+    return pb.ToDaemon(stored=exchange.usage(daemon_id, message.usage))
 
 
 def _daemon_of(received: Received) -> str:

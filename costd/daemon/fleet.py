@@ -69,7 +69,7 @@ class Fleet:
             lost_by_reboot=lost_by_reboot,
             outbox_count_max=outbox_count_max,
         )
-        self.tenancy.recalls = desk
+        self.tenancy.held.recalls = desk
         desk.borrow = self.tenancy.ask
         self.member = Member(self.tenancy, targets, open_channel, log)
         self.member.hears = {

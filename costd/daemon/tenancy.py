@@ -5,20 +5,19 @@ the ledger's clock when `tick` or `receive` is called. docs/reference/fleet.md i
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
 from costd.daemon.borrow import Borrowing, Done, Short
+from costd.daemon.held import Held
 from costd.daemon.ledger import Ledger
 from costd.daemon.outbox import Outbox
-from costd.daemon.rated import FAIR_NEWS_NS, RateShares
+from costd.daemon.rated import FAIR_NEWS_NS
 from costd.daemon.worst import WorstCase
-from costd.engine import keys
 from costd.engine.changes import Family
-from costd.engine.window import window_bounds
 from costd.model.lease import Stand
-from costd.model.time import NEVER_NS, NS_PER_S
+from costd.model.time import NS_PER_S
 from costd.wire import fleet as wire
 from costd.wire.pb import fleet_pb2 as pb
 
@@ -28,15 +27,9 @@ STANDS_COUNT_MAX: Final = 500
 """In one report; storing so many takes a few hundredths of a second."""
 MARGIN_SHARE: Final = 10
 """A tenth of the tenure is not used: clocks of two hosts do not run equally fast."""
-IDLE_NS: Final = 20 * NS_PER_S
-"""What was not touched for so long is given back."""
-RECALLED_NS: Final = NS_PER_S
-"""So long after a recall, what comes free is given back at once."""
 AHEAD_EVERY_NS: Final = NS_PER_S // 2
 """What runs low is looked for so often: all that does is asked for together, and shares the
 coordinator's transactions. A lease that lasts is for seconds."""
-EARLY_NS: Final = 2 * NS_PER_S
-"""So long before a window begins, its leases are asked for."""
 
 _META_KEY: Final = b"tenancy"
 
@@ -70,14 +63,6 @@ class Situation(msgspec.Struct, kw_only=True):
     kills_version: int = 0
 
 
-class Recalls(Protocol):
-    """Who else must give back what a counter is short of; implemented by the desk of clients."""
-
-    def pressed(self, counter_keys: Sequence[bytes]) -> None:
-        """Take back what clients hold on these counters."""
-        ...
-
-
 class Tenancy:
     """One daemon's membership in a fleet."""
 
@@ -97,11 +82,10 @@ class Tenancy:
         """
         self.ledger = ledger
         self.situation = situation
-        self.recalls: Recalls | None = None
         self.borrowing = Borrowing(ledger)
         ledger.state.exhausted = self.borrowing.exhausted
         self.outbox = Outbox(ledger, count_max=outbox_count_max)
-        self._rated = RateShares(ledger)
+        self.held = Held(ledger, self.borrowing)
         self._worst_case = WorstCase(ledger)
         raw = ledger.store.get(Family.META, _META_KEY)
         saved = msgspec.msgpack.decode(raw, type=Remembered) if raw else None
@@ -115,10 +99,6 @@ class Tenancy:
         self._reported_ns = 0
         self._looked_ahead_ns = 0
         self._tenure_ns = 0
-        self._touched: dict[bytes, int] = {}
-        """When a counter that is leased was last used, or granted."""
-        self._recalled: dict[bytes, int] = {}
-        """Until when what comes free of a counter is given back at once."""
         self.clock_offset_ns = 0
         """The coordinator's wall clock less ours, when it last told."""
         boot_id = situation.boot_id
@@ -147,12 +127,11 @@ class Tenancy:
         ledger, now = self.ledger, self.ledger.clock.now()
         self._push = push
         self._sent.clear()
-        self._rated.forget()
+        self.held.rated.forget()
         self._enrolled_at_ns = now.steady_ns
         held = sorted(ledger.lent.held)
         ledger.fleet_changed.clear()
-        for key in held:
-            self._touched.setdefault(key, now.steady_ns)
+        self.held.know(held, now.steady_ns)
         push(
             pb.ToCoordinator(
                 enrol=pb.Enrol(
@@ -208,14 +187,14 @@ class Tenancy:
         if self._push is None or not self.is_enrolled:
             return
         changed = sorted(self.ledger.fleet_changed)
-        for key in changed:
-            self._touched[key] = now.steady_ns
-        self._give_back_freed(now.steady_ns)
+        self.held.touch(changed, now.steady_ns)
+        if self.held.give_back_freed(now.steady_ns):
+            self.report()
         reports = now.steady_ns - self._reported_ns >= self.report_every_ns
         if reports or now.steady_ns - self._looked_ahead_ns >= AHEAD_EVERY_NS:
             self._looked_ahead_ns = now.steady_ns
-            self._ask_ahead(changed, now.wall_ns, now.steady_ns)
-            self._give_back_idle(now.wall_ns, now.steady_ns)
+            self.held.ask_ahead(changed, now.wall_ns, now.steady_ns)
+            self.held.give_back_idle(now.wall_ns, now.steady_ns)
         if reports:
             self.report()
         self.borrowing.tick(now.steady_ns)
@@ -228,7 +207,7 @@ class Tenancy:
         named = sorted(ledger.fleet_changed)[:STANDS_COUNT_MAX]
         ledger.fleet_changed.difference_update(named)
         stands = [(key, ledger.stand(key)) for key in named]
-        told = self._rated.told
+        told = self.held.rated.told
         self._sequence += 1
         self._sent[self._sequence] = (now.steady_ns, stands)
         self._reported_ns = now.steady_ns
@@ -254,7 +233,7 @@ class Tenancy:
 
     def leave(self) -> None:
         """Give back everything that is not used; the daemon stops."""
-        self._lower(sorted(self.ledger.lent.held))
+        self.held.lower(sorted(self.ledger.lent.held))
         self.report()
 
     @property
@@ -307,8 +286,7 @@ class Tenancy:
         if reply.epoch != self.epoch:
             return
         self._heard(reply.now_ns)
-        for grant in reply.grants:
-            self._touched[grant.counter_key] = now_ns
+        self.held.touch([grant.counter_key for grant in reply.grants], now_ns)
         self.borrowing.replied(reply, now_ns)
 
     def _receipted(self, receipt: pb.ReportReceipt) -> None:
@@ -326,7 +304,7 @@ class Tenancy:
         if until_ns > self._saved.until_steady_ns:
             self._remember(until_steady_ns=until_ns)
         self._levels(receipt.levels)
-        self._forget(told)
+        self.held.forget(told)
 
     def _until(self, sent_ns: int) -> int:
         return sent_ns + self._tenure_ns - self._tenure_ns // MARGIN_SHARE
@@ -348,7 +326,7 @@ class Tenancy:
             # All are accounted for anew: what is not stated then is unknown to these books.
             ledger.revoke_leases(ledger.fleet_counters())
         else:
-            self._lower(sorted(ledger.lent.held))
+            self.held.lower(sorted(ledger.lent.held))
         self._remember(boot_id=boot_id)
 
     def _heard(self, now_ns: int) -> None:
@@ -364,107 +342,9 @@ class Tenancy:
         }
         ledger.set_leases(told)
 
-    def _forget(self, told: dict[bytes, Stand]) -> None:
-        """Forget leases of which nothing is left, and all of whose use has been receipted."""
-        ledger = self.ledger
-        over: list[bytes] = []
-        for key, stand in told.items():
-            is_over = not _has_unused(stand) and not stand.reserved
-            if is_over and key not in ledger.fleet_changed and ledger.stand(key) == stand:
-                over.append(key)
-        wall_ns = ledger.clock.now().wall_ns
-        over = [key for key in over if self._is_ended(key, wall_ns) or self._is_idle(key)]
-        ledger.account_no_longer(over)
-        for key in over:
-            self._touched.pop(key, None)
-
-    def _give_back_idle(self, wall_ns: int, steady_ns: int) -> None:
-        idle = [
-            key
-            for key, touched_ns in self._touched.items()
-            if steady_ns - touched_ns > IDLE_NS or self._is_ended(key, wall_ns)
-        ]
-        for key in [key for key in self._rated.split(idle)[0] if self._rated.is_busy(key)]:
-            self._touched[key] = steady_ns  # asks draw from its bucket, and leave its lease alone
-            idle.remove(key)
-        self._lower(idle)
-        # Told also where nothing was left to lower: the receipt is what lets it be forgotten.
-        self.ledger.fleet_changed.update(idle)
-        for key in idle:
-            del self._touched[key]
-
     def _give_back(self, counter_keys: Iterable[bytes]) -> None:
         """Give back at once what others need."""
-        held = [key for key in counter_keys if self.ledger.lease(key) is not None]
-        if not held:
-            return
-        if self.recalls is not None:
-            self.recalls.pressed(held)
         now_ns = self.ledger.clock.now().steady_ns
-        rated, others = self._rated.split(held)
-        self._recalled.update(dict.fromkeys(others, now_ns + RECALLED_NS))
-        self.ledger.fleet_changed.update(rated)  # the receipt tells what is fair by now
-        is_news_due = bool(rated) and now_ns - self._reported_ns >= FAIR_NEWS_NS
-        if self._lower(held, keep_rates=True) or is_news_due:
+        lowered, rated = self.held.recalled(counter_keys, now_ns)
+        if lowered or (rated and now_ns - self._reported_ns >= FAIR_NEWS_NS):
             self.report()
-
-    def _lower(self, counter_keys: Iterable[bytes], *, keep_rates: bool = False) -> bool:
-        """Lower leases to what is used of them; the next report tells. False if none was higher.
-
-        With `keep_rates`, rates keep what is needed of them.
-        """
-        ledger = self.ledger
-        lowered = {}
-        for key in counter_keys:
-            lease, stand = ledger.lease(key), ledger.stand(key)
-            used = stand.used
-            if keep_rates and lease is not None:
-                used = max(used, self._rated.kept(key, lease))
-            is_rate = self._rated.rule_of(key) is not None
-            has_unused = stand.amount > used if is_rate else _has_unused(stand)
-            if lease is not None and has_unused:
-                lowered[key] = msgspec.structs.replace(
-                    lease,
-                    amount=min(stand.amount, used),
-                    reserve_amount=min(stand.reserve_amount, stand.reserve_used),
-                )
-        self._rated.given_back(lowered)
-        ledger.set_leases(lowered)
-        ledger.fleet_changed.update(lowered)
-        return bool(lowered)
-
-    def _give_back_freed(self, steady_ns: int) -> None:
-        """Give back what has come free of counters that others are short of."""
-        if not self._recalled:
-            return
-        self._recalled = {k: until for k, until in self._recalled.items() if until > steady_ns}
-        if self._lower([key for key in self.ledger.fleet_changed if key in self._recalled]):
-            self.report()
-
-    def _ask_ahead(self, changed: Iterable[bytes], wall_ns: int, steady_ns: int) -> None:
-        """Ask for more of what runs low, and for the next window of what soon ends."""
-        for key in changed:
-            stand = self.ledger.stand(key)
-            step = self.borrowing.step_of(key)
-            if key in self._recalled or self._rated.rule_of(key) is not None:
-                continue
-            if step and stand.amount - stand.used < step // 2:
-                self.borrowing.ask_ahead(key, stand.amount, steady_ns)
-            end_ns, tag, per = keys.split_counter_key(key)
-            rule = self.ledger.rules.budgets.get(tag)
-            if rule is None or end_ns >= NEVER_NS or not 0 < end_ns - wall_ns < EARLY_NS:
-                continue
-            next_end_ns = window_bounds(rule.budget.window, end_ns)[1]
-            following = keys.window_prefix(next_end_ns, tag) + per.encode()
-            if self.ledger.lease(following) is None:
-                self.borrowing.ask_ahead(following, 0, steady_ns, step=step)
-
-    def _is_ended(self, key: bytes, wall_ns: int) -> bool:
-        return keys.split_counter_key(key)[0] <= wall_ns
-
-    def _is_idle(self, key: bytes) -> bool:
-        return key not in self._touched
-
-
-def _has_unused(stand: Stand) -> bool:
-    return stand.amount > stand.used or stand.reserve_amount > stand.reserve_used

@@ -161,6 +161,28 @@ def excuse_late(pool: Pool, more: int) -> Pool:
     return msgspec.structs.replace(pool, late=pool.late + more)
 
 
+class Loss(msgspec.Struct, frozen=True):
+    """What a daemon may have spent and can no longer tell of, and what excuses what is left."""
+
+    lost: int
+    reserve_lost: int
+    late: int
+
+
+def loss(before: Stand, lost: int, reserve_lost: int, after: Stand) -> Loss:
+    """Find what may have been spent between two stands of which the later books know nothing.
+
+    Shape:   pure; `lost` and `reserve_lost` are what was lost before: told again, that is among
+             what the daemon may have spent then.
+    """
+    more = before.taken + lost - after.taken
+    reserve_more = before.reserve_taken + reserve_lost - after.reserve_taken
+    # Old books may hold what was told to be free already, and is somebody else's by now; and what
+    # excused what is lost by now goes on to.
+    late = max(0, -more) + max(0, excused(before) - excused(after))
+    return Loss(max(0, more), max(0, reserve_more), late)
+
+
 def lose(pool: Pool, lost: int, reserve_lost: int) -> Pool:
     """Keep taken what a daemon may have spent and can no longer tell of."""
     return msgspec.structs.replace(

@@ -25,14 +25,14 @@ class NoEpochs(Exchange):
 class NoVersions(Exchange):
     """Takes what a report gives back, also where it crossed a grant."""
 
-    def _hear(self, daemon, key, stand):
+    def _hear(self, daemon, key, stand, *, unused_ns=0):
         self._restate(daemon, key, stand)
 
 
 class NoWindows(Exchange):
     """Lends of any window, whenever."""
 
-    def _in_force(self, rule, key):
+    def _in_force(self, rule, key, want):
         return True
 
 
@@ -97,14 +97,14 @@ class LowersLater(Tenancy):
         super().connected(pretend)
 
     def _give_back(self, counter_keys):
-        held = [key for key in counter_keys if self._ledger.lease(key) is not None]
+        held = [key for key in counter_keys if self.ledger.lease(key) is not None]
         self._later.update(held)
-        self._ledger.fleet_changed.update(held)
+        self.ledger.fleet_changed.update(held)
         self.report()
 
     def _receipted(self, receipt):
         super()._receipted(receipt)
-        self._lower(sorted(self._later))
+        self.held.lower(sorted(self._later))
         self._later.clear()
 
 
