@@ -74,7 +74,7 @@ class AdmissionService:
         reservation_id = convert.reservation_id_from_text(request.reservation_id)
         ttl_ns = convert.duration_ns(request, "ttl")
 
-        def decide(may_wait: bool) -> Extended | Wanting:
+        def decide(*, may_wait: bool) -> Extended | Wanting:
             return self._ledger.extend(
                 reservation_id,
                 additional_cost_nusd=request.additional_cost_nusd,
@@ -86,7 +86,7 @@ class AdmissionService:
 
         if self._patience is not None:
             return self._patience.decide(decide, _extension)
-        result = decide(False)
+        result = decide(may_wait=False)
         assert not isinstance(result, Wanting), "what may not wait is decided"
         return _extension(result)
 

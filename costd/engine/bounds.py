@@ -70,6 +70,9 @@ def fleet_room(rule: BudgetRule, counter: Counter, *, critical: bool) -> int | N
     """How much more there is for this class in all, as last known, whoever may use it."""
     if rule.limit is None or not rule.is_shared:
         return room_left(rule, counter, critical=critical, in_tenure=True)
+    if counter.lease is None or not counter.lease.limit:
+        # Nobody has told: all that is known is that nothing larger than the limit can pass.
+        return rule.limit if critical else rule.limit - rule.budget.reserve
     limit, _, used, _ = _level(rule, counter)
     general_limit, general_used = drawable(rule, counter, critical=critical)
     return max(0, min(limit - used, general_limit - general_used))
