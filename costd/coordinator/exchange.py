@@ -4,26 +4,28 @@ No I/O: rows come in, changed rows and answers come out. docs/reference/fleet.md
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 import msgspec
 
 from costd.coordinator import usage
-from costd.coordinator.lendable import Span, alerted, is_in_force, terms_of
+from costd.coordinator.enrolling import check_enrol
+from costd.coordinator.lendable import (
+    EXHAUSTED_RETRY_NS,
+    Span,
+    alerted,
+    is_in_force,
+    retry_ns,
+    terms_of,
+)
 from costd.coordinator.rows import Daemon, Rows, Share
 from costd.engine import keys, lend, shares
 from costd.engine.lend import Terms
 from costd.engine.rules import BudgetRule, RateRule, Rules
-from costd.errors import InvalidAsk, NotPermitted, StaleEpoch, StillSpending
+from costd.errors import InvalidAsk, StaleEpoch, StillSpending
 from costd.model.lease import NO_STAND, Stand, Want
 from costd.model.time import NS_PER_S
 from costd.wire import fleet as wire
 from costd.wire.pb import fleet_pb2 as pb
-
-RECALL_RETRY_NS: Final = 20_000_000
-"""How soon to ask again for what others were asked to give back: a round trip to them and back."""
-EXHAUSTED_RETRY_NS: Final = 500_000_000
-"""How soon to ask again for what nobody has."""
 
 
 class Exchange:
@@ -49,21 +51,12 @@ class Exchange:
     def enrol(self, message: pb.Enrol, peer: str = "") -> pb.Admittance:
         """Welcome a daemon, new or come back; what it says it holds is what it holds.
 
-        Shape:   `peer` is the name that its certificate says, empty where nothing certifies it.
-        Errors:  NotPermitted where those books were enrolled under another name.
+        Errors:  as `check_enrol`; `peer` is the name that its certificate says.
         """
         rows, daemon_id = self._rows, message.daemon_id
         known = rows.daemons.get(daemon_id) or Daemon(daemon_id=daemon_id)
-        if peer and known.name not in {"", peer}:
-            raise NotPermitted(
-                f"daemon {daemon_id!r} is {known.name!r}, and this certificate says {peer!r}; "
-                "issue one for its name, or begin new books in an empty data directory"
-            )
-        if message.epoch < known.spoken_epoch and not message.books_are_old:
-            raise StaleEpoch(
-                f"this Enrol of daemon {daemon_id!r} is late: it is from before epoch "
-                f"{known.spoken_epoch}, in which the daemon has spoken since"
-            )
+        check_enrol(known, message, peer)
+        rows.is_behind |= message.epoch > known.epoch
         daemon = msgspec.structs.replace(
             known,
             epoch=max(known.epoch, message.epoch) + 1,
@@ -163,7 +156,7 @@ class Exchange:
                 outcome, stand = pb.LEASE_OUTCOME_SET_FAILED, want.stand  # noqa: PLW2901
             self._tell(reply, daemon, key, outcome, stand, unused_ns=unused_ns)
         if failed:
-            reply.retry_after.CopyFrom(wire.duration(self._retry_ns(outcomes)))
+            reply.retry_after.CopyFrom(wire.duration(retry_ns(outcome for outcome, _ in outcomes)))
         return reply
 
     def _told_again(
@@ -203,8 +196,8 @@ class Exchange:
 
     def usage(self, daemon_id: str, message: pb.UsageBatch) -> pb.UsageReceipt:
         """Store usage events, each exactly once; errors as `usage.store`."""
-        sequence = usage.store(self._rows, daemon_id, message.epoch, message.events)
-        return pb.UsageReceipt(epoch=message.epoch, sequence=sequence)
+        stored = usage.store(self._rows, daemon_id, message.epoch, message.events)
+        return pb.UsageReceipt(epoch=message.epoch, sequence=stored)
 
     # ---- operators ---------------------------------------------------------------------------
 
@@ -404,9 +397,3 @@ class Exchange:
     def _levels(self, daemon_id: str, named: Iterable[bytes]) -> list[pb.Level]:
         found = (self._level(daemon_id, key) for key in named)
         return [level for level in found if level is not None]
-
-    def _retry_ns(self, outcomes: Sequence[tuple["pb.LeaseOutcome", Stand]]) -> int:
-        final = {pb.LEASE_OUTCOME_GRANTED, pb.LEASE_OUTCOME_RECALLED, pb.LEASE_OUTCOME_SET_FAILED}
-        if all(outcome in final for outcome, _ in outcomes):
-            return RECALL_RETRY_NS
-        return EXHAUSTED_RETRY_NS

@@ -1,5 +1,8 @@
 """What the policy in force lets be lent of a counter, when, and what its steps then bring."""
 
+from collections.abc import Iterable
+from typing import Final
+
 import msgspec
 
 from costd.coordinator.rows import Rows
@@ -12,6 +15,12 @@ from costd.model.counter import Counter
 from costd.model.lease import Pool, Want
 from costd.model.policy import WindowKind
 from costd.model.time import NEVER_NS, NS_PER_S, Now
+from costd.wire.pb import fleet_pb2 as pb
+
+RECALL_RETRY_NS: Final = 20_000_000
+"""How soon to ask again for what others were asked to give back: a round trip to them and back."""
+EXHAUSTED_RETRY_NS: Final = 500_000_000
+"""How soon to ask again for what nobody has."""
 
 
 class Span(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,3 +91,9 @@ def alerted(
         burn_alerted_bp=counter.burn_alerted_bp,
         start_ns=start_ns,
     )
+
+
+def retry_ns(outcomes: Iterable["pb.LeaseOutcome"]) -> int:
+    """Tell how soon a request that was not granted makes sense again."""
+    soon = {pb.LEASE_OUTCOME_GRANTED, pb.LEASE_OUTCOME_RECALLED, pb.LEASE_OUTCOME_SET_FAILED}
+    return RECALL_RETRY_NS if soon.issuperset(outcomes) else EXHAUSTED_RETRY_NS

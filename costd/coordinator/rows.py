@@ -107,6 +107,8 @@ class Rows:
         self.alerts: list[Alert] = []
         self.audit: list[AuditRecord] = []
         self.kills: list[KillSwitch] = []
+        self.is_behind = False
+        """Whether a daemon has shown that these rows have forgotten what was granted."""
         self.recalled: set[bytes] = set()
         """Counters that others must give back what they do not use of; told to every replica."""
         self.scarce_rates: set[bytes] = set()

@@ -9,6 +9,9 @@ from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+
 from costd import __version__
 from costd.clock import SystemClock, ticks_ns
 from costd.coordinator import meters
@@ -105,29 +108,13 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
             settings=settings,
             revive=embedded.start if embedded else None,
         )
-        figures = CallFigures()
         metrics = stack.enter_context(_metrics(settings, log))
         meters.meter_fleet(metrics, reception, join, kills)
         servers = await stack.enter_async_context(Servers(settings, log, clock, store))
         await stack.enter_async_context(_background(join.run(), upkeep.run(), upkeep.listen()))
-        calls = Calls(figures=figures, log=log)
+        control = ControlService(store, reception, kills, clock, settings.name)
         fleet = FleetControlService(store, reception, kills, clock, publishing)
-        await servers.start(
-            {
-                FLEET: calls.handlers(
-                    FLEET, None, streams={"Join": join}, guard=servers.guard(FLEET)
-                ),
-                CONTROL: calls.handlers(
-                    CONTROL,
-                    ControlService(store, reception, kills, clock, settings.name),
-                    guard=servers.guard(CONTROL),
-                    some=True,
-                ),
-                FLEET_CONTROL: calls.handlers(
-                    FLEET_CONTROL, fleet, guard=servers.guard(FLEET_CONTROL)
-                ),
-            }
-        )
+        await servers.start(_handlers(servers, log, join, control, fleet))
         log.info(
             "coordinating",
             version=__version__,
@@ -144,6 +131,18 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
         with contextlib.suppress(Exception):
             await store.leave(instance_id)
     log.info("stopped")
+
+
+def _handlers(
+    servers: Servers, log: Log, join: Join, control: ControlService, fleet: FleetControlService
+) -> dict[ServiceDescriptor, grpc.GenericRpcHandler]:
+    """Wrap the services, each with who watches over it."""
+    calls = Calls(figures=CallFigures(), log=log)
+    return {
+        FLEET: calls.handlers(FLEET, None, streams={"Join": join}, guard=servers.guard(FLEET)),
+        CONTROL: calls.handlers(CONTROL, control, guard=servers.guard(CONTROL), some=True),
+        FLEET_CONTROL: calls.handlers(FLEET_CONTROL, fleet, guard=servers.guard(FLEET_CONTROL)),
+    }
 
 
 def _certified_name(context: Any) -> str:

@@ -95,6 +95,9 @@ class Member:
                 done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
                 enrolled = self.tenancy.is_enrolled
                 self._tell([one.exception() for one in done], enrolled=enrolled)
+                if not enrolled and call.done() and await call.code() is grpc.StatusCode.ABORTED:
+                    self._log.error("books_are_old", problem=self.problem)
+                    self.tenancy.refused_as_late()
             finally:
                 self._sending = None
                 self.tenancy.disconnected()

@@ -329,6 +329,13 @@ class Tenancy:
             self.held.lower(sorted(ledger.lent.held))
         self._remember(boot_id=boot_id)
 
+    def refused_as_late(self) -> None:
+        """Believe the coordinator that it has heard later news: these books were restored.
+
+        Ensures: what they do not know of stays taken, and nothing of what they hold is used.
+        """
+        self._give_up(self.situation.boot_id, lost=True)
+
     def _heard(self, now_ns: int) -> None:
         self.clock_offset_ns = now_ns - self.ledger.clock.now().wall_ns
 

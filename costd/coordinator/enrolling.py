@@ -1,0 +1,26 @@
+"""Who may enrol as which daemon."""
+
+from costd.coordinator.rows import Daemon
+from costd.errors import NotPermitted, StaleEpoch
+from costd.wire.pb import fleet_pb2 as pb
+
+
+def check_enrol(known: Daemon, message: pb.Enrol, peer: str) -> None:
+    """Let a daemon enrol, or refuse it.
+
+    Shape:   `known` is what was heard of these books last; `peer` is the name that a certificate
+             says, empty where nothing certifies it.
+    Errors:  NotPermitted where those books were enrolled under another name; StaleEpoch for an
+             Enrol from before what the daemon has said since, which was late on its way, or comes
+             from books that were restored.
+    """
+    if peer and known.name not in {"", peer}:
+        raise NotPermitted(
+            f"daemon {known.daemon_id!r} is {known.name!r}, and this certificate says {peer!r}; "
+            "issue one for its name, or begin new books in an empty data directory"
+        )
+    if message.epoch < known.spoken_epoch and not message.books_are_old:
+        raise StaleEpoch(
+            f"this Enrol of daemon {known.daemon_id!r} is late: it is from before epoch "
+            f"{known.spoken_epoch}, in which the daemon has spoken since"
+        )
