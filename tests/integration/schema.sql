@@ -88,7 +88,8 @@ CREATE TABLE public.migrations (
 );
 CREATE TABLE public.outboxes (
     daemon_id text NOT NULL COLLATE pg_catalog."C",
-    usage_sequence bigint DEFAULT 0 NOT NULL
+    usage_sequence bigint DEFAULT 0 NOT NULL,
+    epoch bigint DEFAULT 0 NOT NULL
 )
 WITH (fillfactor='50');
 CREATE TABLE public.policies (
