@@ -84,7 +84,7 @@ def _show(report: pb.DrillReport, silent_count: int) -> None:
     nothing = "no client process is attached or holds an allowance"
     screen.print(render.listing(COLUMNS, rows, nothing=nothing))
     told = f"{report.drill_id}: written after {milliseconds(report.written_ns)}"
-    screen.print(render.plain(told))
+    screen.print(render.plain(f"{told}; {report.confirmed_count:,} confirmed"))
     _distribution(
         "client processes",
         [each.confirmed_ns for each in report.processes if each.HasField("confirmed_ns")],

@@ -74,6 +74,8 @@ class Drill:
 
     async def wait(self, timeout_ns: int) -> None:
         """Return once nobody is awaited any more, at the latest after so long."""
+        if not self.awaited:
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_ns / NS_PER_S):
                 while self.awaited:  # somebody may have come back since nobody was

@@ -86,6 +86,7 @@ class Daemon:
         self.store, self.asked, self.passed = MemoryStore(), 0, 0
         self.said, self.heard = [], []
         self.connection = None
+        self.boots = 1
         self.open()
 
     def open(self, **options):
@@ -93,7 +94,10 @@ class Daemon:
             self.store, self.made, self.fleet.clock, trust=Trust(name=self.name), in_fleet=True
         )
         self.tenancy = Tenancy(
-            self.ledger, daemon_id=self.name, situation=Situation(name=self.name), **options
+            self.ledger,
+            daemon_id=self.name,
+            situation=Situation(name=self.name, boot_id=f"boot {self.boots}"),
+            **options,
         )
 
     @property
@@ -303,7 +307,8 @@ def test_a_share_survives_a_restart():
 def test_books_that_may_be_old_lose_no_share_of_a_rate_for_ever():
     fleet = Fleet(shared(MINUTE))
     assert fleet["a"].passes(60) == 60
-    fleet["a"].restart(connect=True, rebooted=True, books_are_old=True)
+    fleet["a"].boots += 1
+    fleet["a"].restart(connect=True, lost_by_reboot=True)
     fleet.talk()
     assert fleet.shares() == {"a": 0, "b": 0}
     fleet.pass_s(120)

@@ -55,8 +55,12 @@ def test_an_operator_looks_after_a_fleet(running, costctl, tmp_path):
     labels = {"user": "ann", "project": "api"}
     desk.settle(desk.hold(1.00, labels=labels), 1.00)
     assert not desk.admit(0.50, labels=labels).reservation_id
-    leases = json.loads(costctl("leases", "--daemon", "d1", "--budget", "both", "--json")[1])
-    assert [row["settled"] for row in leases["leases"]] == [1_000_000_000]
+
+    def settled():
+        leases = json.loads(costctl("leases", "--daemon", "d1", "--budget", "both", "--json")[1])
+        return [row["settled"] for row in leases["leases"]] == [1_000_000_000]
+
+    wait_until(settled, "the daemon has reported what was settled")
     code, said = costctl(
         "budget", "top-up", "both", "0.50", "--key", "project=api", "--key", "user=ann", "-r", "x"
     )

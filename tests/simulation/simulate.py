@@ -66,6 +66,8 @@ def attempt(seed: int, steps_count: int, run=run_order) -> Outcome:
         return run(seed, steps_count)
     except Exception:  # noqa: BLE001  a bug is a finding like any other
         return Outcome(seed=seed, problems=[traceback.format_exc()], seen={})
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def simulate(

@@ -32,7 +32,7 @@ def test_the_daemon_joins_the_coordinator_that_is_started_with_it():
     coordinator, daemon = PLAN.parts()
     theirs = coordinator_settings.load_settings(settings_of(coordinator.command[4:]))
     ours = daemon_settings.load_settings(settings_of(daemon.command[4:]))
-    assert ours.coordinator == theirs.listen == "127.0.0.1:9466"
+    assert ours.coordinator == (theirs.listen,) == ("127.0.0.1:9466",)
     assert (str(ours.data), str(theirs.data)) == ("/srv/data", "/srv/data/coordinator")
     sockets = {path.name for path in (ours.socket, ours.control_socket, theirs.control_socket)}
     assert sockets == {"costd.sock", "control.sock", "coordinator.sock"}
