@@ -49,6 +49,10 @@ class Held:
         """Note that counters are of use now."""
         self._touched.update(dict.fromkeys(counter_keys, steady_ns))
 
+    def watch(self, stands: Iterable[tuple[bytes, Stand]], steady_ns: int) -> None:
+        """Begin to watch what has come free, however its counter changed."""
+        self.know((key for key, stand in stands if _has_unused(stand)), steady_ns)
+
     def know(self, counter_keys: Iterable[bytes], steady_ns: int) -> None:
         """Begin to watch counters that nothing is known of yet."""
         for key in counter_keys:

@@ -207,6 +207,7 @@ class Tenancy:
         named = sorted(ledger.fleet_changed)[:STANDS_COUNT_MAX]
         ledger.fleet_changed.difference_update(named)
         stands = [(key, ledger.stand(key)) for key in named]
+        self.held.watch(stands, now.steady_ns)
         told = self.held.rated.told
         self._sequence += 1
         self._sent[self._sequence] = (now.steady_ns, stands)

@@ -93,8 +93,8 @@ def window_problems(world, rows, shares_before):
             continue
         rule = compiled(world.texts()[0]).budgets.get(keys.tag_of(key))
         end_ns = keys.split_counter_key(key)[0]
-        if share.stand.reserved and end_ns <= true_ns + slack_ns:
-            continue  # calls in flight there may be extended
+        if share.stand.reserved:
+            continue  # calls in flight there may be extended, whenever that is
         moments = range(
             true_ns - span.skew_ns_max - slack_ns,
             true_ns + span.early_ns + slack_ns + 1,
