@@ -48,7 +48,7 @@ def test_a_drill_shows_who_heard_and_how_long_that_took(daemon, costctl, report)
     assert re.search(r"session-of-bob +bob +1,204.0 ms +yes +0\n", done.out)
     assert re.search(r"session-of-ann +ann +3.0 ms +yes +2\n", done.out)
     assert done.out.endswith(
-        "drill-1: written after 1.2 ms\n"
+        "drill-1: written after 1.2 ms; 2 confirmed\n"
         "client processes: p50 3.0 ms  p99 1,204.0 ms  max 1,204.0 ms\n"
         "everyone confirmed\ncallers that ask one by one hear at their next ask\n"
     )
@@ -98,7 +98,7 @@ def test_nobody_attached_is_said_in_words(daemon, costctl, pb):
     assert done.code == 0
     assert done.out == (
         "no client process is attached or holds an allowance\n"
-        "drill-1: written after 1.0 ms\na note\n"
+        "drill-1: written after 1.0 ms; 0 confirmed\na note\n"
     )
 
 
