@@ -24,11 +24,14 @@ class Call:
         """Whether a power failure took it, or its end, out of the books."""
         self.lines = {}
         """By counter: the part of the hold that nothing excuses."""
+        self.units = {}
+        """By counter: the unit, of all that it counts in."""
         self.follow(reservation)
 
     def follow(self, reservation):
         """Take over what it holds now: where a daemon died in between, only its disk can tell."""
         self.hold = reservation.hold_nusd
+        self.units = {line.key: line.unit for line in reservation.counters}
         self.lines = {
             line.key: (line.unit, line.hold)
             for line in reservation.counters
@@ -111,13 +114,11 @@ class FleetTruth:
         for call in self.calls:
             if call.host is not host:
                 continue
-            held = disk.get(Family.RESERVATIONS, call.reservation_id)
-            expired = held is not None and held.state is ReservationState.EXPIRED
-            for line in held.counters if held is not None else ():
-                if line.unit == "calls":
-                    settled[line.key] += call.end != "voided"
-                else:
-                    settled[line.key] += call.hold if expired else call.cost
+            for key, unit in call.units.items():
+                if unit == "calls":
+                    settled[key] += call.end != "voided"
+                else:  # one that nobody ended has expired, at its hold
+                    settled[key] += call.cost if call.end else call.hold
         return [
             f"{host.name} has {counter.settled} settled of {name_of(key)}; it was {settled[key]}"
             for key, counter in disk.scan(Family.COUNTERS)

@@ -187,9 +187,10 @@ class World:
         for call in self.truth.calls:
             if call.host is host and not call.is_lost:
                 held = host.disk.get(Family.RESERVATIONS, call.reservation_id)
-                self.truth.changing(call)
-                call.follow(held)
-                self.truth.changed(call)
+                if held is not None:  # it is forgotten a day after it ended
+                    self.truth.changing(call)
+                    call.follow(held)
+                    self.truth.changed(call)
 
     def runs(self, host):
         """Whether a daemon's process does anything now."""
