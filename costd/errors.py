@@ -68,6 +68,14 @@ class StaleEpoch(CostdError):
     """A message of a fleet stream that is over; the daemon enrols anew."""
 
 
+class LateEnrol(StaleEpoch):
+    """An Enrol from before what its daemon has said since, in `epoch`."""
+
+    def __init__(self, message: str, epoch: int) -> None:
+        super().__init__(message)
+        self.epoch = epoch
+
+
 class CoordinatorUnavailable(CostdError):
     """The coordinator or its database cannot be reached, or writes nothing for now."""
 

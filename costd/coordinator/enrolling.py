@@ -1,7 +1,7 @@
 """Who may enrol as which daemon."""
 
 from costd.coordinator.rows import Daemon
-from costd.errors import NotPermitted, StaleEpoch
+from costd.errors import LateEnrol, NotPermitted
 from costd.wire.pb import fleet_pb2 as pb
 
 
@@ -10,17 +10,19 @@ def check_enrol(known: Daemon, message: pb.Enrol, peer: str) -> None:
 
     Shape:   `known` is what was heard of these books last; `peer` is the name that a certificate
              says, empty where nothing certifies it.
-    Errors:  NotPermitted where those books were enrolled under another name; StaleEpoch for an
+    Errors:  NotPermitted where those books were enrolled under another name; LateEnrol for an
              Enrol from before what the daemon has said since, which was late on its way, or comes
-             from books that were restored.
+             from books that were restored. Whoever is told that says so at the next one, and names
+             the epoch it was told; so one that was late on its way is known also then.
     """
     if peer and known.name not in {"", peer}:
         raise NotPermitted(
             f"daemon {known.daemon_id!r} is {known.name!r}, and this certificate says {peer!r}; "
             "issue one for its name, or begin new books in an empty data directory"
         )
-    if message.epoch < known.spoken_epoch and not message.books_are_old:
-        raise StaleEpoch(
+    if message.epoch < known.spoken_epoch:
+        raise LateEnrol(
             f"this Enrol of daemon {known.daemon_id!r} is late: it is from before epoch "
-            f"{known.spoken_epoch}, in which the daemon has spoken since"
+            f"{known.spoken_epoch}, in which the daemon has spoken since",
+            known.spoken_epoch,
         )

@@ -13,7 +13,7 @@ from costd.coordinator.exchange import Exchange
 from costd.coordinator.lendable import Span
 from costd.coordinator.rows import FleetStore, Rows
 from costd.engine.rules import Rules
-from costd.errors import CostdError, InvalidAsk, StillSpending
+from costd.errors import CostdError, InvalidAsk, LateEnrol, StillSpending
 from costd.model.kill import KillSwitch
 from costd.model.time import NS_PER_S
 from costd.wire.pb import fleet_pb2 as pb
@@ -248,6 +248,8 @@ class Reception:
 
     def _refuse(self, connection: Connection, error: CostdError) -> None:
         self.lost(connection)
+        if isinstance(error, LateEnrol):
+            connection.push(pb.ToDaemon(late=pb.LateEnrol(epoch=error.epoch)))
         connection.close(error)
 
     def _tell(self, message: pb.ToDaemon) -> None:

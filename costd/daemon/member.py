@@ -95,9 +95,6 @@ class Member:
                 done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
                 enrolled = self.tenancy.is_enrolled
                 self._tell([one.exception() for one in done], enrolled=enrolled)
-                if not enrolled and call.done() and await call.code() is grpc.StatusCode.ABORTED:
-                    self._log.error("books_are_old", problem=self.problem)
-                    self.tenancy.refused_as_late()
             finally:
                 self._sending = None
                 self.tenancy.disconnected()
@@ -128,7 +125,14 @@ class Member:
             if message is grpc.aio.EOF:
                 await call.code()
                 raise ConnectionError(await call.details() or "the stream ended")
-            if self.problem:
+            if message.HasField("late"):
+                self._log.error(
+                    "books_are_old",
+                    problem="the coordinator has heard later news of this daemon than its books "
+                    "have; what they do not know of stays taken",
+                    epoch=message.late.epoch,
+                )
+            elif self.problem:
                 self.problem = ""
                 self._told.clear()
                 self._log.info(

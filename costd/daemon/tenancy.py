@@ -168,6 +168,8 @@ class Tenancy:
             self._granted(message.reply, now_ns)
         elif kind == "receipt":
             self._receipted(message.receipt)
+        elif kind == "late" and not self.is_enrolled:
+            self._refused_as_late(message.late.epoch)
         elif kind == "stored":
             self.outbox.receipted(message.stored)
         elif kind == "recall" and message.recall.epoch == self.epoch:
@@ -330,12 +332,14 @@ class Tenancy:
             self.held.lower(sorted(ledger.lent.held))
         self._remember(boot_id=boot_id)
 
-    def refused_as_late(self) -> None:
+    def _refused_as_late(self, epoch: int) -> None:
         """Believe the coordinator that it has heard later news: these books were restored.
 
-        Ensures: what they do not know of stays taken, and nothing of what they hold is used.
+        Ensures: what they do not know of stays taken, and nothing of what they hold is used; the
+                 next Enrol names the epoch, so that it is told from this one and any before.
         """
         self._give_up(self.situation.boot_id, lost=True)
+        self._remember(epoch=max(self.epoch, epoch))
 
     def _heard(self, now_ns: int) -> None:
         self.clock_offset_ns = now_ns - self.ledger.clock.now().wall_ns

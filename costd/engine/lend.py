@@ -152,8 +152,8 @@ def reclaimed(stand: Stand) -> Stand:
 
 
 def beyond(before: Stand, after: Stand) -> int:
-    """What a daemon used past the amount it was left with, beyond what it can explain itself."""
-    return max(0, after.used - before.amount - excused(after))
+    """What a daemon takes more than it was left with, beyond what else it can explain by now."""
+    return max(0, after.taken - before.taken - (excused(after) - excused(before)))
 
 
 def excuse_late(pool: Pool, more: int) -> Pool:
@@ -204,10 +204,11 @@ def stand_problem(stand: Stand) -> str | None:
 
 
 def excused(stand: Stand) -> int:
-    """How far past what it was lent a daemon may stand, all causes together."""
-    return (
-        stand.overrun + stand.granted + stand.lowered + stand.late + stand.unadmitted + stand.shadow
-    )
+    """How far past what it was lent a daemon may stand by what it did itself.
+
+    Not what was taken from it, `lowered`: the pool counts by its own limit how far that was cut.
+    """
+    return stand.overrun + stand.granted + stand.late + stand.unadmitted + stand.shadow
 
 
 _SUMS = (

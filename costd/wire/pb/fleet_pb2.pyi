@@ -45,7 +45,7 @@ class ToCoordinator(_message.Message):
     def __init__(self, enrol: _Optional[_Union[Enrol, _Mapping]] = ..., request: _Optional[_Union[LeaseRequest, _Mapping]] = ..., report: _Optional[_Union[LeaseReport, _Mapping]] = ..., usage: _Optional[_Union[UsageBatch, _Mapping]] = ..., drilled: _Optional[_Union[DrillConfirmation, _Mapping]] = ...) -> None: ...
 
 class ToDaemon(_message.Message):
-    __slots__ = ("welcome", "reply", "receipt", "stored", "recall", "policy", "kills", "drill")
+    __slots__ = ("welcome", "reply", "receipt", "stored", "recall", "policy", "kills", "drill", "late")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     REPLY_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
@@ -54,6 +54,7 @@ class ToDaemon(_message.Message):
     POLICY_FIELD_NUMBER: _ClassVar[int]
     KILLS_FIELD_NUMBER: _ClassVar[int]
     DRILL_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
     welcome: Admittance
     reply: LeaseReply
     receipt: ReportReceipt
@@ -62,7 +63,8 @@ class ToDaemon(_message.Message):
     policy: PublishedPolicy
     kills: KillList
     drill: FleetDrill
-    def __init__(self, welcome: _Optional[_Union[Admittance, _Mapping]] = ..., reply: _Optional[_Union[LeaseReply, _Mapping]] = ..., receipt: _Optional[_Union[ReportReceipt, _Mapping]] = ..., stored: _Optional[_Union[UsageReceipt, _Mapping]] = ..., recall: _Optional[_Union[Recall, _Mapping]] = ..., policy: _Optional[_Union[PublishedPolicy, _Mapping]] = ..., kills: _Optional[_Union[KillList, _Mapping]] = ..., drill: _Optional[_Union[FleetDrill, _Mapping]] = ...) -> None: ...
+    late: LateEnrol
+    def __init__(self, welcome: _Optional[_Union[Admittance, _Mapping]] = ..., reply: _Optional[_Union[LeaseReply, _Mapping]] = ..., receipt: _Optional[_Union[ReportReceipt, _Mapping]] = ..., stored: _Optional[_Union[UsageReceipt, _Mapping]] = ..., recall: _Optional[_Union[Recall, _Mapping]] = ..., policy: _Optional[_Union[PublishedPolicy, _Mapping]] = ..., kills: _Optional[_Union[KillList, _Mapping]] = ..., drill: _Optional[_Union[FleetDrill, _Mapping]] = ..., late: _Optional[_Union[LateEnrol, _Mapping]] = ...) -> None: ...
 
 class Enrol(_message.Message):
     __slots__ = ("daemon_id", "name", "version", "boot_id", "epoch", "now_ns", "policy_number", "stands", "books_are_old", "usage_sequence", "usage_first_sequence")
@@ -105,6 +107,12 @@ class Admittance(_message.Message):
     reclaimed_keys: _containers.RepeatedScalarFieldContainer[bytes]
     levels: _containers.RepeatedCompositeFieldContainer[Level]
     def __init__(self, epoch: _Optional[int] = ..., now_ns: _Optional[int] = ..., tenure: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., usage_sequence: _Optional[int] = ..., reclaimed_keys: _Optional[_Iterable[bytes]] = ..., levels: _Optional[_Iterable[_Union[Level, _Mapping]]] = ...) -> None: ...
+
+class LateEnrol(_message.Message):
+    __slots__ = ("epoch",)
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    def __init__(self, epoch: _Optional[int] = ...) -> None: ...
 
 class Stand(_message.Message):
     __slots__ = ("counter_key", "amount", "reserve_amount", "settled", "reserved", "reserve_settled", "reserve_reserved", "overrun", "granted", "lowered", "late", "unadmitted", "shadow", "version", "unused_ns")

@@ -1,0 +1,30 @@
+import pytest
+
+from costd.coordinator.enrolling import check_enrol
+from costd.coordinator.rows import Daemon
+from costd.errors import LateEnrol, NotPermitted
+from costd.wire.pb import fleet_pb2 as pb
+
+KNOWN = Daemon(daemon_id="d1", name="host-1", epoch=4, spoken_epoch=3)
+
+
+def enrol(**fields):
+    return pb.Enrol(daemon_id="d1", **fields)
+
+
+@pytest.mark.parametrize("epoch", [3, 4, 9])
+@pytest.mark.parametrize("books_are_old", [False, True])
+def test_a_daemon_that_knows_what_it_said_last_may_enrol(epoch, books_are_old):
+    check_enrol(KNOWN, enrol(epoch=epoch, books_are_old=books_are_old), "host-1")
+
+
+@pytest.mark.parametrize("books_are_old", [False, True])
+def test_an_enrol_from_before_what_was_said_since_is_late(books_are_old):
+    with pytest.raises(LateEnrol, match="from before epoch 3") as raised:
+        check_enrol(KNOWN, enrol(epoch=2, books_are_old=books_are_old), "host-1")
+    assert raised.value.epoch == 3
+
+
+def test_books_that_were_enrolled_under_another_name_are_refused():
+    with pytest.raises(NotPermitted, match="'d1' is 'host-1', and this certificate says 'host-2'"):
+        check_enrol(KNOWN, enrol(epoch=4), "host-2")
