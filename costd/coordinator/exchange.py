@@ -56,7 +56,6 @@ class Exchange:
         rows, daemon_id = self._rows, message.daemon_id
         known = rows.daemons.get(daemon_id) or Daemon(daemon_id=daemon_id)
         check_enrol(known, message, peer)
-        rows.is_behind |= message.epoch > known.epoch
         daemon = msgspec.structs.replace(
             known,
             epoch=max(known.epoch, message.epoch) + 1,
@@ -69,6 +68,14 @@ class Exchange:
         daemon = self._heard(daemon, message.now_ns)
         stated = {stand.counter_key: wire.stand_from_pb(stand) for stand in message.stands}
         held = sorted(key for key, owner in rows.shares if owner == daemon_id)
+        # A database that was restored from a backup has forgotten what it granted.
+        forgotten = {
+            key
+            for key, stand in stated.items()
+            if message.epoch > known.epoch or self._has_forgotten(daemon_id, key, stand)
+        }
+        if forgotten or message.epoch > known.epoch:
+            rows.lends_from_ns = self._lends_from_ns = self._now_ns + self._span.tenure_ns
         reclaimed = []
         for key in sorted({*stated, *held}):
             before = rows.share(key, daemon_id)
@@ -81,8 +88,7 @@ class Exchange:
                 stand = lend.reclaimed(stated.get(key, before.stand))
                 self._restate(daemon, key, stand, is_reclaimed=True)
             elif key in stated:
-                # A database that was restored has forgotten what it granted.
-                self._restate(daemon, key, stated[key], may_rise=message.epoch > known.epoch)
+                self._restate(daemon, key, stated[key], may_rise=key in forgotten)
             elif before is not None:
                 # What was granted and is not stated never arrived; what was used was receipted.
                 self._restate(daemon, key, lend.reclaimed(before.stand))
@@ -308,6 +314,11 @@ class Exchange:
         )
         if late != share.late:
             changed = lend.excuse_late(changed, late - share.late)
+        if may_rise and terms is not None:
+            # Others were lent meanwhile what this daemon held: it comes late.
+            excess = max(0, changed.taken - terms.limit - changed.excused)
+            after = msgspec.structs.replace(after, late=after.late + excess)
+            changed = lend.excuse_late(changed, excess)
         rated = self._rate(key)
         if rated is not None:
             changed = shares.pooled(
@@ -322,6 +333,13 @@ class Exchange:
         if terms is not None and rule is not None:
             changed = alerted(rows, rule, key, changed, terms, now_ns=self._now_ns)
         rows.put(key, daemon.daemon_id, changed, after)
+
+    def _has_forgotten(self, daemon_id: str, key: bytes, stand: Stand) -> bool:
+        """Tell whether a daemon was granted more, of a window that lasts, than these rows know."""
+        share = self._rows.share(key, daemon_id)
+        known = share.stand if share is not None else NO_STAND
+        has_more = stand.version > known.version and stand.amount > known.amount
+        return has_more and keys.split_counter_key(key)[0] > self._now_ns
 
     def _lose(self, daemon: Daemon, key: bytes, stand: Stand | None) -> None:
         """Keep what a daemon may have spent presumed spent: it cannot tell any more."""

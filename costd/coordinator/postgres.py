@@ -133,6 +133,11 @@ class PostgresStore:
 
     # ---- counters -------------------------------------------------------------------------------
 
+    async def lends_from_ns(self) -> int:
+        """Return from when a restored database lends again, in ns; 0 if it never was restored."""
+        rows = await self._rows("read_versions")
+        return next((version for name, version in rows if name == Topic.RESTORED), 0)
+
     async def top_up(self, top_up: TopUp) -> bool:
         """Add to what a counter may reach; False if this id did so already. Audited."""
         key = top_up.counter_key

@@ -112,8 +112,7 @@ class Reception:
                 for received in batch:
                     await self.receive([received])
             return
-        if rows.is_behind:  # a database restored from a backup: hear what all hold before granting
-            self.lends_from_ns = now_ns + self.span.tenure_ns
+        self.learn(rows.lends_from_ns)
         for received, answer in zip(batch, answers, strict=True):
             self._answer(received, answer)
         self.recall(sorted(rows.recalled), now_ns)
@@ -146,6 +145,10 @@ class Reception:
         """Tell everybody which kill switches are engaged."""
         self.kills = kills
         self._tell(pb.ToDaemon(kills=kills))
+
+    def learn(self, lends_from_ns: int) -> None:
+        """Grant nothing before then: a restored database must hear first what all hold."""
+        self.lends_from_ns = max(self.lends_from_ns, lends_from_ns)
 
     def recall(self, counter_keys: Iterable[bytes], now_ns: int) -> None:
         """Ask everybody here who may hold something of these counters to give back."""

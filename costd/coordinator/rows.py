@@ -107,8 +107,9 @@ class Rows:
         self.alerts: list[Alert] = []
         self.audit: list[AuditRecord] = []
         self.kills: list[KillSwitch] = []
-        self.is_behind = False
-        """Whether a daemon has shown that these rows have forgotten what was granted."""
+        self.lends_from_ns = 0
+        """Set where a daemon has shown that these rows have forgotten what was granted: until then
+        every replica learns, and grants nothing."""
         self.recalled: set[bytes] = set()
         """Counters that others must give back what they do not use of; told to every replica."""
         self.scarce_rates: set[bytes] = set()

@@ -98,6 +98,9 @@ class Topic(StrEnum):
     """Others must give back what they do not use of these counters."""
     KILLS = "kills"
     POLICY = "policy"
+    RESTORED = "restored"
+    """The database has forgotten what was granted; its version is the time in ns, by the
+    coordinators' wall clock, from which it is granted again."""
     ALL = "all"
     """Something may have been missed: read everything again."""
 
@@ -107,7 +110,7 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 
     topic: Topic
     version: int = 0
-    """Of kills or policy."""
+    """Of kills or policy; of a restored database a time in ns."""
     keys: tuple[bytes, ...] = ()
     """Of a recall."""
 
@@ -150,6 +153,10 @@ class CoordinatorStore(FleetStore, Protocol):
         self, *, include_released: bool = False
     ) -> Awaitable[tuple[int, list[KillSwitch]]]:
         """Return the list's version with what it held then, newest first."""
+        ...
+
+    def lends_from_ns(self) -> Awaitable[int]:
+        """Return from when a restored database lends again, in ns; 0 if it never was restored."""
         ...
 
     def top_up(self, top_up: TopUp) -> Awaitable[bool]:

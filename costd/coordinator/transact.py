@@ -113,6 +113,10 @@ class Transactions:
                     parameters = {**columns.kill_row(kill), "version": version}
                     await connection.execute(query("put_kill"), parameters)
                 await tell(connection, [f"{Topic.KILLS} {version}"])
+            if rows.lends_from_ns:
+                parameters = {"name": Topic.RESTORED, "version": rows.lends_from_ns}
+                await connection.execute(query("raise_version"), parameters)
+                await tell(connection, [f"{Topic.RESTORED} {rows.lends_from_ns}"])
             await connection.execute(query("commit"))
 
     def _writes(self, locked: "_Locked") -> list[tuple[str, dict[str, Any]]]:

@@ -88,6 +88,8 @@ class Upkeep:
             await self._kills.refresh(self._clock.now().wall_ns)
         if notice.topic in {Topic.POLICY, Topic.ALL}:
             await self._publishing.refresh()
+        if notice.topic in {Topic.RESTORED, Topic.ALL}:
+            self._reception.learn(await self._store.lends_from_ns())
 
     async def _beat(self) -> None:
         if not await self._store.beat(self._instance_id):

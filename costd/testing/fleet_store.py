@@ -46,6 +46,7 @@ class MemoryFleetStore:
         self.audit: list[AuditRecord] = []
         self.kills: dict[str, KillSwitch] = {}
         self.kills_version = 0
+        self.restored_ns = 0
         self.policies: list[PolicyText] = []
         self.top_ups: dict[str, TopUp] = {}
         self._listeners: list[asyncio.Queue[Notice]] = []
@@ -123,6 +124,9 @@ class MemoryFleetStore:
         self.audit += rows.audit
         if rows.kills:
             self._put_kills(rows.kills)
+        if rows.lends_from_ns:
+            self.restored_ns = max(self.restored_ns, rows.lends_from_ns)
+            self._tell(Notice(topic=Topic.RESTORED, version=self.restored_ns))
         if rows.recalled:
             self._tell(Notice(topic=Topic.RECALL, keys=tuple(sorted(rows.recalled))))
         return result
@@ -186,6 +190,10 @@ class MemoryFleetStore:
         return self.kills_version, sorted(found, key=lambda each: (-each.engaged_ns, each.kill_id))
 
     # ---- counters -------------------------------------------------------------------------------
+
+    async def lends_from_ns(self) -> int:
+        """Return from when a restored database lends again, in ns; 0 if it never was restored."""
+        return self.restored_ns
 
     async def top_up(self, top_up: TopUp) -> bool:
         """Add to what a counter may reach; False if this id did so already. Audited."""

@@ -522,6 +522,11 @@ async def test_replicas_hear_of_recalls_policies_and_kill_switches(store):
             assert await anext(heard) == Notice(topic=Topic.RECALL, keys=(KEY, OTHER))
             await store.transact(lambda rows: rows.kills.append(replace(KILL, kill_id="k2")))
             assert await anext(heard) == Notice(topic=Topic.KILLS, version=2)
+            assert await store.lends_from_ns() == 0
+            await store.transact(lambda rows: setattr(rows, "lends_from_ns", NOW_NS))
+            assert await anext(heard) == Notice(topic=Topic.RESTORED, version=NOW_NS)
+            await store.transact(lambda rows: setattr(rows, "lends_from_ns", 7))
+            assert await store.lends_from_ns() == NOW_NS
     finally:
         await heard.aclose()
 

@@ -93,7 +93,7 @@ def window_problems(world, rows, shares_before):
             continue
         rule = compiled(world.texts()[0]).budgets.get(keys.tag_of(key))
         end_ns = keys.split_counter_key(key)[0]
-        if share.stand.reserved:
+        if share.stand.reserved or (before is not None and before.stand.reserved):
             continue  # calls in flight there may be extended, whenever that is
         moments = range(
             true_ns - span.skew_ns_max - slack_ns,

@@ -20,7 +20,6 @@ class Operators(World):
 
     def operate(self, coroutine):
         """Have a replica do what an operator says; its answer, or its error."""
-        self.database.began_ns = self.true_ns
         try:
             return drive(coroutine)
         except CostdError as error:

@@ -42,7 +42,7 @@ class Database(MemoryFleetStore):
         self.answers_lost = 0
         """So many of the next commits are written, and nobody is told."""
         self.began_ns = world.true_ns
-        """When the transaction that goes on now began: what it knows of the time."""
+        """When the transaction that commits now began: what it knows of the time."""
         self.changed = set()
         """Counters that were written since somebody last looked."""
         self.renewed_ns = {}
@@ -54,8 +54,10 @@ class Database(MemoryFleetStore):
 
     async def transact(self, work, *, daemon_ids=(), **named):
         """Do what the database does, with a moment before the commit and one after."""
+        began_ns = self._world.true_ns
         await Moment()
         self.check()
+        self.began_ns = began_ns
         locked = []
 
         def work_noted(rows):
@@ -108,8 +110,6 @@ class Replica:
         self.links = []
         self.notices = deque()
         self.waiting = deque()
-        self.began_ns = world.true_ns
-        """When that under way began: what it knows of the time."""
         self.running = None
         """A transaction under way: (coroutine, its batch)."""
         current = drive(self.database.current_policy())
@@ -183,9 +183,7 @@ class Replica:
                 return
             received = [each for _, each in batch]
             self.running = self.reception.receive(received), [link for link, _ in batch]
-            self.began_ns = self.world.true_ns
         coroutine, links = self.running
-        self.database.began_ns = self.began_ns
         try:
             coroutine.send(None)
         except StopIteration:
@@ -215,6 +213,8 @@ class Replica:
                 drive(self.kills.refresh(self.clock.now().wall_ns))
             if notice.topic in {Topic.POLICY, Topic.ALL}:
                 self.refresh_policy()
+            if notice.topic in {Topic.RESTORED, Topic.ALL}:
+                self.reception.learn(drive(self.database.lends_from_ns()))
         except CoordinatorUnavailable:
             self.notices.append(Notice(topic=Topic.ALL))  # as after the connection is back
 

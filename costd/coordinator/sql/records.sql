@@ -44,6 +44,10 @@ DELETE FROM audit WHERE at_ns < :before_ns;
 -- name: next_version
 UPDATE versions SET version = version + 1 WHERE name = :name RETURNING version;
 
+-- name: raise_version!
+INSERT INTO versions (name, version) VALUES (:name, :version)
+ON CONFLICT (name) DO UPDATE SET version = greatest(versions.version, excluded.version);
+
 -- name: read_versions
 SELECT name, version FROM versions;
 

@@ -1,0 +1,96 @@
+"""A database that was restored from a backup: daemons know better what they hold."""
+
+import pytest
+
+from costd.coordinator.exchange import Exchange
+from costd.coordinator.lendable import Span
+from costd.coordinator.rows import Daemon, Outbox, Rows, Share
+from costd.engine.lend import restate
+from costd.engine.rules import Rules
+from costd.model.lease import EMPTY_POOL, Stand
+from costd.model.time import NS_PER_S
+from costd.policy import parse_policy
+from costd.pricing import PriceBook
+from costd.wire import fleet as wire
+from costd.wire.pb import fleet_pb2 as pb
+
+NOW_NS = 1_772_409_540 * NS_PER_S
+SPAN = Span()
+POLICY = parse_policy(
+    "version: 1\nbudgets: [{id: b, window: minute, limit: 100 calls}]", "policy.yaml"
+)
+RULES = Rules(POLICY, PriceBook(POLICY), in_fleet=True)
+[RULE] = RULES.budgets.values()
+LIMIT = RULE.limit
+KEY = RULE.counter_key({}, NOW_NS)
+ENDED_KEY = RULE.counter_key({}, NOW_NS - 120 * NS_PER_S)
+
+
+def rows_of(known, *, epoch=3, key=KEY):
+    """What the backup has: d1 stands as `known` in that epoch."""
+    pool = restate(EMPTY_POOL, None, known, limit=LIMIT, wall_ns=NOW_NS)
+    return Rows(
+        daemons={"d1": Daemon(daemon_id="d1", epoch=epoch, spoken_epoch=epoch)},
+        pools={key: pool},
+        shares={(key, "d1"): Share(stand=known, epoch=epoch)},
+        outboxes={"d1": Outbox()},
+    )
+
+
+def enrolled(rows, stand, *, epoch=3, key=KEY):
+    exchange = Exchange(rows, RULES, now_ns=NOW_NS, span=SPAN)
+    enrol = pb.Enrol(daemon_id="d1", epoch=epoch, now_ns=NOW_NS)
+    enrol.stands.append(wire.stand_to_pb(key, stand))
+    exchange.enrol(enrol)
+    return exchange
+
+
+def granted(exchange, epoch):
+    want = pb.Want(stand=wire.stand_to_pb(KEY, Stand()), amount_min=1, amount_wanted=1)
+    request = pb.LeaseRequest(request_id="r", epoch=epoch, sequence=1, wants=[want])
+    return exchange.request("d1", request).grants[0].outcome
+
+
+@pytest.mark.parametrize(
+    ("known", "stated", "epoch"),
+    [
+        (Stand(amount=5, version=1), Stand(amount=LIMIT, version=2), 3),
+        (Stand(amount=5, version=1), Stand(amount=LIMIT, version=1), 4),
+    ],
+    ids=["a grant is forgotten", "an epoch is forgotten"],
+)
+def test_what_a_daemon_holds_is_believed_and_nothing_granted_until_all_have_told(
+    known, stated, epoch
+):
+    rows = rows_of(known)
+    exchange = enrolled(rows, stated, epoch=epoch)
+    assert rows.shares[KEY, "d1"].stand == stated
+    assert rows.pools[KEY].taken == LIMIT
+    assert rows.lends_from_ns == NOW_NS + SPAN.tenure_ns
+    assert granted(exchange, epoch + 1) == pb.LEASE_OUTCOME_NOT_NOW
+
+
+def test_what_others_were_lent_meanwhile_comes_late():
+    rows = rows_of(Stand(amount=5, version=1))
+    other = Stand(amount=LIMIT - 5, version=1)
+    rows.pools[KEY] = restate(rows.pools[KEY], None, other, limit=LIMIT, wall_ns=NOW_NS)
+    enrolled(rows, Stand(amount=25, version=2))
+    assert (rows.pools[KEY].taken, rows.pools[KEY].late) == (LIMIT + 20, 20)
+    assert rows.shares[KEY, "d1"].late == 20
+
+
+@pytest.mark.parametrize(
+    ("known", "stated", "key"),
+    [
+        (Stand(amount=5, version=2), Stand(amount=7, version=1), KEY),
+        (Stand(amount=5, version=2), Stand(amount=7, version=2), KEY),
+        (Stand(amount=7, version=1), Stand(amount=5, settled=5, version=2), KEY),
+        (Stand(amount=5, version=1), Stand(amount=7, version=2), ENDED_KEY),
+    ],
+    ids=["an older grant", "no grant", "gives back", "a window that is over"],
+)
+def test_a_late_or_modest_daemon_is_no_sign_of_that(known, stated, key):
+    rows = rows_of(known, key=key)
+    enrolled(rows, stated, key=key)
+    assert rows.lends_from_ns == 0
+    assert rows.shares[key, "d1"].stand.amount == 5
