@@ -132,7 +132,7 @@ class Exchange:
         )
 
     def request(self, daemon_id: str, message: pb.LeaseRequest) -> pb.LeaseReply:
-        """Grant all that a request wants, or nothing of it."""
+        """Grant all that a request wants or nothing of it; ahead of need, each by itself."""
         daemon = self._current(daemon_id, message.epoch)
         wants = [(want.stand.counter_key, wire.want_from_pb(want)) for want in message.wants]
         if len({key for key, _ in wants}) < len(wants):
@@ -148,13 +148,13 @@ class Exchange:
         )
         outcomes = [self._outcome(daemon, key, want) for key, want in wants]
         failed = any(outcome != pb.LEASE_OUTCOME_GRANTED for outcome, _ in outcomes)
-        # All checks passed; below, either every want is granted or none.
+        # All checks passed; below, either every want is granted or none, but ahead of need.
         reply = pb.LeaseReply(
             request_id=message.request_id, epoch=daemon.epoch, now_ns=self._now_ns
         )
         for (key, want), (outcome, stand) in zip(wants, outcomes, strict=True):
             unused_ns = 0
-            if not failed:
+            if outcome == pb.LEASE_OUTCOME_GRANTED and (message.ahead or not failed):
                 if stand.version > self._held(daemon, key).version:
                     unused_ns = shares.unclaimed_ns(self._rows.pool(key), self._now_ns)
                 self._restate(daemon, key, stand, granted_epoch=daemon.epoch)

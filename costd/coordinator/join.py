@@ -18,8 +18,8 @@ WAITING_COUNT_MAX: Final = 10_000
 """Of one daemon that does not read what it is told."""
 
 PATIENT_S: Final = 0.05
-"""So long reports wait for others when nothing else does: a tenure is two hundred times as long,
-and one transaction for many costs little more than for one."""
+"""So long reports and asks ahead of need wait for others when nothing else does: a tenure is two
+hundred times as long, and one transaction for many costs little more than for one."""
 USAGE_COUNT_MAX: Final = 10
 """Batches of usage in one transaction, each of some hundred events."""
 
@@ -78,9 +78,10 @@ class Join:
             await self._transact(batch)
 
     def _may_wait(self, batch: list[_Waiting]) -> bool:
-        """Tell whether nobody waits for what is in a batch: it ends in a report, as all before."""
+        """Tell whether nobody waits for a batch: all in it are reports, or ask ahead of need."""
         last = batch[-1][0].message
-        return last.HasField("report") and not self._reception.awaits_reports
+        is_patient = last.HasField("report") or last.request.ahead
+        return is_patient and not self._reception.awaits_reports
 
     async def _transact(self, batch: list[_Waiting]) -> None:
         self.transactions_count += 1

@@ -3,7 +3,7 @@
 No I/O: requests go out by the function given, replies come in by `replied`, time by `now_ns`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from costd.model.lease import Lease, Stand, Want
@@ -14,9 +14,13 @@ from costd.wire.pb import fleet_pb2 as pb
 
 STEP_AHEAD: Final = 4
 """The first lease of a counter lets so many calls like the first one pass."""
-GROW_WITHIN_NS: Final = 2 * NS_PER_S
-"""A lease that is used up faster than this is followed by one twice as large."""
-SHRINK_AFTER_NS: Final = 10 * NS_PER_S
+GROW_WITHIN_NS: Final = 5 * NS_PER_S
+"""A lease of which half is used up faster than this is followed by one twice as large: so a lease
+comes to last ten to twenty seconds, where there is enough."""
+SHRINK_AFTER_NS: Final = 30 * NS_PER_S
+"""Of a counter that is asked for less often the next lease begins small again."""
+WANTS_COUNT_MAX: Final = 500
+"""In one request ahead of need."""
 
 STEP_MAX: Final = AMOUNT_MAX // 4
 """More than any budget has; so that doubling ends."""
@@ -52,8 +56,18 @@ class Ahead(NamedTuple):
     """A counter of which more would be welcome; none is needed now."""
 
     key: bytes
-    amount_min: int
-    critical: bool = False
+    step: int = 0
+    """How much would be welcome where nothing was asked for before."""
+
+    @property
+    def amount_min(self) -> int:
+        """Nothing is needed."""
+        return 0
+
+    @property
+    def critical(self) -> bool:
+        """The protected reserve is for calls that are there."""
+        return False
 
 
 class Counters(Protocol):
@@ -89,10 +103,12 @@ class _Pace:
 class _Request:
     """One request that is out, or waits to be sent again."""
 
-    __slots__ = ("again_ns", "keys", "recalls_count", "request_id", "shorts", "waiters")
+    __slots__ = ("again_ns", "ahead", "keys", "recalls_count", "request_id", "shorts", "waiters")
 
-    def __init__(self, shorts: Sequence[Short]) -> None:
+    def __init__(self, shorts: Sequence[Short], *, ahead: bool = False) -> None:
         self.request_id = ""
+        self.ahead = ahead
+        """Whether nobody waited for it when it was made."""
         self.shorts = {short.key: short for short in shorts}
         self.keys = frozenset(self.shorts)
         self.waiters: list[Done] = []
@@ -149,24 +165,27 @@ class Borrowing:
             (self._by_key[short.key] for short in shorts if short.key in self._by_key), None
         )
         if request is None:
-            request = _Request(shorts)
-            for key in request.keys:
-                self._by_key[key] = request
-            self._dispatch(request, now_ns)
+            request = self._begin(_Request(shorts), now_ns)
         if done is not None:
             request.waiters.append(done)
         return True
 
-    def ask_ahead(self, key: bytes, amount_min: int, now_ns: int, *, step: int = 0) -> None:
-        """Ask for what is not needed yet, unless there was none to be had a moment ago.
-
-        Shape:   `step` is how much would be welcome where nothing was asked for before.
-        """
-        if key in self._by_key or self._sated_until_ns.get(key, 0) > now_ns:
+    def ask_ahead(self, wishes: Iterable[Ahead], now_ns: int) -> None:
+        """Ask together for what is not needed yet; not for what was not to be had a moment ago."""
+        if self._send is None:
             return
-        if step:
-            self._pace.setdefault(key, _Pace(step, now_ns - GROW_WITHIN_NS))
-        self.ask((Ahead(key, amount_min),), now_ns)
+        due = [
+            wish
+            for wish in wishes
+            if wish.key not in self._by_key
+            and self._sated_until_ns.get(wish.key, 0) <= now_ns
+            and self._refused_until_ns.get(wish.key, 0) <= now_ns
+        ]
+        for wish in due:
+            if wish.step:
+                self._pace.setdefault(wish.key, _Pace(wish.step, now_ns - GROW_WITHIN_NS))
+        for start in range(0, len(due), WANTS_COUNT_MAX):
+            self._begin(_Request(due[start : start + WANTS_COUNT_MAX], ahead=True), now_ns)
 
     def forget(self, waiter: Done) -> None:
         """Stop telling somebody who waits no longer."""
@@ -239,6 +258,12 @@ class Borrowing:
         pace = self._pace.get(key)
         return pace.step if pace else 0
 
+    def _begin(self, request: _Request, now_ns: int) -> _Request:
+        for key in request.keys:
+            self._by_key[key] = request
+        self._dispatch(request, now_ns)
+        return request
+
     def _dispatch(self, request: _Request, now_ns: int) -> None:
         assert self._send is not None
         request.again_ns = 0
@@ -251,7 +276,14 @@ class Borrowing:
             wire.want_to_pb(key, self._want(request.shorts[key], now_ns))
             for key in sorted(request.keys)
         ]
-        self._send(pb.LeaseRequest(request_id=request.request_id, epoch=self.epoch, wants=wants))
+        self._send(
+            pb.LeaseRequest(
+                request_id=request.request_id,
+                epoch=self.epoch,
+                wants=wants,
+                ahead=request.ahead,
+            )
+        )
 
     def _want(self, short: Short, now_ns: int) -> Want:
         stand = self._counters.stand(short.key)

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from costd.daemon.borrow import Borrowing
+from costd.daemon.borrow import Ahead, Borrowing
 from costd.daemon.ledger import Ledger
 from costd.daemon.rated import RateShares
 from costd.engine import keys
@@ -124,13 +124,14 @@ class Held:
 
     def ask_ahead(self, changed: Iterable[bytes], wall_ns: int, steady_ns: int) -> None:
         """Ask for more of what runs low, and for the next window of what soon ends."""
+        wishes = []
         for key in changed:
             stand = self._ledger.stand(key)
             step = self._borrowing.step_of(key)
             if key in self._recalled or self.rated.rule_of(key) is not None:
                 continue
             if step and stand.amount - stand.used < step // 2:
-                self._borrowing.ask_ahead(key, stand.amount, steady_ns)
+                wishes.append(Ahead(key))
             end_ns, tag, per = keys.split_counter_key(key)
             rule = self._ledger.rules.budgets.get(tag)
             if rule is None or end_ns >= NEVER_NS or not 0 < end_ns - wall_ns < EARLY_NS:
@@ -138,7 +139,8 @@ class Held:
             next_end_ns = window_bounds(rule.budget.window, end_ns)[1]
             following = keys.window_prefix(next_end_ns, tag) + per.encode()
             if self._ledger.lease(following) is None:
-                self._borrowing.ask_ahead(following, 0, steady_ns, step=step)
+                wishes.append(Ahead(following, step))
+        self._borrowing.ask_ahead(wishes, steady_ns)
 
     def forget(self, told: Mapping[bytes, Stand]) -> None:
         """Forget leases of which nothing is left, and all of whose use has been receipted."""

@@ -18,7 +18,7 @@ EVENTS_COUNT_MAX: Final = 500
 """In one batch; about 200 bytes each."""
 BATCHES_AHEAD: Final = 4
 """So many batches are sent before the first is receipted, so that no round trip is waited for."""
-SEND_EVERY_NS: Final = NS_PER_S // 2
+SEND_EVERY_NS: Final = NS_PER_S
 """A batch that is not full waits so long behind the one before: each is a transaction."""
 
 _META_KEY: Final = b"outbox"

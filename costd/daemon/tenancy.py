@@ -27,9 +27,9 @@ STANDS_COUNT_MAX: Final = 500
 """In one report; storing so many takes a few hundredths of a second."""
 MARGIN_SHARE: Final = 10
 """A tenth of the tenure is not used: clocks of two hosts do not run equally fast."""
-AHEAD_EVERY_NS: Final = NS_PER_S // 2
-"""What runs low is looked for so often: all that does is asked for together, and shares the
-coordinator's transactions. A lease that lasts is for seconds."""
+AHEAD_EVERY_NS: Final = NS_PER_S
+"""What runs low is looked for so often, and with each report: all that does is asked for together,
+and shares the report's transaction. A lease that lasts is for more than ten seconds."""
 
 _META_KEY: Final = b"tenancy"
 

@@ -194,6 +194,21 @@ async def test_replicas_are_known_while_they_beat_and_until_they_leave(empty):
     assert await store.beat("a") is False
 
 
+async def test_a_beat_is_written_four_times_in_what_it_is_believed_for(empty):
+    store = PostgresStore(empty, wall_ns=lambda: 0)
+    await Migrator(empty, release="1").run("a")
+    seen_at = "SELECT seen_at FROM coordinators"
+    before = await ask(empty, seen_at)
+    assert await store.beat("a") is True
+    assert await ask(empty, seen_at) == before
+    async with empty.connection() as connection:
+        await connection.execute("UPDATE coordinators SET seen_at = now() - interval '16 s'")
+    assert await store.beat("a") is True
+    assert await ask(empty, "SELECT seen_at > now() - interval '10 s' FROM coordinators") == [
+        (True,)
+    ]
+
+
 async def test_columns_are_those_of_the_structs(empty):
     """A field that is added to a struct needs a migration, and a place in the queries."""
     await Migrator(empty, release="1").run("one")

@@ -172,8 +172,12 @@ FROM recalls WHERE at > now() - make_interval(secs => :within_s);
 DELETE FROM recalls WHERE at < now() - make_interval(secs => :older_s);
 
 -- name: beat
-UPDATE coordinators SET seen_at = now() WHERE instance_id = :instance_id
-RETURNING instance_id;
+-- Written four times in the minute that it is believed for; most beats only read.
+WITH written AS (
+    UPDATE coordinators SET seen_at = now()
+    WHERE instance_id = :instance_id AND seen_at < now() - interval '15 s'
+)
+SELECT instance_id FROM coordinators WHERE instance_id = :instance_id;
 
 -- name: list_instances
 SELECT
