@@ -90,9 +90,11 @@ class Held:
             for key, touched_ns in self._touched.items()
             if steady_ns - touched_ns > IDLE_NS or self._is_ended(key, wall_ns)
         ]
-        for key in [key for key in self.rated.split(idle)[0] if self.rated.is_busy(key)]:
-            self._touched[key] = steady_ns  # asks draw from its bucket, and leave its lease alone
-            idle.remove(key)
+        for key in self.rated.split(idle)[0]:
+            # Asks draw from its bucket, and leave its lease alone.
+            if self.rated.is_busy(key, self._touched[key]):
+                self._touched[key] = steady_ns
+                idle.remove(key)
         self.lower(idle)
         # Told also where nothing was left to lower: the receipt is what lets it be forgotten.
         self._ledger.fleet_changed.update(idle)

@@ -36,10 +36,13 @@ class RateShares:
         """Find the fleet's rate that this is a share of; None where it is a budget's counter."""
         return self._books.rules.shared_rates.get(keys.tag_of(key))
 
-    def is_busy(self, key: bytes) -> bool:
-        """Tell whether a bucket has not refilled since it was drawn from."""
+    def is_busy(self, key: bytes, since_ns: int) -> bool:
+        """Tell whether a bucket was drawn from since then, or refilled at least.
+
+        Units:   `since_ns` steady, and no longer ago than full buckets are kept (`Retention`).
+        """
         full_ns = self._books.state.rate(keys.bucket_key(key))
-        return full_ns is not None and full_ns > self._books.clock.now().steady_ns
+        return full_ns is not None and full_ns > since_ns
 
     def kept(self, key: bytes, lease: Lease) -> int:
         """What to keep of a share when others are short."""

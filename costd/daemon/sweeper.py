@@ -34,6 +34,9 @@ class Retention:
     audit_s: int = 400 * _DAY_S
     runs_idle_s: int = 30 * _DAY_S
     """How long a run's counter stays after its last change."""
+    rates_full_s: int = 60
+    """How long a bucket stays once it has refilled: so long it tells whether it was of use lately,
+    which decides whether a fleet's rate is given back (`held.IDLE_NS`)."""
     slice_count: int = 500
 
 
@@ -190,11 +193,12 @@ class Sweeper:
             store.delete_range(family, b"", keys.sequence_key(kept))
 
     def _drop_full_rates(self) -> None:
-        """Forget buckets that have refilled; walks round and round, a slice at a time."""
-        store, steady_ns = self.ledger.store, self.ledger.clock.now().steady_ns
+        """Forget buckets that refilled a while ago; walks round and round, a slice at a time."""
+        store, before_ns = self.ledger.store, self.ledger.clock.now().steady_ns
+        before_ns -= self.retention.rates_full_s * NS_PER_S
         found = list(islice(store.scan(Family.RATES, self._next_rate), self.retention.slice_count))
         self._next_rate = found[-1][0] + b"\0" if found else b""
-        full = [(Family.RATES, key, None) for key, full_ns in found if full_ns <= steady_ns]
+        full = [(Family.RATES, key, None) for key, full_ns in found if full_ns <= before_ns]
         if full:
             store.commit(full)
 

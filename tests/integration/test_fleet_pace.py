@@ -2,7 +2,7 @@
 
 import pytest
 from fleet_by_hand import Fleet
-from policy_parts import budget, policy
+from policy_parts import budget, policy, rate
 
 from costd.model.decision import Reason
 
@@ -57,6 +57,20 @@ def test_a_lease_comes_to_last_ten_to_twenty_seconds(every_s):
         stand = want.stand
         wanted = want.amount_wanted - stand.settled - stand.reserved
         assert wanted * every_s <= 21e9
+
+
+def test_a_share_that_is_drawn_from_is_not_given_back_though_its_bucket_is_full_at_once():
+    fleet = Fleet(policy(budget("any"), rate("each", 10**9, per=("user",))), names="a")
+    busy(fleet, 10, every_s=5, users=USERS)
+    assert not requests(busy(fleet, 100, every_s=5, users=USERS))
+
+
+def test_a_share_that_is_not_drawn_from_is_given_back_though_others_are():
+    fleet = Fleet(policy(budget("any"), rate("each", 10**9, per=("user",))), names="a")
+    busy(fleet, 10, every_s=5, users=USERS)
+    busy(fleet, 30, every_s=5, users=USERS[:3])
+    shares = [fleet["a"].ledger.lease(key) for key in fleet["a"].ledger.lent.held]
+    assert len([share for share in shares if share.amount]) == 3
 
 
 def test_what_was_lent_is_no_more_than_what_is_used_in_a_while():

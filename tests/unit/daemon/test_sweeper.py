@@ -157,13 +157,13 @@ def test_a_young_clock_trims_nothing():
     assert count(world, Family.AUDIT) == 1
 
 
-def test_buckets_that_have_refilled_are_forgotten_a_slice_at_a_time():
+def test_buckets_that_refilled_a_minute_ago_are_forgotten_a_slice_at_a_time():
     world = World(policy(budget("b"), rate("r", 1, per=("user",))), retention=SHORT)
     for n in range(10):
         world.play(f"admit r{n} user=u{n} 1 -> allow")
-    world.play("t=59 sweep -> 0 / sweep -> 0 / sweep -> 0 / sweep -> 0")
+    world.play("t=119 sweep -> 0 / sweep -> 0 / sweep -> 0 / sweep -> 0")
     assert count(world, Family.RATES) == 10
-    world.play("t=60 sweep -> 0 / sweep -> 0 / sweep -> 0")
+    world.play("t=120 sweep -> 0 / sweep -> 0 / sweep -> 0")
     assert count(world, Family.RATES) == 0
     world.play("sweep -> 0 / admit r99 user=u1 1 -> allow")
 
