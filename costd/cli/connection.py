@@ -39,7 +39,11 @@ _CONFLICTS = {
 _ADMISSION, _CONTROL, _FLEET = (
     f"costd.v1.{name}" for name in ("Admission", "Control", "FleetControl")
 )
-_UNREACHABLE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+_UNREACHABLE = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,  # it stops with the request in its hands
+}
 
 
 class Coordinator(NamedTuple):

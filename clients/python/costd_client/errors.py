@@ -93,6 +93,7 @@ ERRORS_BY_STATUS: dict[grpc.StatusCode, type[CostdError]] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: Unavailable,
+    grpc.StatusCode.CANCELLED: Unavailable,
 }
 
 

@@ -11,7 +11,15 @@ BACKOFF_S_MAX = 0.5
 ATTEMPTS_COUNT_MAX = 64
 """Beyond any deadline in use; the deadline is what ends a patient request."""
 
-UNREACHABLE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+UNREACHABLE = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        # Said by a daemon that stops with the request in its hands: a client that cancels by
+        # itself gets an exception of its runtime, not this.
+        grpc.StatusCode.CANCELLED,
+    }
+)
 """No decision could be had; the only statuses that a fail mode applies to."""
 
 RETRYABLE = UNREACHABLE | {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.ABORTED}
@@ -50,7 +58,7 @@ def backoff_s(attempt: Attempt, *, jitter: float, attempts_count_max: int) -> fl
 
 def may_have_arrived(code: grpc.StatusCode, details: str) -> bool:
     """Tell whether a request that failed so may have reached the daemon after all."""
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+    if code in {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}:
         return True
     said = details.lower()
     return code is grpc.StatusCode.UNAVAILABLE and not any(text in said for text in _NEVER_LEFT)

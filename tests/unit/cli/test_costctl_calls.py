@@ -324,7 +324,14 @@ def test_a_grpc_error_becomes_one_line_and_an_exit_code(daemon, costctl, status,
     assert done.err == expected
 
 
-@pytest.mark.parametrize("status", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED])
+@pytest.mark.parametrize(
+    "status",
+    [
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+    ],
+)
 def test_a_daemon_that_is_not_ready_ends_with_5(daemon, costctl, status):
     daemon.answers["Admit"] = (status, "starting")
     asked = costctl("admit", "--cost", "1")

@@ -37,6 +37,41 @@ def test_an_answer_that_got_lost_is_given_again(client, admission):
     assert decision.reservation_id == f"res-{first.ask_id}"
 
 
+@pytest.mark.parametrize("kind", ["blocking", "asyncio"])
+def test_a_daemon_that_stops_with_an_ask_in_its_hands_is_asked_again(daemon, admission, kind):
+    def stop(request):
+        threading.Thread(target=lambda: (daemon.stop(), daemon.start())).start()
+        assert not threading.Event().wait(2), "longer than it takes to be cancelled"
+        return pb.Decision()
+
+    admission.then("Admit", stop)
+    if kind == "blocking":
+        with Client(daemon.address, caller="t", timeout_s=20) as client:
+            decision = client.admit(**ASK)
+    else:
+        decision = asyncio.run(asked(daemon.address))
+    assert decision.source == "daemon"
+    first, second = admission.of("Admit")
+    assert first == second
+
+
+async def asked(address):
+    async with AsyncClient(address, caller="t", timeout_s=20) as client:
+        return await client.admit(**ASK)
+
+
+def test_a_daemon_that_cancels_every_ask_is_one_that_cannot_be_reached(daemon, admission):
+    admission.then("Admit", *[grpc.StatusCode.CANCELLED] * 100)
+    with (
+        Client(daemon.address, caller="t", timeout_s=0.2) as client,
+        pytest.raises(Unavailable, match="CANCELLED") as caught,
+    ):
+        client.admit(**ASK)
+    assert caught.value.code is grpc.StatusCode.CANCELLED
+    with Client(daemon.address, caller="t", timeout_s=0.2, fail_mode="open") as client:
+        assert client.admit(**ASK).source == "fail_open"
+
+
 def test_calls_made_while_failing_open_are_recorded_once_the_daemon_answers(daemon, admission):
     daemon.stop()
     with Client(daemon.address, caller="t", timeout_s=0.3, fail_mode="open") as client:

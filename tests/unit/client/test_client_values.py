@@ -64,6 +64,7 @@ def test_no_wait_goes_past_the_deadline():
     ("code", "details", "arrived"),
     [
         (grpc.StatusCode.DEADLINE_EXCEEDED, "", True),
+        (grpc.StatusCode.CANCELLED, "CANCELLED", True),
         (grpc.StatusCode.UNAVAILABLE, "Socket closed", True),
         (grpc.StatusCode.UNAVAILABLE, "failed to connect to all addresses", False),
         (grpc.StatusCode.INVALID_ARGUMENT, "", False),
