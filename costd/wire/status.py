@@ -17,6 +17,7 @@ STATUS: Final[dict[type[errors.CostdError], grpc.StatusCode]] = {
     errors.ReservationClosed: grpc.StatusCode.FAILED_PRECONDITION,
     errors.StillSpending: grpc.StatusCode.FAILED_PRECONDITION,
     errors.StaleEpoch: grpc.StatusCode.ABORTED,
+    errors.LateEnrol: grpc.StatusCode.ABORTED,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.NotReady: grpc.StatusCode.UNAVAILABLE,
     errors.CoordinatorUnavailable: grpc.StatusCode.UNAVAILABLE,
