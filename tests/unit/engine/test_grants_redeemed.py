@@ -34,7 +34,11 @@ def test_a_granted_answer_tells_of_the_tightest_budget_too():
         admit c1 class=review 5 grant=g -> allow:GRANT tightest=b at=130
         """,
         policy(
-            budget("a", "100"), budget("b", "10", reserve="2"), budget("c"), grant_keys=GRANT_KEYS
+            budget("a", "100"),
+            budget("b", "10", reserve="2"),
+            budget("c"),
+            budget("d", "100"),
+            grant_keys=GRANT_KEYS,
         ),
         grants={"g": token("g")},
     )

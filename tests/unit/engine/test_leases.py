@@ -2,10 +2,14 @@
 
 from fractions import Fraction
 
+import msgspec
 from policy_parts import budget, policy, step
 from scenario import GRANT_KEYS, World, token
 
+from costd.engine import leases
 from costd.engine.changes import Family
+from costd.model.counter import Counter
+from costd.model.lease import Lease
 from costd.model.policy import FailMode, FleetTerms, Share
 
 HUNDRED = policy(budget("b", "100"))
@@ -574,3 +578,34 @@ def test_a_budget_that_is_gone_closes_what_it_held_and_keeps_its_lease():
         """,
         policies={"none": policy(unmatched_allow=True), "fleet": HUNDRED},
     )
+
+
+def test_of_a_revoked_lease_nothing_more_is_used_and_how_the_fleet_stands_is_kept():
+    told = Lease(limit=100, reserve=20, others_used=30, others_reserve_used=4, version=6)
+    lent = msgspec.structs.replace(told, amount=50, reserve_amount=5)
+    counter = Counter(settled=20, reserved=10, lease=lent)
+    assert leases.revoked(counter) == Counter(settled=20, reserved=10, lease=told)
+    assert leases.revoked(Counter(settled=20)) == Counter(settled=20, lease=Lease())
+
+
+def test_a_lease_is_not_lowered_below_what_calls_in_flight_hold():
+    held = Counter(settled=20, reserved=10, lease=Lease(amount=50))
+    assert leases.relent(held, Lease(amount=40, version=2)).lease == Lease(amount=40, version=2)
+    assert leases.relent(held, Lease(amount=10, version=2)).lease == Lease(amount=30, version=2)
+    assert leases.relent(held, Lease(amount=60, version=2)).lease == Lease(amount=60, version=2)
+
+
+def test_a_lease_that_is_passed_already_is_not_raised_by_lowering_it():
+    passed = Counter(settled=80, lease=Lease(amount=50))
+    assert leases.relent(passed, Lease(amount=10)).lease == Lease(amount=50)
+
+
+def test_neither_part_of_a_lease_is_lowered_below_what_is_used_of_it():
+    lent = Lease(amount=50, reserve_amount=20)
+    of_reserve = Counter(settled=15, reserve_settled=15, lease=lent)
+    assert leases.relent(of_reserve, Lease()).lease == Lease(amount=15, reserve_amount=15)
+    of_both = Counter(settled=25, reserve_settled=5, lease=lent)
+    assert leases.relent(of_both, Lease()).lease == Lease(amount=25, reserve_amount=5)
+    of_general = Counter(settled=25, lease=lent)
+    # What is left of the whole is all held by the general part.
+    assert leases.relent(of_general, Lease(reserve_amount=20)).lease == Lease(amount=25)
