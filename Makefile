@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit lint types contracts format bench crash soak sim proto lock coverage clean
+.PHONY: help setup demo test test-unit lint types contracts format bench crash soak sim mutants proto lock coverage clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -61,6 +61,9 @@ soak: $(STAMP) ## Put 10 million asks through 100,000 short windows and check th
 
 sim: $(STAMP) ## Put daemons, their clients and their coordinators through thousands of orders of events; SEEDS=N of each.
 	$(BIN)/python tests/simulation/simulate.py $(if $(SEEDS),--orders $(SEEDS)) $(SIM_ARGS)
+
+mutants: $(STAMP) ## Put mistakes into the engine and the lease code, one at a time, and show which test catches each; MUTANTS=all for every one.
+	$(BIN)/python tests/mutants/mutants.py $(if $(MUTANTS),--count $(MUTANTS)) $(MUTANTS_ARGS)
 
 proto: $(STAMP) ## Generate the wire code from proto/.
 	$(BIN)/python proto/generate.py

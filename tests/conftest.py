@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from costd.coordinator.database import Database
 from costd.coordinator.embedded import EmbeddedPostgres, _Lock
@@ -23,6 +23,13 @@ sys.path.insert(0, str(Path(__file__).parent / "unit" / "engine"))
 
 # Hypothesis fails an example that takes 200 ms, which any example may on a busy machine.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# One mutant is caught the same way each time, by the first example that fails, however large.
+settings.register_profile(
+    "mutants",
+    settings.get_profile("unhurried"),
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+)
 settings.load_profile("unhurried")
 
 
