@@ -62,7 +62,15 @@ FLEET: Final[tuple[Row, ...]] = (
     ("kill engaged to the last of 500 daemons having heard, p99", "fleet_kill_ms_p99"),
     ("usage events stored a second", "usage_events_per_s"),
     ("Admit at a daemon with a coordinator ÷ without, p50", "fleet_over_single"),
-    ("the coordinator's transactions for 1,000 admits over the socket", "tx_per_1k_admits"),
+    (
+        "the coordinator's transactions for 1,000 admits at one daemon, 4 callers without a pause",
+        "tx_per_1k_admits",
+    ),
+    (
+        "transactions a second then: the fewer for each admit, the more are asked for",
+        "daemon_busy_tx_per_s",
+    ),
+    ("transactions a second for an idle daemon and the coordinator", "daemon_idle_tx_per_s"),
     ("slowest named query at 1,000,000 usage events, p95", "query_ms_p95"),
     ("coordinator memory for each attached daemon", "coordinator_kib_per_daemon"),
     ("the coordinator's processor time for a daemon's report", "report_cpu_ms"),

@@ -16,13 +16,21 @@ from bench.workload import Asks, unhurried_policy_text
 from costd.wire.pb import admission_pb2 as pb
 
 CALLERS_COUNT: Final = 4
-WARM_COUNT: Final = 2
+OTHER_CALLERS_COUNTS: Final = (1, 8, 32)
+WARM_COUNT: Final = 3
+IDLE_S_MIN: Final = 3.0
+"""An idle daemon says something once a second."""
 
 
 class AdmitInFleet:
     """One round: Admit to a daemon with a coordinator and to one without, then both steadily busy.
 
-    Shape:   4 budgets match, 3 of them with limits: with a coordinator, those are the fleet's.
+    Shape:   4 budgets match, 3 of them with limits, and 2 rates: with a coordinator, those are the
+             fleet's. 100 users ask, one after another at random, so 202 counters are in use.
+
+    What a steady daemon costs is a matter of seconds, not of asks: about one transaction each
+    second, in which it reports and asks for what runs low, and one for usage where calls are
+    settled. So for a thousand admits it costs the less the more it admits a second.
     """
 
     def __init__(
@@ -54,10 +62,15 @@ class AdmitInFleet:
         self.p50: dict[str, list[float]] = {name: [] for name in self._stubs}
         self.p99: dict[str, list[float]] = {name: [] for name in self._stubs}
         self.admits_per_s: list[float] = []
-        self.transactions_per_1k: dict[str, list[float]] = {"admits": [], "calls": []}
+        self.busy_per_s: list[float] = []
+        self.transactions_per_1k: dict[str, list[float]] = {
+            "admits": [],
+            "calls": [],
+            **{f"admits_{count}": [] for count in OTHER_CALLERS_COUNTS},
+        }
         for stub in self._stubs.values():
             timed(stub.Admit, self._asks.wire(asks_count))
-        # Leases grow to what is asked for in seconds; only then is the state a steady one.
+        # Leases grow to what is asked for in ten seconds; only then is the state a steady one.
         for _ in range(WARM_COUNT):
             asyncio.run(self._busy(settles=True))
 
@@ -68,14 +81,12 @@ class AdmitInFleet:
             durations = timed(self._stubs[name].Admit, self._asks.wire(self._asks_count))
             self.p50[name].append(p50_us(durations))
             self.p99[name].append(p99_us(durations))
-        for kind, settles in (("admits", False), ("calls", True)):
-            before = self._coordinator.spent()
-            count = asyncio.run(self._busy(settles=settles))
-            spent = self._coordinator.spent().since(before)
-            self._asked_count += count
-            self.transactions_per_1k[kind].append(1_000 * spent.transactions_count / count)
-            if not settles:
-                self.admits_per_s.append(count / spent.seconds)
+        spent, count = self._spend("admits", settles=False)
+        self.admits_per_s.append(count / spent.seconds)
+        self.busy_per_s.append(spent.transactions_count / spent.seconds)
+        self._spend("calls", settles=True)
+        for callers_count in OTHER_CALLERS_COUNTS:
+            self._spend(f"admits_{callers_count}", settles=False, callers_count=callers_count)
 
     def figures(self) -> list[Figure]:
         """Tell what was measured."""
@@ -101,8 +112,8 @@ class AdmitInFleet:
             ),
             Figure(
                 key="tx_per_1k_admits",
-                what=f"the coordinator's transactions for a thousand admits of one busy daemon, "
-                f"{numbering}",
+                what="the coordinator's transactions for a thousand admits of one daemon, "
+                f"{CALLERS_COUNT} callers without a pause, {numbering}; the faster, the fewer",
                 unit="tx",
                 samples=tuple(self.transactions_per_1k["admits"]),
                 target=5,
@@ -112,6 +123,21 @@ class AdmitInFleet:
                 what="the same for whole calls, with their usage",
                 unit="tx",
                 samples=tuple(self.transactions_per_1k["calls"]),
+            ),
+            *(
+                Figure(
+                    key=f"tx_per_1k_admits_{callers_count}",
+                    what=f"the same for admits, {callers_count} callers",
+                    unit="tx",
+                    samples=tuple(self.transactions_per_1k[f"admits_{callers_count}"]),
+                )
+                for callers_count in OTHER_CALLERS_COUNTS
+            ),
+            Figure(
+                key="daemon_busy_tx_per_s",
+                what=f"transactions a second then, {CALLERS_COUNT} callers",
+                unit="/s",
+                samples=tuple(self.busy_per_s),
             ),
             Figure(
                 key="fleet_admits_per_s",
@@ -134,10 +160,21 @@ class AdmitInFleet:
     def _idle(self) -> Spent:
         """See what happens while nobody asks."""
         before = self._coordinator.spent()
-        time.sleep(2 * self._for_s)
+        time.sleep(max(2 * self._for_s, IDLE_S_MIN))
         return self._coordinator.spent().since(before)
 
-    async def _busy(self, *, settles: bool) -> int:
+    def _spend(
+        self, kind: str, *, settles: bool, callers_count: int = CALLERS_COUNT
+    ) -> tuple[Spent, int]:
+        """See what a busy daemon costs the coordinator, and how many calls it admits."""
+        before = self._coordinator.spent()
+        count = asyncio.run(self._busy(settles=settles, callers_count=callers_count))
+        spent = self._coordinator.spent().since(before)
+        self._asked_count += count
+        self.transactions_per_1k[kind].append(1_000 * spent.transactions_count / count)
+        return spent, count
+
+    async def _busy(self, *, settles: bool, callers_count: int = CALLERS_COUNT) -> int:
         """Ask for a while, a few at a time; returns how many were admitted."""
         admitted_count = 0
         async with grpc.aio.insecure_channel(self._address) as channel:
@@ -156,7 +193,7 @@ class AdmitInFleet:
                     if settles:
                         await stub.Settle(settle_request(decision))
 
-            await asyncio.gather(*(caller() for _ in range(CALLERS_COUNT)))
+            await asyncio.gather(*(caller() for _ in range(callers_count)))
         return admitted_count
 
 

@@ -18,10 +18,12 @@ WAITING_COUNT_MAX: Final = 10_000
 """Of one daemon that does not read what it is told."""
 
 PATIENT_S: Final = 0.05
-"""So long reports and asks ahead of need wait for others when nothing else does: a tenure is two
-hundred times as long, and one transaction for many costs little more than for one."""
-USAGE_COUNT_MAX: Final = 10
-"""Batches of usage in one transaction, each of some hundred events."""
+"""So long what nobody waits for waits for others when nothing else does: a tenure is two hundred
+times as long, and one transaction for many costs little more than for one."""
+EVENTS_COUNT_MAX: Final = 5_000
+"""Usage events in one transaction."""
+BACKLOG_COUNT: Final = 500
+"""Usage events in one message where a daemon has more of them than that."""
 
 _Waiting = tuple[Received, asyncio.Future[None]]
 PeerOf = Callable[[Any], str]
@@ -62,24 +64,24 @@ class Join:
 
     async def run(self) -> None:
         """Make transactions of what waits, until cancelled; usage apart, since it takes longer."""
-        await asyncio.gather(
-            self._work(self._waiting, BATCH_COUNT_MAX), self._work(self._usage, USAGE_COUNT_MAX)
-        )
+        await asyncio.gather(self._work(self._waiting), self._work(self._usage))
 
-    async def _work(self, waiting: asyncio.Queue[_Waiting], count_max: int) -> None:
+    async def _work(self, waiting: asyncio.Queue[_Waiting]) -> None:
         while True:
             batch = [await waiting.get()]
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PATIENT_S):
-                    while len(batch) < count_max and self._may_wait(batch):
+                    while _has_room(batch) and self._may_wait(batch):
                         batch.append(await waiting.get())
-            while len(batch) < count_max and not waiting.empty():
+            while _has_room(batch) and not waiting.empty():
                 batch.append(waiting.get_nowait())
             await self._transact(batch)
 
     def _may_wait(self, batch: list[_Waiting]) -> bool:
-        """Tell whether nobody waits for a batch: all in it are reports, or ask ahead of need."""
+        """Tell whether nobody waits for the last of a batch, nor for those before it."""
         last = batch[-1][0].message
+        if last.HasField("usage"):
+            return len(last.usage.events) < BACKLOG_COUNT
         is_patient = last.HasField("report") or last.request.ahead
         return is_patient and not self._reception.awaits_reports
 
@@ -122,6 +124,11 @@ class Join:
             out.fail(InvalidAsk(f"the message is none of a daemon: {error}"))
         finally:
             out.end()
+
+
+def _has_room(batch: list[_Waiting]) -> bool:
+    events_count = sum(len(received.message.usage.events) for received, _ in batch)
+    return len(batch) < BATCH_COUNT_MAX and events_count < EVENTS_COUNT_MAX
 
 
 class _Out:

@@ -43,6 +43,7 @@ TOLD = {
     *("admits_per_s_1", "admits_per_s_8", "admits_per_s_32"),
     *("lease_requests_hot", "lease_requests_spread", "lease_request_bytes", "lease_reply_bytes"),
     *("usage_event_bytes", "usage_tx_per_1k", "tx_per_1k_calls", "daemon_idle_tx_per_s"),
+    *("tx_per_1k_admits_1", "tx_per_1k_admits_8", "tx_per_1k_admits_32", "daemon_busy_tx_per_s"),
     *("reports_per_tx", "report_bytes", "receipt_bytes"),
     *("allowance_scope_all_us_p99", "kill_to_deny_nopages_ms_p99", "kill_to_deny_spinning_ms_p99"),
 }
