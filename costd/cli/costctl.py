@@ -153,6 +153,7 @@ def _overrides() -> typer.Typer:
         ("inspect", override.inspect),
     ):
         group.command(name, cls=Command)(command)
+    group.command("list", cls=Command)(reaching(override.redeemed))
     return group
 
 

@@ -9,19 +9,21 @@ from rich.console import Group
 from rich.text import Text
 
 from costd import grants
-from costd.cli import options, render
+from costd.cli import connection, options, render
 from costd.cli.address import default_daemon_name
 from costd.cli.document import emit
 from costd.cli.exits import ExitCode, Failure
 from costd.cli.identifiers import operator, uuid7
 from costd.cli.sources import read_file, read_text_or_file, write_secret
-from costd.cli.times import moment_and_distance, wall_ns
+from costd.cli.times import moment, moment_and_distance, wall_ns
 from costd.model.grant import Grant, GrantRefusal
 from costd.model.money import format_nusd
 from costd.model.time import NS_PER_S
 from costd.policy import load_policy
+from costd.wire.pb import control_pb2 as pb
 
 CLAIM_TIMES = ("nbf", "exp", "iat")
+REDEEMED_COLUMNS = ("grant", ">uses", ">spent", "expires", "by")
 
 KeyFile = Annotated[Path, typer.Option("--key", help="Private key file from `override keygen`.")]
 KeyId = Annotated[
@@ -33,7 +35,8 @@ Audience = Annotated[
         "--audience",
         "-a",
         metavar="DAEMON",
-        help="A daemon that may redeem it; this host's if not given.",
+        help="A daemon that may redeem it by itself; this host's if not given. Others of its "
+        "fleet are lent it.",
     ),
 ]
 
@@ -78,6 +81,13 @@ def issue(
         bool, typer.Option("--passes-kill", help="Holds under an engaged kill switch, too.")
     ] = False,
     audience: Audience = None,
+    fleet: Annotated[
+        bool,
+        typer.Option(
+            "--fleet",
+            help="For a whole fleet, instead of any audience: its coordinator lends the uses.",
+        ),
+    ] = False,
     key_id: KeyId = "",
     issuer: Annotated[str, typer.Option(help="Who signs; you, if not given.")] = "",
     grant_id: Annotated[str, typer.Option("--id", help="Its id; a new UUIDv7 if empty.")] = "",
@@ -87,13 +97,15 @@ def issue(
     labels = options.pairs(scope, "--scope")
     if bool(labels) == everything:
         raise typer.BadParameter("give --scope KEY=VALUE, or --everything", param_hint="--scope")
+    if audience and fleet:
+        raise typer.BadParameter("give --audience DAEMON, or --fleet", param_hint="--fleet")
     now_s = wall_ns() // NS_PER_S
     starts_s = now_s if not_before is None else not_before // NS_PER_S
     claims = grants.GrantClaims(
         jti=grant_id or uuid7(),
         iss=issuer or operator(),
         sub=subject,
-        aud=tuple(audience or [default_daemon_name()]),
+        aud=() if fleet else tuple(audience or [default_daemon_name()]),
         nbf=starts_s,
         exp=starts_s + -(-valid_for // NS_PER_S),
         iat=now_s,
@@ -124,6 +136,9 @@ def inspect(
     audience: Annotated[
         str, typer.Option("--audience", "-a", metavar="DAEMON", help="As this daemon.")
     ] = "",
+    fleet: Annotated[
+        bool, typer.Option("--fleet", help="As a daemon of a fleet, which may be lent a use.")
+    ] = False,
     as_json: options.Json = False,
     utc: options.Utc = False,
 ) -> None:
@@ -140,6 +155,7 @@ def inspect(
             keys=load_policy(policy).grant_keys,
             audience=audience or default_daemon_name(),
             wall_ns=wall_ns(),
+            in_fleet=fleet,
         )
     if as_json:
         emit(
@@ -154,6 +170,44 @@ def inspect(
         render.console().print(_view(seen, verified, utc=utc))
     if isinstance(verified, GrantRefusal):
         raise typer.Exit(ExitCode.DENIED)
+
+
+def redeemed(
+    *,
+    expired: Annotated[bool, typer.Option("--expired", help="Expired ones, too.")] = False,
+    control: options.Control,
+    as_json: options.Json = False,
+    utc: options.Utc = False,
+) -> None:
+    """Show what was used of override grants: at a daemon, or in a fleet and by whom."""
+    with connection.control(control) as daemon:
+        answer = daemon.ListGrants(pb.ListGrantsRequest(include_expired=expired))
+    if as_json:
+        emit(answer)
+        return
+    rows = [
+        (
+            grant.grant_id,
+            f"{grant.uses_count:,} of {grant.uses_max_count:,}",
+            f"{format_nusd(grant.used_nusd)} of {format_nusd(grant.amount_nusd)}",
+            moment(grant.expires_ns, utc=utc),
+            _by_whom(grant),
+        )
+        for grant in answer.grants
+    ]
+    nothing = "no override grant was redeemed"
+    render.console().print(render.listing(REDEEMED_COLUMNS, rows, nothing=nothing))
+
+
+def _by_whom(grant: pb.GrantStatus) -> str:
+    if not grant.holders:
+        return f"issued by {grant.issuer} to {grant.subject}"
+    return ", ".join(
+        f"{each.daemon} {each.uses_count:,}"
+        + (f" ({each.unleased_count:,} offline)" if each.unleased_count else "")
+        for each in grant.holders
+        if each.uses_count
+    )
 
 
 def _view(

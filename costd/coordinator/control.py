@@ -329,6 +329,8 @@ class FleetControlService:
             name, unit = rule.budget.budget_id, rule.budget.unit
         elif rate is not None:
             name, unit = rate.rate.rate_id, "millionths"
+        elif (grant := keys.grant_counter(key)) is not None:
+            name, unit, per = "(override grant)", grant.unit, grant.grant_id
         stand = share.stand
         ends_ns = daemon.tenure_ends_ns if daemon else 0
         return fpb.LeaseStatus(

@@ -1,7 +1,9 @@
-"""Who may enrol as which daemon."""
+"""Who may enrol as which daemon, and what its stands say of rows that were restored."""
 
-from costd.coordinator.rows import Daemon
+from costd.coordinator.rows import Daemon, Share
+from costd.engine import keys
 from costd.errors import LateEnrol, NotPermitted
+from costd.model.lease import NO_STAND, Stand
 from costd.wire.pb import fleet_pb2 as pb
 
 
@@ -26,3 +28,10 @@ def check_enrol(known: Daemon, message: pb.Enrol, peer: str) -> None:
             f"{known.spoken_epoch}, in which the daemon has spoken since",
             known.spoken_epoch,
         )
+
+
+def has_forgotten(share: Share | None, key: bytes, stand: Stand, now_ns: int) -> bool:
+    """Tell whether a daemon was granted more, of a window that lasts, than the rows know."""
+    known = share.stand if share is not None else NO_STAND
+    has_more = stand.version > known.version and stand.amount > known.amount
+    return has_more and keys.split_counter_key(key)[0] > now_ns

@@ -3,24 +3,26 @@
 No I/O: rows come in, changed rows and answers come out. docs/reference/fleet.md is the protocol.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 import msgspec
 
 from costd.coordinator import usage
-from costd.coordinator.enrolling import check_enrol
+from costd.coordinator.enrolling import check_enrol, has_forgotten
 from costd.coordinator.lendable import (
     EXHAUSTED_RETRY_NS,
     Span,
     alerted,
     is_in_force,
+    note_lent,
+    recalled,
+    refused_grants,
     retry_ns,
     terms_of,
 )
 from costd.coordinator.rows import Daemon, Rows, Share
 from costd.engine import keys, lend, shares
-from costd.engine.lend import Terms
-from costd.engine.rules import BudgetRule, RateRule, Rules
+from costd.engine.rules import RateRule, Rules
 from costd.errors import InvalidAsk, StaleEpoch, StillSpending
 from costd.model.lease import NO_STAND, Stand, Want
 from costd.model.time import NS_PER_S
@@ -72,7 +74,8 @@ class Exchange:
         forgotten = {
             key
             for key, stand in stated.items()
-            if message.epoch > known.epoch or self._has_forgotten(daemon_id, key, stand)
+            if message.epoch > known.epoch
+            or has_forgotten(rows.share(key, daemon_id), key, stand, self._now_ns)
         }
         if forgotten or message.epoch > known.epoch:
             rows.lends_from_ns = self._lends_from_ns = self._now_ns + self._span.tenure_ns
@@ -146,7 +149,8 @@ class Exchange:
         self._rows.put_daemon(
             msgspec.structs.replace(daemon, sequence=message.sequence, spoken_epoch=daemon.epoch)
         )
-        outcomes = [self._outcome(daemon, key, want) for key, want in wants]
+        grant, refused = refused_grants(self._rules, message, self._now_ns)
+        outcomes = [self._outcome(daemon, key, want, refused) for key, want in wants]
         failed = any(outcome != pb.LEASE_OUTCOME_GRANTED for outcome, _ in outcomes)
         # All checks passed; below, either every want is granted or none, but ahead of need.
         reply = pb.LeaseReply(
@@ -160,7 +164,10 @@ class Exchange:
                 self._restate(daemon, key, stand, granted_epoch=daemon.epoch)
             elif outcome == pb.LEASE_OUTCOME_GRANTED:
                 outcome, stand = pb.LEASE_OUTCOME_SET_FAILED, want.stand  # noqa: PLW2901
-            self._tell(reply, daemon, key, outcome, stand, unused_ns=unused_ns)
+            told = self._tell(reply, daemon, key, outcome, stand, unused_ns=unused_ns)
+            told.grant_refusal = int(refused.get(key, 0))  # type: ignore[assignment]
+        if grant is not None and not failed:
+            note_lent(self._rows, grant, daemon, self._now_ns)
         if failed:
             reply.retry_after.CopyFrom(wire.duration(retry_ns(outcome for outcome, _ in outcomes)))
         return reply
@@ -187,7 +194,7 @@ class Exchange:
         stand: Stand,
         *,
         unused_ns: int = 0,
-    ) -> None:
+    ) -> pb.Grant:
         grant = reply.grants.add(
             counter_key=key,
             outcome=outcome,
@@ -199,6 +206,7 @@ class Exchange:
         level = self._level(daemon.daemon_id, key)
         if level is not None:
             grant.level.CopyFrom(level)
+        return grant
 
     def usage(self, daemon_id: str, message: pb.UsageBatch) -> pb.UsageReceipt:
         """Store usage events, each exactly once; errors as `usage.store`."""
@@ -302,7 +310,6 @@ class Exchange:
         )
         if before == after:
             return
-        rule = self._rules.budgets.get(keys.tag_of(key))
         terms = self._terms(key)
         pool = rows.pool(key)
         changed = lend.restate(
@@ -319,27 +326,15 @@ class Exchange:
             excess = max(0, changed.taken - terms.limit - changed.excused)
             after = msgspec.structs.replace(after, late=after.late + excess)
             changed = lend.excuse_late(changed, excess)
-        rated = self._rate(key)
+        rated, rule = self._rate(key), self._rules.budgets.get(keys.tag_of(key))
         if rated is not None:
+            taken = share.stand.taken, stand.taken
             changed = shares.pooled(
-                pool,
-                changed,
-                rated.rate,
-                was=share.stand.taken,
-                now=stand.taken,
-                unused_ns=unused_ns,
-                wall_ns=self._now_ns,
+                pool, changed, rated.rate, taken, unused_ns=unused_ns, wall_ns=self._now_ns
             )
         if terms is not None and rule is not None:
             changed = alerted(rows, rule, key, changed, terms, now_ns=self._now_ns)
         rows.put(key, daemon.daemon_id, changed, after)
-
-    def _has_forgotten(self, daemon_id: str, key: bytes, stand: Stand) -> bool:
-        """Tell whether a daemon was granted more, of a window that lasts, than these rows know."""
-        share = self._rows.share(key, daemon_id)
-        known = share.stand if share is not None else NO_STAND
-        has_more = stand.version > known.version and stand.amount > known.amount
-        return has_more and keys.split_counter_key(key)[0] > self._now_ns
 
     def _lose(self, daemon: Daemon, key: bytes, stand: Stand | None) -> None:
         """Keep what a daemon may have spent presumed spent: it cannot tell any more."""
@@ -353,49 +348,38 @@ class Exchange:
         pool = lend.lose(
             self._rows.pool(key), loss.lost - before.lost, loss.reserve_lost - before.reserve_lost
         )
-        late = loss.late
         share = msgspec.structs.replace(
-            before, lost=loss.lost, reserve_lost=loss.reserve_lost, late=before.late + late
+            before, lost=loss.lost, reserve_lost=loss.reserve_lost, late=before.late + loss.late
         )
         # First what is lost, then what is left, so that a limit that was cut sees the sum.
-        self._rows.put(key, daemon.daemon_id, lend.excuse_late(pool, late), share)
+        self._rows.put(key, daemon.daemon_id, lend.excuse_late(pool, loss.late), share)
         self._restate(daemon, key, after)
 
-    def _outcome(self, daemon: Daemon, key: bytes, want: Want) -> tuple["pb.LeaseOutcome", Stand]:
+    def _outcome(
+        self, daemon: Daemon, key: bytes, want: Want, refused: Container[bytes]
+    ) -> tuple["pb.LeaseOutcome", Stand]:
         """What can be done for one want, and how the daemon stands if it is."""
+        if key in refused:
+            return pb.LEASE_OUTCOME_BAD_GRANT, want.stand
         rule = self._rules.budgets.get(keys.tag_of(key))
         terms = self._terms(key)
         if terms is None:
             return pb.LEASE_OUTCOME_NO_BUDGET, want.stand
-        if rule is not None and not self._in_force(rule, key, want):
+        if rule is not None and not is_in_force(rule, key, want, self._now_ns, self._span):
             return pb.LEASE_OUTCOME_WRONG_WINDOW, want.stand
-        if (
-            self._now_ns < self._lends_from_ns
-            or abs(daemon.clock_offset_ns) > self._span.skew_ns_max
-        ):
+        is_off = abs(daemon.clock_offset_ns) > self._span.skew_ns_max
+        if is_off or self._now_ns < self._lends_from_ns:
             return pb.LEASE_OUTCOME_NOT_NOW, want.stand
         stand = lend.lend(self._rows.pool(key), terms, want)
         if stand is not None:
             return pb.LEASE_OUTCOME_GRANTED, stand
-        pool, amount = self._rows.pool(key), want.stand.amount
-        if rule is None:
-            self._rows.scarce_rates.add(key)
-            others_have_more = shares.may_recall(pool, amount, has_too_little=want.critical)
-        else:
-            others_have_more = pool.taken - pool.used > lend.presumed(want.stand)
-        if others_have_more:
-            self._rows.recalled.add(key)
-            return pb.LEASE_OUTCOME_RECALLED, want.stand
-        return pb.LEASE_OUTCOME_EXHAUSTED, want.stand
-
-    def _in_force(self, rule: BudgetRule, key: bytes, want: Want) -> bool:
-        return is_in_force(rule, key, want, self._now_ns, self._span)
+        return recalled(self._rows, key, want, is_rate=self._rate(key) is not None), want.stand
 
     def _held(self, daemon: Daemon, key: bytes) -> Stand:
         share = self._rows.share(key, daemon.daemon_id)
         return share.stand if share else NO_STAND
 
-    def _terms(self, key: bytes) -> Terms | None:
+    def _terms(self, key: bytes) -> lend.Terms | None:
         return terms_of(self._rules, key, topped_up=self._rows.pool(key).topped_up)
 
     def _rate(self, key: bytes) -> RateRule | None:
@@ -413,5 +397,4 @@ class Exchange:
         return wire.level_to_pb(key, lend.level(pool, terms, stand))
 
     def _levels(self, daemon_id: str, named: Iterable[bytes]) -> list[pb.Level]:
-        found = (self._level(daemon_id, key) for key in named)
-        return [level for level in found if level is not None]
+        return [level for key in named if (level := self._level(daemon_id, key)) is not None]

@@ -5,13 +5,16 @@ from typing import Final
 
 import msgspec
 
-from costd.coordinator.rows import Rows
-from costd.engine import books, keys
+from costd.coordinator.rows import Daemon, Rows
+from costd.engine import books, keys, lend
 from costd.engine.changes import Changes
 from costd.engine.lend import Terms
 from costd.engine.rules import BudgetRule, Rules
-from costd.engine.shares import WHOLE
+from costd.engine.shares import WHOLE, may_recall
+from costd.grants import verify
 from costd.model.counter import Counter
+from costd.model.events import AuditRecord
+from costd.model.grant import Grant, GrantRefusal
 from costd.model.lease import Pool, Want
 from costd.model.policy import WindowKind
 from costd.model.time import NEVER_NS, NS_PER_S, Now
@@ -34,17 +37,63 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def terms_of(rules: Rules, key: bytes, *, topped_up: int) -> Terms | None:
-    """What the policy allows on a counter; None where it has no such fleet budget or rate."""
+    """What may be used of a counter in all: by the policy, or by an override grant's own word.
+
+    Shape:   None where the policy has no such fleet budget or rate. That a grant was signed is
+             another question: `refused_grants`.
+    """
     tag = keys.tag_of(key)
     if tag in rules.shared_rates:
         return Terms(limit=WHOLE)
-    rule = rules.budgets.get(tag)
+    rule = rules.budget_of(key)
     if rule is None or not rule.is_shared or rule.limit is None:
         return None
     return Terms(
         limit=rule.limit + topped_up,
         reserve=rule.budget.reserve,
         whole=rule.budget.window.kind is WindowKind.RUN,
+    )
+
+
+def refused_grants(
+    rules: Rules, message: pb.LeaseRequest, now_ns: int
+) -> tuple[Grant | None, dict[bytes, GrantRefusal]]:
+    """Find the grant that a request redeems, and what nothing is lent of because it is another's.
+
+    A call in flight is extended without a token: its daemon has shown it before.
+    """
+    wanted = {
+        want.stand.counter_key
+        for want in message.wants
+        if keys.is_grants(want.stand.counter_key)
+        and (message.override_grant or not want.stand.reserved)
+    }
+    if not wanted:
+        return None, {}
+    grant = verify(
+        message.override_grant,
+        keys=rules.policy.grant_keys,
+        audience="",  # whoever may redeem it offline may be lent it all the same
+        wall_ns=now_ns,
+        in_fleet=True,
+    )
+    if isinstance(grant, GrantRefusal):
+        return None, dict.fromkeys(wanted, grant)
+    others = wanted.difference(keys.grant_keys(grant))
+    return grant, dict.fromkeys(others, GrantRefusal.MALFORMED)
+
+
+def note_lent(rows: Rows, grant: Grant, daemon: Daemon, now_ns: int) -> None:
+    """Write down who was lent a use of an override grant."""
+    detail = f"lent to {daemon.name}; issued by {grant.issuer} to {grant.subject}: {grant.reason}"
+    rows.audit.append(
+        AuditRecord(
+            at_ns=now_ns,
+            actor=grant.subject,
+            action="grant_lent",
+            subject=grant.grant_id,
+            detail=detail,
+        )
     )
 
 
@@ -60,6 +109,20 @@ def is_in_force(rule: BudgetRule, key: bytes, want: Want, now_ns: int, span: Spa
         return True
     moments = (-span.skew_ns_max, 0, span.early_ns)
     return any(rule.window(now_ns + moment)[1] == end_ns for moment in moments)
+
+
+def recalled(rows: Rows, key: bytes, want: Want, *, is_rate: bool) -> "pb.LeaseOutcome":
+    """Have others give back what there is too little of, if they hold more than they use."""
+    pool, stand = rows.pool(key), want.stand
+    if is_rate:
+        rows.scarce_rates.add(key)
+        others_have_more = may_recall(pool, stand.amount, has_too_little=want.critical)
+    else:
+        others_have_more = pool.taken - pool.used > lend.presumed(stand)
+    if not others_have_more:
+        return pb.LEASE_OUTCOME_EXHAUSTED
+    rows.recalled.add(key)
+    return pb.LEASE_OUTCOME_RECALLED
 
 
 def alerted(

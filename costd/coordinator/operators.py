@@ -6,6 +6,7 @@ from costd import __version__
 from costd.clock import Clock
 from costd.coordinator.killbook import KillBook
 from costd.coordinator.reception import Reception
+from costd.coordinator.redeemed import redeemed_grants
 from costd.coordinator.store import DIMENSIONS, CoordinatorStore
 from costd.engine import keys
 from costd.engine.degrade import utilisation_bp
@@ -203,6 +204,16 @@ class ControlService:
                 if request.include_released or switch.engaged(steady_ns)
             ]
         )
+
+    async def ListGrants(  # noqa: N802
+        self,
+        request: pb.ListGrantsRequest,
+        caller: str,  # noqa: ARG002
+    ) -> pb.ListGrantsResponse:
+        """Override grants that the fleet redeemed, and who did."""
+        after_ns = 0 if request.include_expired else self._clock.now().wall_ns
+        grants = await redeemed_grants(self._store, after_ns=after_ns)
+        return pb.ListGrantsResponse(grants=grants)
 
     async def GetPolicy(self, request: pb.GetPolicyRequest, caller: str) -> pb.Policy:  # noqa: N802, ARG002
         """The policy in force in the fleet."""

@@ -39,7 +39,15 @@ class AdmissionService:
         if self._patience is None:
             return _decision(ledger.admit(ask, caller=caller, grant=grant))
         decide = partial(ledger.admit, ask, caller=caller, grant=grant)
-        return self._patience.decide(decide, _decision)
+        if not grant:
+            return self._patience.decide(decide, tell=_decision)
+        # First what the ask lacks itself, so that no grant is redeemed that is not needed.
+        with_grant = partial(decide, grant_may_wait=True)
+
+        def by_grant(*, may_wait: bool) -> Admitted | Wanting:
+            return decide(grant_may_wait=may_wait)
+
+        return self._patience.decide(with_grant, by_grant, tell=_decision)
 
     def Explain(self, request: pb.AdmitRequest, caller: str) -> pb.Explanation:  # noqa: N802
         """Decide without consuming, and show how."""
@@ -85,7 +93,7 @@ class AdmissionService:
             )
 
         if self._patience is not None:
-            return self._patience.decide(decide, _extension)
+            return self._patience.decide(decide, tell=_extension)
         result = decide(may_wait=False)
         assert not isinstance(result, Wanting), "what may not wait is decided"
         return _extension(result)

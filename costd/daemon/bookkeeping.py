@@ -21,6 +21,7 @@ from costd.engine.shares import grown
 from costd.engine.window import window_bounds
 from costd.model.counter import EMPTY_COUNTER
 from costd.model.events import AuditRecord
+from costd.model.grant import GrantRefusal
 from costd.model.kill import KillSwitch
 from costd.model.lease import Lease, Stand
 from costd.model.policy import PolicySet
@@ -60,6 +61,8 @@ class StoredState:
         """Until when leases may be spent; whoever talks to the coordinator sets it."""
         self.exhausted: Container[bytes] = frozenset()
         """Counters of which it said last that nobody has any more."""
+        self.refused_grants: Mapping[bytes, GrantRefusal] = {}
+        """Why it lends nothing of an override grant's counters, where it said so."""
         self.counter = partial(store.get, Family.COUNTERS)
         self.rate = partial(store.get, Family.RATES)
         self._store = store
@@ -71,6 +74,10 @@ class StoredState:
     def is_exhausted(self, key: bytes) -> bool:
         """Whether nobody has any more of a counter, as the coordinator said last."""
         return key in self.exhausted
+
+    def refused_grant(self, key: bytes) -> GrantRefusal | None:
+        """Why nothing is lent of a grant, as the coordinator said last."""
+        return self.refused_grants.get(key)
 
 
 class Bookkeeping:
@@ -214,7 +221,7 @@ class Bookkeeping:
             counter = self.state.counter(key) or EMPTY_COUNTER
             if counter.lease == lease:
                 continue
-            rule, start_ns = self.rules.budgets.get(keys.tag_of(key)), 0
+            rule, start_ns = self.rules.budget_of(key), 0
             if rule is not None:  # of the key's window, which may not have begun
                 end_ns = keys.split_counter_key(key)[0]
                 inside_ns = now.wall_ns if end_ns >= NEVER_NS else end_ns - 1
@@ -261,9 +268,7 @@ class Bookkeeping:
     def fleet_counters(self) -> list[bytes]:
         """List every counter of a fleet's budget that the books have, accounted for or not."""
         found = self.store.scan(Family.COUNTERS)
-        counters = [
-            (key, counter, self.rules.budgets.get(keys.tag_of(key))) for key, counter in found
-        ]
+        counters = [(key, counter, self.rules.budget_of(key)) for key, counter in found]
         return [
             key
             for key, counter, rule in counters
@@ -280,7 +285,7 @@ class Bookkeeping:
             counter = self.state.counter(key)
             if counter is None:
                 continue
-            rule = self.rules.budgets.get(keys.tag_of(key))
+            rule = self.rules.budget_of(key)
             posted = books.post(revoked(counter), rule)
             books.write(changes, rule, key, posted, critical=False, now=now)
         self.commit(changes)

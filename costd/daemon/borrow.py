@@ -6,6 +6,8 @@ No I/O: requests go out by the function given, replies come in by `replied`, tim
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
+from costd.engine import keys
+from costd.model.grant import GrantRefusal
 from costd.model.lease import Lease, Stand, Want
 from costd.model.money import AMOUNT_MAX
 from costd.model.time import NS_PER_S
@@ -103,10 +105,16 @@ class _Pace:
 class _Request:
     """One request that is out, or waits to be sent again."""
 
-    __slots__ = ("again_ns", "ahead", "keys", "recalls_count", "request_id", "shorts", "waiters")
+    __slots__ = (
+        "again_ns", "ahead", "keys", "override_grant", "recalls_count", "request_id", "shorts",
+        "waiters",
+    )  # fmt: skip
 
-    def __init__(self, shorts: Sequence[Short], *, ahead: bool = False) -> None:
+    def __init__(
+        self, shorts: Sequence[Short], *, override_grant: str = "", ahead: bool = False
+    ) -> None:
         self.request_id = ""
+        self.override_grant = override_grant
         self.ahead = ahead
         """Whether nobody waited for it when it was made."""
         self.shorts = {short.key: short for short in shorts}
@@ -133,6 +141,8 @@ class Borrowing:
         self.epoch = 0
         self.exhausted: set[bytes] = set()
         """Counters of which the coordinator said last that nobody has any more."""
+        self.refused_grants: dict[bytes, GrantRefusal] = {}
+        """Why it lends nothing of an override grant's counters, where it said so last."""
 
     @property
     def is_connected(self) -> bool:
@@ -152,8 +162,17 @@ class Borrowing:
             for done in request.waiters:
                 done()
 
-    def ask(self, shorts: Sequence[Short], now_ns: int, done: Done | None = None) -> bool:
+    def ask(
+        self,
+        shorts: Sequence[Short],
+        now_ns: int,
+        done: Done | None = None,
+        *,
+        override_grant: str = "",
+    ) -> bool:
         """Ask for room on counters; `done` is called once there is more to know.
+
+        Of an override grant's counters nothing is lent without its token, `override_grant`.
 
         Shape:   False where asking makes no sense now: nobody is there, or has just said no.
         """
@@ -165,7 +184,7 @@ class Borrowing:
             (self._by_key[short.key] for short in shorts if short.key in self._by_key), None
         )
         if request is None:
-            request = self._begin(_Request(shorts), now_ns)
+            request = self._begin(_Request(shorts, override_grant=override_grant), now_ns)
         if done is not None:
             request.waiters.append(done)
         return True
@@ -217,11 +236,15 @@ class Borrowing:
             leases, {grant.counter_key: grant.unused_ns for grant in reply.grants}
         )
         retry_ns = now_ns + reply.retry_after.ToNanoseconds()
+        refused = {grant.counter_key: grant.grant_refusal for grant in reply.grants}
         outcomes = {grant.counter_key: grant.outcome for grant in reply.grants}
         for key, outcome in outcomes.items():
             self.exhausted.discard(key)
+            self.refused_grants.pop(key, None)
             if outcome == pb.LEASE_OUTCOME_EXHAUSTED:
                 self.exhausted.add(key)
+            if outcome == pb.LEASE_OUTCOME_BAD_GRANT:
+                self.refused_grants[key] = wire.grant_refusal(refused[key])
             if outcome in _NOTHING_LEFT:
                 self._pace.pop(key, None)  # the next one begins small again
             if outcome in _NO:
@@ -282,11 +305,14 @@ class Borrowing:
                 epoch=self.epoch,
                 wants=wants,
                 ahead=request.ahead,
+                override_grant=request.override_grant,
             )
         )
 
     def _want(self, short: Short, now_ns: int) -> Want:
         stand = self._counters.stand(short.key)
+        if keys.is_grants(short.key):  # uses that lie idle here are missed elsewhere
+            return Want(stand=stand, amount_min=short.amount_min, amount_wanted=short.amount_min)
         needed = max(0, short.amount_min - stand.used)
         pace = self._pace.get(short.key)
         if pace is None:
@@ -326,5 +352,6 @@ _NO: Final = frozenset(
         pb.LEASE_OUTCOME_NO_BUDGET,
         pb.LEASE_OUTCOME_WRONG_WINDOW,
         pb.LEASE_OUTCOME_NOT_NOW,
+        pb.LEASE_OUTCOME_BAD_GRANT,
     }
 )

@@ -132,6 +132,8 @@ class Held:
             step = self._borrowing.step_of(key)
             if key in self._recalled or self.rated.rule_of(key) is not None:
                 continue
+            if keys.is_grants(key):
+                continue  # its token is here only while an ask redeems it
             if step and stand.amount - stand.used < step // 2:
                 wishes.append(Ahead(key))
             end_ns, tag, per = keys.split_counter_key(key)

@@ -65,36 +65,47 @@ class Ledger(Bookkeeping):
     # ---- agents -----------------------------------------------------------------------------
 
     @overload
-    def admit(
-        self, ask: Ask, *, caller: str = "", grant: str = "", may_wait: Literal[False] = False
-    ) -> Admitted: ...
+    def admit(self, ask: Ask, *, caller: str = "", grant: str = "") -> Admitted: ...
 
     @overload
     def admit(
-        self, ask: Ask, *, caller: str = "", grant: str = "", may_wait: bool
+        self,
+        ask: Ask,
+        *,
+        caller: str = "",
+        grant: str = "",
+        may_wait: bool = False,
+        grant_may_wait: bool = False,
     ) -> Admitted | Wanting: ...
 
     def admit(
-        self, ask: Ask, *, caller: str = "", grant: str = "", may_wait: bool = False
+        self,
+        ask: Ask,
+        *,
+        caller: str = "",
+        grant: str = "",
+        may_wait: bool = False,
+        grant_may_wait: bool = False,
     ) -> Admitted | Wanting:
         """Decide an ask and hold its money; the same ask twice gets the same answer.
 
         With `may_wait`, an ask that lacks nothing but leases is not decided: what it wants is
-        returned, nothing is written, and the same ask is to be put again, finally.
+        returned, nothing is written, and the same ask is to be put again, finally. So it is with
+        `grant_may_wait` for what an override grant lacks.
 
         Errors:  InvalidAsk, NotPermitted, IdReused, Overloaded.
         """
         if self.refuses:
             raise Overloaded(self.refuses)
         question = self.question(ask, caller)
-        question.may_wait = may_wait
+        question.may_wait, question.grant_may_wait = may_wait, grant_may_wait
         stored = self.store.get(Family.RESERVATIONS, question.identity)
         verified = self._verify(grant, question.now) if grant else None
         if stored is not None:
             return self._replay(question, stored)
         answer = admit(question, grant=verified)
         if isinstance(answer, Wanting):
-            return answer
+            return msgspec.structs.replace(answer, override_grant=grant)
         decision, changes = answer.decision, answer.changes
         if answer.reservation is None:
             self._denied(question, decision)
@@ -327,6 +338,7 @@ class Ledger(Bookkeeping):
             keys=self.rules.policy.grant_keys,
             audience=self.trust.name,
             wall_ns=now.wall_ns,
+            in_fleet=self.rules.in_fleet,
         )
 
     def _reservation(self, reservation_id: bytes) -> Reservation:

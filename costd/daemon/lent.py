@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 
-from costd.engine import keys
 from costd.engine.changes import Family
 from costd.engine.rules import Rules
 from costd.store.port import Put, Store
@@ -26,7 +25,7 @@ class Lent:
         found = []
         for family, key, counter in puts:
             if family is Family.COUNTERS:
-                rule = rules.budgets.get(keys.tag_of(key))
+                rule = rules.budget_of(key)
                 if counter.lease is not None or (rule is not None and rule.is_shared):
                     found.append(key)
         return found

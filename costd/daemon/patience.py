@@ -1,7 +1,7 @@
 """Asks that wait for the coordinator: decided at once where a lease has room."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
 from google.protobuf.message import Message
@@ -34,20 +34,33 @@ class Patience:
         self._wait_ns = wait_ns
 
     def decide(
-        self, decide: Decide[Answer], tell: Callable[[Answer], Message]
+        self, *decides: Decide[Answer], tell: Callable[[Answer], Message]
     ) -> Message | Coroutine[Any, Any, Message]:
-        """Return the answer as `tell` writes it, or a coroutine that will."""
-        answer = decide(may_wait=True)
+        """Return the answer as `tell` writes it, or a coroutine that will.
+
+        Shape:   each of `decides` is waited for in its turn; one that may wait no longer may still
+                 say what is wanted for the one behind it.
+        """
+        answer = decides[0](may_wait=True)
         if isinstance(answer, Wanting):
-            return self._wait(decide, tell, answer)
+            return self._wait(decides, tell, answer)
         return tell(answer)
 
     async def _wait(
         self,
-        decide: Decide[Answer],
+        decides: Sequence[Decide[Answer]],
         tell: Callable[[Answer], Message],
         wanting: Wanting,
     ) -> Message:
+        for decide in decides:
+            answer = await self._decided(decide, wanting)
+            if not isinstance(answer, Wanting):
+                return tell(answer)
+            wanting = answer
+        raise AssertionError("what may not wait is decided")
+
+    async def _decided(self, decide: Decide[Answer], wanting: Wanting) -> Answer | Wanting:
+        """Decide once there is nothing more to wait for."""
         loop = asyncio.get_running_loop()
         ends = loop.time() + self._wait_ns() / NS_PER_S
         while True:
@@ -57,7 +70,8 @@ class Patience:
                 if not heard.done():
                     heard.set_result(None)
 
-            if not self._tenancy.ask(wanting.shortages, wake):
+            token = wanting.override_grant
+            if not self._tenancy.ask(wanting.shortages, wake, override_grant=token):
                 break
             try:
                 async with asyncio.timeout_at(ends):
@@ -68,8 +82,6 @@ class Patience:
                 self._tenancy.borrowing.forget(wake)
             answer = decide(may_wait=True)
             if not isinstance(answer, Wanting):
-                return tell(answer)
+                return answer
             wanting = answer
-        final = decide(may_wait=False)
-        assert not isinstance(final, Wanting), "what may not wait is decided"
-        return tell(final)
+        return decide(may_wait=False)

@@ -6,7 +6,7 @@ from typing import Any
 from costd.daemon.ledger import Ledger
 from costd.engine.changes import Family
 from costd.model.counter import Counter
-from costd.model.grant import GrantUse
+from costd.model.grant import GrantRefusal, GrantUse
 from costd.store.port import Put
 
 
@@ -45,3 +45,7 @@ class Pending:
     def is_exhausted(self, key: bytes) -> bool:
         """What the coordinator said last, as it is."""
         return self._stored.is_exhausted(key)
+
+    def refused_grant(self, key: bytes) -> GrantRefusal | None:
+        """What the coordinator said last, as it is."""
+        return self._stored.refused_grant(key)

@@ -33,7 +33,8 @@ class Settings(Configured):
         default_factory=socket.gethostname,
         min_length=1,
         max_length=128,
-        description="This daemon's name; the audience that override grants must name.",
+        description="This daemon's name; the audience that override grants must name, unless "
+        "a coordinator lends them.",
     )
     socket: Path = Field(
         default_factory=address.default_socket, description="Unix socket agents ask at."

@@ -84,6 +84,7 @@ class Tenancy:
         self.situation = situation
         self.borrowing = Borrowing(ledger)
         ledger.state.exhausted = self.borrowing.exhausted
+        ledger.state.refused_grants = self.borrowing.refused_grants
         self.outbox = Outbox(ledger, count_max=outbox_count_max)
         self.held = Held(ledger, self.borrowing)
         self._worst_case = WorstCase(ledger)
@@ -177,9 +178,12 @@ class Tenancy:
 
     # ---- asks --------------------------------------------------------------------------------
 
-    def ask(self, shorts: Sequence[Short], done: Done | None = None) -> bool:
+    def ask(
+        self, shorts: Sequence[Short], done: Done | None = None, *, override_grant: str = ""
+    ) -> bool:
         """Ask for room; False where that makes no sense now. `done` says when to look again."""
-        return self.borrowing.ask(shorts, self.ledger.clock.now().steady_ns, done)
+        now_ns = self.ledger.clock.now().steady_ns
+        return self.borrowing.ask(shorts, now_ns, done, override_grant=override_grant)
 
     # ---- time --------------------------------------------------------------------------------
 

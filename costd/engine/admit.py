@@ -62,6 +62,8 @@ def admit(question: Question, *, grant: Grant | GrantRefusal | None = None) -> A
         redeemed = redeem.redeem(
             question, asked, grant, needed=not plain(first, chosen), refused=first
         )
+        if isinstance(redeemed, Wanting):
+            return redeemed
         if isinstance(redeemed, redeem.Redeemed):
             return hold(question, redeemed.evaluation, granted=redeemed, first=first)
         refusal = int(redeemed)

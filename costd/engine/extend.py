@@ -104,6 +104,8 @@ def _refusal(
         rule, counter = rule_of(books_of, line), books_of.state.counter(line.key)
         if rule is None or counter is None or line.excuse is Excuse.GRANTED or rule.shadow:
             continue
+        if keys.is_grants(line.key):  # told below, as a grant's own reason
+            continue
         room = fleet_room(rule, counter, critical=critical)
         if room is not None and _added(line, more) > room:
             return Reason.BUDGET_EXHAUSTED, rule
@@ -126,10 +128,16 @@ def _unleased(
             continue
         if not _overdraws(rule, counter, added, books_of, critical=critical):
             continue
+        is_grants = keys.is_grants(line.key)
         if not may_wait and state.is_exhausted(line.key):
-            return Reason.BUDGET_EXHAUSTED, rule, None
+            return Reason.GRANT if is_grants else Reason.BUDGET_EXHAUSTED, rule, None
         excused = added if line.excuse is Excuse.UNLEASED else line.hold + added
-        if may_wait or not may_excuse(terms, rule, counter, excused):
+        if is_grants:
+            used = state.grant(held.decision.grant_id)
+            may_pass = used is not None and used.is_offline
+        else:
+            may_pass = may_excuse(terms, rule, counter, excused)
+        if may_wait or not may_pass:
             short.append((rule, shortage(rule, line.key, counter, added, critical=critical)))
     if not short:
         return Reason.OK, None, None

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from hashlib import blake2b
+from typing import Final, NamedTuple
 
+from costd.model.grant import Grant
 from costd.model.labels import NO_LABEL
-from costd.model.policy import Budget, Rate
+from costd.model.money import AMOUNT_MAX
+from costd.model.policy import Budget, Rate, Unit
 from costd.model.time import NEVER_NS
 
 TAG_BYTES = 8
@@ -44,6 +47,45 @@ def rate_tag(rate: Rate) -> bytes:
 
 def _tag(*parts: str) -> bytes:
     return blake2b("\0".join(parts).encode(), digest_size=TAG_BYTES).digest()
+
+
+class GrantCounter(NamedTuple):
+    """What the key of an override grant's counter says."""
+
+    unit: Unit
+    limit: int
+    grant_id: str
+
+
+def grant_keys(grant: Grant) -> tuple[bytes, bytes]:
+    """Make the keys of a grant's counters in a fleet: of its uses, and of its amount.
+
+    Ensures: whoever signs the same id with another limit or expiry makes another counter, so that a
+             key alone says what may be lent of it, and until when.
+    """
+    uses, amount = GRANT_TAGS
+    return (
+        _grant_key(grant, uses, grant.uses_max_count),
+        _grant_key(grant, amount, grant.amount_nusd),
+    )
+
+
+def _grant_key(grant: Grant, tag: bytes, limit: int) -> bytes:
+    return window_prefix(grant.expires_ns, tag) + f"{limit}{SEPARATOR}{grant.grant_id}".encode()
+
+
+def is_grants(key: bytes) -> bool:
+    """Tell whether a counter is an override grant's."""
+    return tag_of(key) in GRANT_TAGS
+
+
+def grant_counter(key: bytes) -> GrantCounter | None:
+    """Read what an override grant's counter is of; None where it is another one, or nonsense."""
+    unit = GRANT_TAGS.get(tag_of(key))
+    limit, separator, grant_id = key[8 + TAG_BYTES :].decode(errors="replace").partition(SEPARATOR)
+    if unit is None or not separator or not (limit.isascii() and limit.isdigit()):
+        return None
+    return GrantCounter(unit, min(int(limit[:_DIGITS_MAX]), AMOUNT_MAX), grant_id)
 
 
 def per_key(per: tuple[str, ...], facts: Mapping[str, str]) -> str:
@@ -97,3 +139,9 @@ def sequence_key(sequence: int) -> bytes:
 def digest(text: str) -> bytes:
     """Shorten a text to eight bytes that stand for it in a key."""
     return blake2b(text.encode(), digest_size=TAG_BYTES).digest()
+
+
+GRANT_TAGS: Final = {_tag("grant", unit): unit for unit in (Unit.CALLS, Unit.NUSD)}
+"""Of an override grant's counters: of its uses, and of its amount."""
+_DIGITS_MAX: Final = 19
+"""No amount has more."""

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from costd.model.counter import Counter
-from costd.model.grant import GrantUse
+from costd.model.grant import GrantRefusal, GrantUse
 from costd.model.price import Price
 
 
@@ -20,6 +20,10 @@ class State(Protocol):
 
     def is_exhausted(self, key: bytes) -> bool:
         """Tell whether the coordinator said last that nobody has any more of this counter."""
+        ...
+
+    def refused_grant(self, key: bytes) -> GrantRefusal | None:
+        """Say why the coordinator lends nothing of a grant's counter, if that is what it said."""
         ...
 
     def counter(self, key: bytes) -> Counter | None:

@@ -72,6 +72,7 @@ class Question:
         "ask",
         "caller",
         "enforce_shadow",
+        "grant_may_wait",
         "identity",
         "in_tenure",
         "kills",
@@ -111,6 +112,8 @@ class Question:
         """Whether what the coordinator has lent may be spent now."""
         self.may_wait = False
         """Whether the coordinator may be asked for more before this is decided."""
+        self.grant_may_wait = False
+        """Whether it may be asked for what an override grant lacks."""
         self.wanting: Wanting | None = None
         """What it must lend for the first candidate that lacks nothing else."""
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from costd.engine import candidates as offers
-from costd.engine.bounds import drawable
+from costd.engine import keys
+from costd.engine.bounds import drawable, room_left, shortage
 from costd.engine.changes import Changes, Family
 from costd.engine.degrade import utilisation_bp
 from costd.engine.evaluate import evaluate
@@ -14,6 +15,7 @@ from costd.model.decision import Reason
 from costd.model.events import Alert, AuditRecord
 from costd.model.grant import Grant, GrantRefusal, GrantUse
 from costd.model.kill import KillSwitch
+from costd.model.lease import Wanting
 from costd.model.money import format_nusd
 from costd.model.policy import ModelRule
 from costd.model.reservation import CounterLine, Excuse
@@ -47,8 +49,11 @@ def redeem(
     *,
     needed: bool,
     refused: Evaluation,
-) -> Redeemed | GrantRefusal:
+) -> Redeemed | GrantRefusal | Wanting:
     """Try a grant on the asked candidate; a refused grant changes nothing.
+
+    In a fleet a grant is a small budget of it: where the question may wait for that, say what the
+    coordinator must lend of the grant first.
 
     Shape:   reads the grant's use through `question.state`, writes nothing.
     Ensures: uses and amount never pass what was signed; a grant is not burnt by an ask that
@@ -71,6 +76,10 @@ def redeem(
     if used.used_nusd + result.estimate.hold_nusd > grant.amount_nusd:
         return GrantRefusal.AMOUNT_EXCEEDED
     _excused_lines(question, result)
+    if question.rules.in_fleet:
+        lacking = _lent_lines(question, grant, result)
+        if lacking is not None:
+            return lacking
     use = GrantUse(
         grant_id=grant.grant_id,
         issuer=grant.issuer,
@@ -81,6 +90,7 @@ def redeem(
         amount_nusd=grant.amount_nusd,
         expires_ns=grant.expires_ns,
         passes_kill=grant.passes_kill,
+        is_offline=grant.is_offline,
     )
     return Redeemed(grant, use, result)
 
@@ -122,6 +132,42 @@ def _excused_lines(question: Question, result: Evaluation) -> None:
         share = utilisation_bp(drawn + hold, limit)
         if share >= result.tightest_bp:
             note_tightest(result, rule, key, share)
+
+
+def _lent_lines(
+    question: Question, grant: Grant, result: Evaluation
+) -> GrantRefusal | Wanting | None:
+    """Count the use on the grant's own counters, of which the coordinator lends.
+
+    Ensures: beyond what it is lent, only a daemon of the audience redeems, where nobody can be
+             asked: no more than the grant says, whatever others do.
+    """
+    state, lacking, said = question.state, [], []
+    amounts = (1, result.estimate.hold_nusd)
+    names = (GrantRefusal.USED_UP, GrantRefusal.AMOUNT_EXCEEDED)
+    for key, amount, refusal in zip(keys.grant_keys(grant), amounts, names, strict=True):
+        rule, counter = question.rules.budget_of(key), state.counter(key) or EMPTY_COUNTER
+        assert rule is not None
+        assert rule.limit is not None
+        excuse = Excuse.NONE
+        room = room_left(rule, counter, critical=False, in_tenure=question.in_tenure)
+        if room is None or amount > room:
+            if counter.used + amount > rule.limit:
+                return refusal
+            lacking.append(shortage(rule, key, counter, amount, critical=False))
+            excuse = Excuse.UNLEASED
+            told = refusal if state.is_exhausted(key) else state.refused_grant(key)
+            if told is not None:
+                said.append(told)
+        line = CounterLine(key, rule.budget.unit, amount, 0, excuse)
+        result.lines.append((rule, line, counter))
+    if not lacking:
+        return None
+    if question.grant_may_wait:
+        return Wanting(tuple(sorted(lacking, key=lambda each: each.key)))
+    if said:
+        return said[0]
+    return None if grant.is_offline else GrantRefusal.NO_LEASE
 
 
 def write(changes: Changes, question: Question, redeemed: Redeemed) -> None:

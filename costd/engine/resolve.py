@@ -246,7 +246,7 @@ def _replace_charge(
 
 def rule_of(books_of: Ledgered, line: CounterLine) -> BudgetRule | None:
     """Find the budget of a line, which the policy may have lost."""
-    return books_of.rules.budgets.get(keys.tag_of(line.key))
+    return books_of.rules.budget_of(line.key)
 
 
 def is_critical(books_of: Ledgered, held: Reservation) -> bool:

@@ -9,7 +9,7 @@ from costd.engine.ports import Prices
 from costd.engine.window import window_bounds
 from costd.model.kill import KillSwitch
 from costd.model.labels import RESERVED_KEYS, Facts, Selector
-from costd.model.policy import Budget, ModelRule, PolicySet, Rate, Share
+from costd.model.policy import Budget, ModelRule, PolicySet, Rate, Share, Window, WindowKind
 
 FULL_BP = 10_000
 _MEMO_MAX = 8192
@@ -230,6 +230,25 @@ class Rules:
                 self._memo.clear()
             self._memo[seen] = matching
         return matching
+
+    def budget_of(self, key: bytes) -> BudgetRule | None:
+        """Find the budget of a counter; an override grant is one of a fleet's own."""
+        rule = self.budgets.get(keys.tag_of(key))
+        if rule is not None or not keys.is_grants(key):
+            return rule
+        counter = keys.grant_counter(key)
+        if counter is None:
+            return None
+        return BudgetRule(
+            Budget(
+                budget_id=counter.grant_id,
+                selector=Selector(()),
+                window=Window(WindowKind.TOTAL),
+                unit=counter.unit,
+                limit=counter.limit,
+            ),
+            in_fleet=self.in_fleet,
+        )
 
     def provider_of(self, model: str) -> str:
         """Find whom the policy has this model from, empty if it does not say."""

@@ -100,15 +100,16 @@ def may_recall(pool: Pool, share: int, *, has_too_little: bool) -> bool:
 
 
 def pooled(
-    before: Pool, after: Pool, rate: Rate, *, was: int, now: int, unused_ns: int, wall_ns: int
+    before: Pool, after: Pool, rate: Rate, taken: tuple[int, int], *, unused_ns: int, wall_ns: int
 ) -> Pool:
-    """Follow what nobody holds of a rate, once one daemon's share changed from `was` to `now`.
+    """Follow what nobody holds of a rate, once one daemon took `taken`: (before, after).
 
     Shape:   pure; `start_ns` of a rate's pool is since when what nobody holds has been refilling.
              `unused_ns` is how full the bucket was that something is given back of.
     Ensures: what nobody holds is at most as full as its parts were; daemons_count is of those
              that hold something.
     """
+    was, now = taken
     holders = before.daemons_count + (now > 0) - (was > 0)
     start_ns = before.start_ns
     if now < was:

@@ -45,7 +45,7 @@ def _may_yet_excuse(terms: FleetTerms, rule: BudgetRule, counter: Counter) -> in
 
 
 def _may_yet_grant(use: GrantUse, wall_ns: int) -> int:
-    """What a grant that was presented here still lets pass."""
-    if use.uses_count >= use.uses_max_count or use.expires_ns <= wall_ns:
+    """What a grant that was presented here still lets pass, though nobody lends it."""
+    if not use.is_offline or use.uses_count >= use.uses_max_count or use.expires_ns <= wall_ns:
         return 0
     return max(0, use.amount_nusd - use.used_nusd)

@@ -35,7 +35,8 @@ class GrantClaims(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """For whom: a person, an agent, a ticket."""
     aud: tuple[str, ...]
     """Names of the daemons that may redeem it offline; the bound on double spending is
-    amount × audience, so there is no wildcard."""
+    amount × audience, so there is no wildcard. All others of their fleet, where none is named all
+    of a fleet, need a lease on it."""
     nbf: int
     exp: int
     iat: int
@@ -51,7 +52,7 @@ class GrantClaims(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """Say what is wrong with these claims, None if nothing is."""
         return self._text_problem() or self._number_problem() or self._scope_problem()
 
-    def grant(self, *, any_class: bool) -> Grant:
+    def grant(self, *, any_class: bool, is_offline: bool) -> Grant:
         """Turn checked claims into the value the rules read."""
         return Grant(
             grant_id=self.jti,
@@ -65,16 +66,17 @@ class GrantClaims(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             expires_ns=self.exp * NS_PER_S,
             passes_kill=self.passes_kill,
             any_class=any_class,
+            is_offline=is_offline,
         )
 
     def _text_problem(self) -> str | None:
         for name in ("jti", "iss", "sub", "reason"):
             if not _sound(getattr(self, name), TEXT_LENGTH_MAX):
                 return f"{name} must be 1 to {TEXT_LENGTH_MAX} printable characters"
-        for name in ("aud", "task_classes"):
+        for name, least in (("aud", 0), ("task_classes", 1)):
             names: tuple[str, ...] = getattr(self, name)
-            if not 1 <= len(names) <= NAME_COUNT_MAX:
-                return f"{name} must name 1 to {NAME_COUNT_MAX}"
+            if not least <= len(names) <= NAME_COUNT_MAX:
+                return f"{name} must name {least} to {NAME_COUNT_MAX}"
             if not all(_sound(each, TEXT_LENGTH_MAX) for each in names):
                 return f"{name}: each must be 1 to {TEXT_LENGTH_MAX} printable characters"
         return None

@@ -73,10 +73,12 @@ def inspect(token: str) -> UnverifiedGrant:
 
 
 def verify(
-    token: str, *, keys: tuple[GrantKey, ...], audience: str, wall_ns: int
+    token: str, *, keys: tuple[GrantKey, ...], audience: str, wall_ns: int, in_fleet: bool = False
 ) -> Grant | GrantRefusal:
     """Check signature, claims, dates and audience, in that order; nothing is read before the first.
 
+    With `in_fleet`, who is not in the audience is told so by `is_offline`, and not refused: a
+    coordinator may lend the grant.
     Units:   valid in `[nbf, exp)` of `wall_ns`, to the nanosecond; no leeway, no clock read.
     Ensures: never raises, whatever the token; changing any character of one refuses it.
     Source:  docs/adr/0007-override-grants.md.
@@ -87,7 +89,13 @@ def verify(
     claims = _signed_claims(token, key)
     if isinstance(claims, GrantRefusal):
         return claims
-    return _untimely(claims, audience, wall_ns) or claims.grant(any_class=key.admin)
+    untimely = _untimely(claims, wall_ns)
+    if untimely is not None:
+        return untimely
+    is_offline = audience in claims.aud
+    if not is_offline and not in_fleet:
+        return GrantRefusal.WRONG_AUDIENCE
+    return claims.grant(any_class=key.admin, is_offline=is_offline)
 
 
 def _key_named_by(token: str, keys: tuple[GrantKey, ...]) -> GrantKey | GrantRefusal:
@@ -119,10 +127,8 @@ def _signed_claims(token: str, key: GrantKey) -> GrantClaims | GrantRefusal:
     return GrantRefusal.MALFORMED if claims.problem() else claims
 
 
-def _untimely(claims: GrantClaims, audience: str, wall_ns: int) -> GrantRefusal | None:
-    """Say why these claims do not hold here and now."""
+def _untimely(claims: GrantClaims, wall_ns: int) -> GrantRefusal | None:
+    """Say why these claims do not hold now."""
     if wall_ns < claims.nbf * NS_PER_S:
         return GrantRefusal.NOT_YET_VALID
-    if wall_ns >= claims.exp * NS_PER_S:
-        return GrantRefusal.EXPIRED
-    return None if audience in claims.aud else GrantRefusal.WRONG_AUDIENCE
+    return GrantRefusal.EXPIRED if wall_ns >= claims.exp * NS_PER_S else None

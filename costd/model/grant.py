@@ -22,12 +22,14 @@ class GrantRefusal(IntEnum):
     KILL_SWITCH = 10
     NOT_NEEDED = 11
     HARD_RULE = 12
+    NO_LEASE = 13
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
     """A signed permission whose signature, audience and dates have been checked.
 
     `any_class` is set when an admin's key signed it; otherwise only critical classes redeem it.
+    `is_offline` tells whether this daemon is in its audience, and so may redeem it by itself.
     """
 
     grant_id: str
@@ -41,6 +43,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     expires_ns: int
     passes_kill: bool = False
     any_class: bool = False
+    is_offline: bool = True
 
 
 class GrantUse(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -55,3 +58,5 @@ class GrantUse(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     amount_nusd: int = 0
     expires_ns: int = 0
     passes_kill: bool = False
+    is_offline: bool = True
+    """Whether this daemon may redeem it where nobody lends it."""

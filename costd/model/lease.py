@@ -150,6 +150,8 @@ class Wanting(msgspec.Struct, frozen=True):
 
     shortages: tuple[Shortage, ...]
     """In order of their keys, one for each."""
+    override_grant: str = ""
+    """The token that came with the ask: without it nothing is lent of a grant."""
 
 
 class Level(msgspec.Struct, frozen=True, kw_only=True):

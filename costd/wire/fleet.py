@@ -2,6 +2,7 @@
 
 from google.protobuf.duration_pb2 import Duration
 
+from costd.model.grant import GrantRefusal
 from costd.model.kill import KillMode, KillSwitch
 from costd.model.labels import Match, Selector
 from costd.model.lease import Lease, Level, Stand, Want
@@ -70,6 +71,14 @@ def lease_granted(grant: pb.Grant) -> Lease:
     """Make the lease that a grant gives."""
     held = Lease(amount=grant.amount, reserve_amount=grant.reserve_amount, version=grant.version)
     return lease_at(held, grant.level)
+
+
+def grant_refusal(number: int) -> GrantRefusal:
+    """Read why a coordinator refuses a grant; one that this release does not know is MALFORMED."""
+    try:
+        return GrantRefusal(number)
+    except ValueError:
+        return GrantRefusal.MALFORMED
 
 
 def kill_to_pb(switch: KillSwitch) -> pb.FleetKill:

@@ -138,7 +138,7 @@ def test_the_fleet_admits_no_more_than_one_burst_and_what_refills(whole, steps):
             )  # fmt: skip
             changed = Pool(taken=pool.taken + after - before, start_ns=pool.start_ns)
             pool = shares.pooled(
-                pool, changed, whole, was=before, now=after, unused_ns=unused, wall_ns=now
+                pool, changed, whole, (before, after), unused_ns=unused, wall_ns=now
             )
             held[who] = after
         assert pool.daemons_count == sum(share > 0 for share in held)

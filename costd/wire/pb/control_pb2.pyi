@@ -531,11 +531,13 @@ class DrilledProcess(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., caller: _Optional[str] = ..., confirmed_ns: _Optional[int] = ..., attached: _Optional[bool] = ..., left: _Optional[bool] = ..., allowances_count: _Optional[int] = ...) -> None: ...
 
 class ListGrantsRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("include_expired",)
+    INCLUDE_EXPIRED_FIELD_NUMBER: _ClassVar[int]
+    include_expired: bool
+    def __init__(self, include_expired: _Optional[bool] = ...) -> None: ...
 
 class GrantStatus(_message.Message):
-    __slots__ = ("grant_id", "subject", "issuer", "uses_count", "uses_max_count", "used_nusd", "amount_nusd", "expires_ns")
+    __slots__ = ("grant_id", "subject", "issuer", "uses_count", "uses_max_count", "used_nusd", "amount_nusd", "expires_ns", "holders")
     GRANT_ID_FIELD_NUMBER: _ClassVar[int]
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
     ISSUER_FIELD_NUMBER: _ClassVar[int]
@@ -544,6 +546,7 @@ class GrantStatus(_message.Message):
     USED_NUSD_FIELD_NUMBER: _ClassVar[int]
     AMOUNT_NUSD_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_NS_FIELD_NUMBER: _ClassVar[int]
+    HOLDERS_FIELD_NUMBER: _ClassVar[int]
     grant_id: str
     subject: str
     issuer: str
@@ -552,7 +555,22 @@ class GrantStatus(_message.Message):
     used_nusd: int
     amount_nusd: int
     expires_ns: int
-    def __init__(self, grant_id: _Optional[str] = ..., subject: _Optional[str] = ..., issuer: _Optional[str] = ..., uses_count: _Optional[int] = ..., uses_max_count: _Optional[int] = ..., used_nusd: _Optional[int] = ..., amount_nusd: _Optional[int] = ..., expires_ns: _Optional[int] = ...) -> None: ...
+    holders: _containers.RepeatedCompositeFieldContainer[GrantHolder]
+    def __init__(self, grant_id: _Optional[str] = ..., subject: _Optional[str] = ..., issuer: _Optional[str] = ..., uses_count: _Optional[int] = ..., uses_max_count: _Optional[int] = ..., used_nusd: _Optional[int] = ..., amount_nusd: _Optional[int] = ..., expires_ns: _Optional[int] = ..., holders: _Optional[_Iterable[_Union[GrantHolder, _Mapping]]] = ...) -> None: ...
+
+class GrantHolder(_message.Message):
+    __slots__ = ("daemon", "uses_count", "used_nusd", "unleased_count", "unused_nusd")
+    DAEMON_FIELD_NUMBER: _ClassVar[int]
+    USES_COUNT_FIELD_NUMBER: _ClassVar[int]
+    USED_NUSD_FIELD_NUMBER: _ClassVar[int]
+    UNLEASED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    UNUSED_NUSD_FIELD_NUMBER: _ClassVar[int]
+    daemon: str
+    uses_count: int
+    used_nusd: int
+    unleased_count: int
+    unused_nusd: int
+    def __init__(self, daemon: _Optional[str] = ..., uses_count: _Optional[int] = ..., used_nusd: _Optional[int] = ..., unleased_count: _Optional[int] = ..., unused_nusd: _Optional[int] = ...) -> None: ...
 
 class ListGrantsResponse(_message.Message):
     __slots__ = ("grants",)

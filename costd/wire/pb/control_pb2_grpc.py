@@ -179,7 +179,7 @@ class ControlServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListGrants(self, request, context):
-        """What this daemon knows of override grants that were redeemed here.
+        """Override grants that were redeemed: at this daemon; at a coordinator, in the whole fleet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

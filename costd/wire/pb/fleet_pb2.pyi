@@ -1,6 +1,7 @@
 import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
+from costd.wire.pb import admission_pb2 as _admission_pb2
 from costd.wire.pb import control_pb2 as _control_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -21,6 +22,7 @@ class LeaseOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LEASE_OUTCOME_WRONG_WINDOW: _ClassVar[LeaseOutcome]
     LEASE_OUTCOME_NOT_NOW: _ClassVar[LeaseOutcome]
     LEASE_OUTCOME_SET_FAILED: _ClassVar[LeaseOutcome]
+    LEASE_OUTCOME_BAD_GRANT: _ClassVar[LeaseOutcome]
 LEASE_OUTCOME_UNSPECIFIED: LeaseOutcome
 LEASE_OUTCOME_GRANTED: LeaseOutcome
 LEASE_OUTCOME_EXHAUSTED: LeaseOutcome
@@ -29,6 +31,7 @@ LEASE_OUTCOME_NO_BUDGET: LeaseOutcome
 LEASE_OUTCOME_WRONG_WINDOW: LeaseOutcome
 LEASE_OUTCOME_NOT_NOW: LeaseOutcome
 LEASE_OUTCOME_SET_FAILED: LeaseOutcome
+LEASE_OUTCOME_BAD_GRANT: LeaseOutcome
 
 class ToCoordinator(_message.Message):
     __slots__ = ("enrol", "request", "report", "usage", "drilled")
@@ -161,21 +164,23 @@ class Want(_message.Message):
     def __init__(self, stand: _Optional[_Union[Stand, _Mapping]] = ..., amount_min: _Optional[int] = ..., amount_wanted: _Optional[int] = ..., critical: _Optional[bool] = ...) -> None: ...
 
 class LeaseRequest(_message.Message):
-    __slots__ = ("request_id", "epoch", "wants", "sequence", "ahead")
+    __slots__ = ("request_id", "epoch", "wants", "sequence", "ahead", "override_grant")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     WANTS_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     AHEAD_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDE_GRANT_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     epoch: int
     wants: _containers.RepeatedCompositeFieldContainer[Want]
     sequence: int
     ahead: bool
-    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[int] = ..., wants: _Optional[_Iterable[_Union[Want, _Mapping]]] = ..., sequence: _Optional[int] = ..., ahead: _Optional[bool] = ...) -> None: ...
+    override_grant: str
+    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[int] = ..., wants: _Optional[_Iterable[_Union[Want, _Mapping]]] = ..., sequence: _Optional[int] = ..., ahead: _Optional[bool] = ..., override_grant: _Optional[str] = ...) -> None: ...
 
 class Grant(_message.Message):
-    __slots__ = ("counter_key", "outcome", "amount", "reserve_amount", "level", "version", "unused_ns")
+    __slots__ = ("counter_key", "outcome", "amount", "reserve_amount", "level", "version", "unused_ns", "grant_refusal")
     COUNTER_KEY_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     AMOUNT_FIELD_NUMBER: _ClassVar[int]
@@ -183,6 +188,7 @@ class Grant(_message.Message):
     LEVEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     UNUSED_NS_FIELD_NUMBER: _ClassVar[int]
+    GRANT_REFUSAL_FIELD_NUMBER: _ClassVar[int]
     counter_key: bytes
     outcome: LeaseOutcome
     amount: int
@@ -190,7 +196,8 @@ class Grant(_message.Message):
     level: Level
     version: int
     unused_ns: int
-    def __init__(self, counter_key: _Optional[bytes] = ..., outcome: _Optional[_Union[LeaseOutcome, str]] = ..., amount: _Optional[int] = ..., reserve_amount: _Optional[int] = ..., level: _Optional[_Union[Level, _Mapping]] = ..., version: _Optional[int] = ..., unused_ns: _Optional[int] = ...) -> None: ...
+    grant_refusal: _admission_pb2.GrantRefusal
+    def __init__(self, counter_key: _Optional[bytes] = ..., outcome: _Optional[_Union[LeaseOutcome, str]] = ..., amount: _Optional[int] = ..., reserve_amount: _Optional[int] = ..., level: _Optional[_Union[Level, _Mapping]] = ..., version: _Optional[int] = ..., unused_ns: _Optional[int] = ..., grant_refusal: _Optional[_Union[_admission_pb2.GrantRefusal, str]] = ...) -> None: ...
 
 class Level(_message.Message):
     __slots__ = ("counter_key", "limit", "reserve", "others_used", "others_reserve_used")

@@ -10,6 +10,7 @@ import pytest
 from costd.grants import load_private_key, verify
 from costd.model.grant import Grant
 from costd.model.policy import GrantKey
+from costd.wire.pb import control_pb2 as pb
 
 POLICY = """\
 version: 1
@@ -33,11 +34,11 @@ def key(costctl, tmp_path):
 
 @pytest.fixture
 def issue(costctl, tmp_path, key):
-    def issue(*options):
+    def issue(*options, audience=("--audience", "host-1")):
         return costctl(
             "override", "issue", "--key", tmp_path / "oncall.pem", "--amount", "$5",
             "--class", "security_review", "--reason", "release is blocked", "--subject", "PR 41",
-            "--valid-for", "2h", "--audience", "host-1", *options,
+            "--valid-for", "2h", *audience, *options,
         )  # fmt: skip
 
     return issue
@@ -82,6 +83,15 @@ def test_issue_prints_a_token_that_a_daemon_believes(issue, key):
     assert grant.task_classes == {"security_review"}
 
 
+def test_a_grant_for_a_fleet_names_nobody_who_may_go_on_alone(costctl, issue, tmp_path):
+    token = issue("--everything", "--fleet", audience=()).out.strip()
+    policy = ("--policy", tmp_path / "policy.yaml")
+    alone = costctl("override", "inspect", token, *policy, "--json")
+    assert (alone.code, alone.json()["refusal"]) == (3, "WRONG_AUDIENCE")
+    lent = costctl("override", "inspect", token, *policy, "--fleet", "--json")
+    assert (lent.json()["verified"], lent.json()["claims"]["aud"]) == (True, [])
+
+
 def test_issue_in_json_carries_the_claims(issue):
     document = issue("--everything", "--json").json()
     assert document["claims"]["scope"] == {}
@@ -93,6 +103,7 @@ def test_issue_in_json_carries_the_claims(issue):
     ("options", "code", "said"),
     [
         ((), 2, "give --scope KEY=VALUE, or --everything"),
+        (("--everything", "--fleet"), 2, "give --audience DAEMON, or --fleet"),
         (("--everything", "--scope", "team=a"), 2, "give --scope KEY=VALUE, or --everything"),
         (("--scope", "team"), 2, "not key=value"),
         (("--everything", "--uses", "0"), 2, "--uses"),
@@ -151,3 +162,35 @@ def test_inspect_shows_hostile_claims_as_text(costctl, key):
         assert r"[red]x[/]\x1b[2J" in seen.out
     assert "\x1b" not in seen.out + seen.err
     assert costctl("override", "inspect", "no token").code == 1
+
+
+def test_list_shows_what_was_used_in_a_fleet_and_by_whom(costctl, daemon):
+    daemon.answers["ListGrants"] = pb.ListGrantsResponse(
+        grants=[
+            pb.GrantStatus(
+                grant_id="g-1", uses_count=4, uses_max_count=5, used_nusd=10**9,
+                amount_nusd=5 * 10**9, expires_ns=1_772_323_200 * 10**9,
+                holders=[
+                    pb.GrantHolder(daemon="host-1", uses_count=3, unleased_count=2),
+                    pb.GrantHolder(daemon="host-2", uses_count=1),
+                    pb.GrantHolder(daemon="host-3", unused_nusd=7),
+                ],
+            )
+        ]
+    )  # fmt: skip
+    seen = costctl("override", "list", "--expired", "--utc")
+    assert seen.code == 0
+    assert daemon.last("ListGrants").include_expired
+    for words in ("g-1", "4 of 5", "$1.00 of $5.00", "host-1 3 (2 offline), host-2 1"):
+        assert words in seen.out
+    assert "host-3" not in seen.out
+    assert costctl("override", "list", "--json").json()["grants"][0]["grant_id"] == "g-1"
+
+
+def test_list_shows_who_signed_what_one_daemon_redeemed(costctl, daemon):
+    daemon.answers["ListGrants"] = pb.ListGrantsResponse(
+        grants=[pb.GrantStatus(grant_id="g-1", issuer="ann", subject="PR 41", uses_max_count=1)]
+    )
+    assert "issued by ann to PR 41" in costctl("override", "list").out
+    daemon.answers["ListGrants"] = pb.ListGrantsResponse()
+    assert "no override grant was redeemed" in costctl("override", "list").out

@@ -16,7 +16,8 @@ add up: invariants I1 and I2, and totals equal to a recount.
     release ID show BUDGET[/KEY][@ended]         alerts       audit        kills    grant ID
     lease BUDGET[/KEY] $ [reserve=$ limit=$ others=$ …]       tenure SECONDS     exhausted BUDGET
 
-With `wait`, an admit or extend may say what it wants lent: `wants b=5,c/user=ann=7!` (critical).
+With `wait`, an admit or extend may say what it wants lent: `wants b=5,c/user=ann=7!` (critical);
+with `grant-wait`, an admit may say what it wants of its grant: `wants g=1,g=5`, a use and $5.
 """
 
 from collections.abc import Callable
@@ -199,9 +200,10 @@ class World:
     # ---- agents -------------------------------------------------------------------------------
 
     def _admit(self, name: str, *words: str) -> Said:
-        may_wait, words = "wait" in words, tuple(word for word in words if word != "wait")
+        waits = {"may_wait": "wait" in words, "grant_may_wait": "grant-wait" in words}
+        words = tuple(word for word in words if word not in {"wait", "grant-wait"})
         ask, caller, grant = self.ask(name, *words)
-        admitted = self.ledger.admit(ask, caller=caller, grant=grant, may_wait=may_wait)
+        admitted = self.ledger.admit(ask, caller=caller, grant=grant, **waits)
         if isinstance(admitted, Wanting):
             return "wants", {"lent": self._wanted(admitted)}
         self.ids.setdefault(name, keys.reservation_id(caller, ask.ask_id))
@@ -216,8 +218,10 @@ class World:
         """Write what must be lent: `b=5,c/user=ann=7!`, the mark for critical classes."""
         told = []
         for short in wanting.shortages:
-            _, tag, per = keys.split_counter_key(short.key)
-            budget = self.ledger.rules.budgets[tag].budget
+            _, _, per = keys.split_counter_key(short.key)
+            rule = self.ledger.rules.budget_of(short.key)
+            assert rule is not None
+            budget, per = rule.budget, "" if keys.is_grants(short.key) else per
             amount = usd(short.amount_min) if budget.unit == "nusd" else str(short.amount_min)
             name = budget.budget_id + (f"/{keys.shown(per)}" if per else "")
             told.append(f"{name}={amount}{'!' if short.critical else ''}")

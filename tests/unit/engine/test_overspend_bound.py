@@ -64,6 +64,7 @@ def test_a_safe_share_excuses_what_is_left_of_it(rule, counter, expected):
         (use(used_nusd=11 * USD), 0),
         (use(uses_count=2), 0),
         (use(expires_ns=49), 0),
+        (use(is_offline=False), 0),  # only what is lent of it
     ],
 )
 def test_a_grant_lets_pass_what_is_left_of_it_while_it_lasts(used, expected):

@@ -147,6 +147,18 @@ def test_another_daemon_refuses_it_and_no_wildcard_helps(check, sign, claims):
     assert check(star) is GrantRefusal.WRONG_AUDIENCE
 
 
+@pytest.mark.parametrize("audience", [["host-1"], []])
+def test_a_daemon_of_a_fleet_that_is_not_named_must_be_lent_it(keys, sign, claims, audience):
+    token = sign(_payload(claims) | {"aud": audience})
+    for name in ("host-1", "host-3"):
+        found = verify(token, keys=keys, audience=name, wall_ns=DURING_NS, in_fleet=True)
+        assert isinstance(found, Grant)
+        assert found.is_offline == (name in audience)
+    assert verify(token, keys=keys, audience="host-3", wall_ns=DURING_NS) is (
+        GrantRefusal.WRONG_AUDIENCE
+    )
+
+
 def test_a_key_that_the_policy_does_not_list_signs_nothing(check, token, claims):
     assert check(token, keys=()) is GrantRefusal.BAD_SIGNATURE
     forged = issue(load_private_key(keygen().private_pem), "oncall", claims)
@@ -254,7 +266,6 @@ def test_every_claim_is_required(check, sign, claims, claim):
         ("reason", ""),
         ("reason", "\x1b[31mred"),
         ("aud", "host-1"),
-        ("aud", []),
         ("aud", ["host-1", ""]),
         ("aud", ["host-1"] * 65),
         ("nbf", float(NBF_S)),

@@ -52,6 +52,7 @@ class GrantRefusal(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     GRANT_REFUSAL_KILL_SWITCH: _ClassVar[GrantRefusal]
     GRANT_REFUSAL_NOT_NEEDED: _ClassVar[GrantRefusal]
     GRANT_REFUSAL_HARD_RULE: _ClassVar[GrantRefusal]
+    GRANT_REFUSAL_NO_LEASE: _ClassVar[GrantRefusal]
 
 class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -110,6 +111,7 @@ GRANT_REFUSAL_AMOUNT_EXCEEDED: GrantRefusal
 GRANT_REFUSAL_KILL_SWITCH: GrantRefusal
 GRANT_REFUSAL_NOT_NEEDED: GrantRefusal
 GRANT_REFUSAL_HARD_RULE: GrantRefusal
+GRANT_REFUSAL_NO_LEASE: GrantRefusal
 OUTCOME_UNSPECIFIED: Outcome
 OUTCOME_OK: Outcome
 OUTCOME_ERROR: Outcome
