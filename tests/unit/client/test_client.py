@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -231,6 +232,51 @@ def test_a_forked_child_connects_anew_and_the_parent_goes_on(daemon, admission):
     assert ran.returncode == 0
     ids = {request.ask_id for request in admission.of("Admit")}
     assert ids == {"parent-before-fork", "child-after-the-fork", "parent-after-fork"}
+
+
+FORK_WHILE_OTHERS_CALL = """
+import os, sys, threading
+from costd_client import Client
+client = Client(sys.argv[1], caller="t", timeout_s=30)
+ends = threading.Event()
+def work():
+    while not ends.is_set():
+        client.settle(client.admit(model="m"), cost_nusd=1)
+workers = [threading.Thread(target=work) for _ in range(3)]
+for worker in workers:
+    worker.start()
+codes = []
+for _ in range(20):
+    child = os.fork()
+    if child == 0:
+        client.settle(client.admit(model="m"), cost_nusd=1)
+        os._exit(0)
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+ends.set()
+for worker in workers:
+    worker.join()
+client.close()
+sys.exit(any(codes))
+"""
+
+
+def test_children_forked_while_other_threads_are_mid_call_are_answered(daemon, admission):
+    assert ran_to_its_end(FORK_WHILE_OTHERS_CALL, daemon.address) == 0
+    assert len(admission.of("Settle")) == len(admission.of("Admit"))
+
+
+def ran_to_its_end(code, *arguments):
+    """Run a program and return its exit code; its children end with it."""
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        start_new_session=True,
+    ) as process:
+        try:
+            return process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
 
 
 FORK_WITH_A_FULL_OUTBOX = """
