@@ -125,9 +125,10 @@ class KillBook:
         """
         await self.store_all()
         _, kept = await self._store.list_kills(include_released=True)
-        self.learn(kept)
+        # The store keeps them for longer, as it keeps the audit.
+        self.learn(switch for switch in kept if not _is_over(switch, now_ns))
         for kill_id, switch in list(self.switches.items()):
-            if 0 < switch.released_ns < now_ns - KEEP_NS:
+            if _is_over(switch, now_ns):
                 del self.switches[kill_id]
 
     def message(self) -> pb.KillList:
@@ -164,6 +165,11 @@ class KillBook:
                 f"{self._journal} cannot be written ({error.strerror}); the kill switch is not "
                 "engaged here: make room, or engage it at the daemons' own sockets"
             ) from error
+
+
+def _is_over(switch: KillSwitch, now_ns: int) -> bool:
+    """Tell whether a switch was released so long ago that nobody needs to be told."""
+    return 0 < switch.released_ns < now_ns - KEEP_NS
 
 
 def _read(line: bytes) -> _Entry | None:

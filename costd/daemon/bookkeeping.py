@@ -109,14 +109,31 @@ class Bookkeeping:
         self.state = StoredState(store)
         self.costs = Costs(store)
         self.lent = Lent(store)
-        self.refuses = ""
-        """Why nothing can be promised now; empty if it can. What was promised is settled always."""
         self.usage_stored_sequence: int | None = None
         """Usage events up to this one are stored at the coordinator; None where there is none."""
+        self.usage_waiting_max = 0
+        """With so many that are not, nothing more is promised; 0 for no bound."""
         self.rules = compiled(policy, clock.now().wall_ns, in_fleet=in_fleet)
         puts = unregistered(store, self.rules)
         if puts:
             store.commit(puts)
+
+    @property
+    def usage_waiting_count(self) -> int:
+        """Usage events that are not stored at the coordinator yet; 0 where there is none."""
+        stored = self.usage_stored_sequence
+        return 0 if stored is None else max(0, self.totals.usage_seq - stored)
+
+    @property
+    def refuses(self) -> str:
+        """Why nothing can be promised now; empty if it can. What was promised is settled always."""
+        if not 0 < self.usage_waiting_max <= self.usage_waiting_count:
+            return ""
+        return (
+            f"{self.usage_waiting_count} usage events wait for the coordinator, and this daemon "
+            f"keeps {self.usage_waiting_max} at most (`outbox_count_max`); it admits again once "
+            "the coordinator has stored some: `costctl status` tells why it has not"
+        )
 
     @property
     def kills(self) -> tuple[KillSwitch, ...]:

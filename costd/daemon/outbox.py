@@ -33,7 +33,7 @@ class Outbox:
         Units:   0 for no bound: the disk is one.
         """
         self._ledger = ledger
-        self._count_max = count_max
+        ledger.usage_waiting_max = count_max
         raw = ledger.store.get(Family.META, _META_KEY)
         self.stored_sequence = int.from_bytes(raw, "big") if raw else 0
         ledger.usage_stored_sequence = self.stored_sequence
@@ -46,7 +46,7 @@ class Outbox:
     @property
     def waiting_count(self) -> int:
         """Events that are not stored yet."""
-        return max(0, self._ledger.totals.usage_seq - self.stored_sequence)
+        return self._ledger.usage_waiting_count
 
     def first_sequence(self) -> int:
         """The oldest event that is still here, 0 if none is."""
@@ -86,8 +86,7 @@ class Outbox:
         self._send = None
 
     def tick(self) -> None:
-        """Send what has not been sent; have asks refused while too much waits."""
-        self._check_bound()
+        """Send what has not been sent."""
         if self._send is None:
             return
         last = self._ledger.totals.usage_seq
@@ -115,16 +114,6 @@ class Outbox:
         """Note what is stored."""
         if receipt.epoch == self._epoch:
             self._keep(receipt.sequence)
-
-    def _check_bound(self) -> None:
-        is_full = 0 < self._count_max <= self.waiting_count
-        self._ledger.refuses = ""
-        if is_full:
-            self._ledger.refuses = (
-                f"{self.waiting_count} usage events wait for the coordinator, the most that this "
-                "daemon keeps (`outbox_count_max`); it admits again once the coordinator has "
-                "stored some: see `costctl status` for why it has not"
-            )
 
     def _keep(self, sequence: int) -> None:
         if sequence == self.stored_sequence:

@@ -128,6 +128,29 @@ def test_a_daemon_with_a_full_disk_refuses_and_gives_its_fleet_no_wrong_figure(
     assert _settled(running.coordinators[0]) == len(held) * USD // 100
 
 
+def test_a_full_outbox_stops_asks_while_the_coordinator_is_gone_and_loses_nothing(fleet):
+    running = fleet(POLICY, "--tenure-s", "3").start(daemons=0)
+    (coordinator,) = running.coordinators
+    daemon = running.add_daemon("--outbox-count-max", "1000")
+    daemon.wait_for("serving")
+    daemon.wait_for("coordinator_joined")
+    desk = Desk(daemon)
+    held = desk.hold(1)
+    coordinator.kill()
+    for _ in range(1_000):
+        desk.record(0.01)
+    refused = desk.refusal(desk.admit, 0.01)
+    assert refused.code == "RESOURCE_EXHAUSTED"
+    assert "usage events wait for the coordinator" in refused.details
+    assert desk.settle(held, 1).cost_nusd == USD  # what was promised is settled, and kept
+    desk.kill_9()
+    assert desk.refusal(desk.admit, 0.01).code == "RESOURCE_EXHAUSTED"
+    coordinator.start()
+    daemon.wait_for("coordinator_joined")  # the log is that of its second run
+    assert running.problems() == []
+    desk.hold(0.01)
+
+
 def test_a_journal_without_room_engages_nothing_and_says_so(fleet):
     running = fleet(POLICY).start(coordinators=1, daemons=1)
     (coordinator,), (daemon,) = running.coordinators, running.daemons

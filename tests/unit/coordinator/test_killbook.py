@@ -1,6 +1,6 @@
 import asyncio
 
-from costd.coordinator.killbook import KillBook
+from costd.coordinator.killbook import KEEP_NS, KillBook
 from costd.model.events import AuditRecord
 from costd.model.kill import KillMode, KillSwitch
 from costd.model.labels import Selector
@@ -44,3 +44,35 @@ async def test_what_is_stored_by_several_at_once_is_stored_and_audited_once(tmp_
     await asyncio.gather(put(book, "a", 1), book.store_all(), put(book, "b", 2), book.refresh(0))
     assert (store.kills, store.audit) == (["a", "b"], ["a", "b"])
     assert (tmp_path / "kills.journal").read_bytes() == b""
+
+
+def test_what_was_released_long_ago_is_neither_learnt_nor_told_again(tmp_path):
+    now_ns = 100 * KEEP_NS
+    old, fresh = (
+        KillSwitch(
+            kill_id=kill_id,
+            scope=Selector(),
+            mode=KillMode.DENY_ALL,
+            reason="a test",
+            actor="ops",
+            engaged_ns=released_ns - 1,
+            released_ns=released_ns,
+            released_by="ops",
+        )
+        for kill_id, released_ns in (("old", now_ns - KEEP_NS - 1), ("fresh", now_ns - 1))
+    )
+
+    class Kept(SlowStore):
+        async def list_kills(self, *, include_released=False):
+            return 2, [old, fresh]
+
+    told = []
+    book = KillBook(Kept(), tmp_path / "kills.journal", told.append)
+
+    async def refresh_twice():
+        await book.refresh(now_ns)
+        await book.refresh(now_ns)
+
+    asyncio.run(refresh_twice())
+    assert [[each.kill.kill_id for each in message.kills] for message in told] == [["fresh"]]
+    assert book.version == told[0].version
