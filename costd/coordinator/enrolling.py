@@ -1,6 +1,8 @@
 """Who may enrol as which daemon, and what its stands say of rows that were restored."""
 
-from costd.coordinator.rows import Daemon, Share
+from collections.abc import Mapping
+
+from costd.coordinator.rows import Daemon, Rows
 from costd.engine import keys
 from costd.errors import LateEnrol, NotPermitted
 from costd.model.lease import NO_STAND, Stand
@@ -30,8 +32,24 @@ def check_enrol(known: Daemon, message: pb.Enrol, peer: str) -> None:
         )
 
 
-def has_forgotten(share: Share | None, key: bytes, stand: Stand, now_ns: int) -> bool:
-    """Tell whether a daemon was granted more, of a window that lasts, than the rows know."""
-    known = share.stand if share is not None else NO_STAND
-    has_more = stand.version > known.version and stand.amount > known.amount
-    return has_more and keys.split_counter_key(key)[0] > now_ns
+def has_forgotten(known: Daemon, message: pb.Enrol) -> bool:
+    """Tell whether a daemon was receipted what this database does not know: it was restored."""
+    is_of_now = message.heard_epoch == known.epoch
+    return (
+        message.epoch > known.epoch
+        or message.heard_epoch > known.spoken_epoch
+        or (is_of_now and message.heard_sequence > known.sequence)
+    )
+
+
+def has_forgotten_grants(
+    rows: Rows, daemon_id: str, stated: Mapping[bytes, Stand], now_ns: int
+) -> bool:
+    """Tell whether a daemon was granted more, of a window that lasts, than this database knows."""
+    for key, stand in stated.items():
+        share = rows.share(key, daemon_id)
+        known = share.stand if share is not None else NO_STAND
+        has_more = stand.version > known.version and stand.amount > known.amount
+        if has_more and keys.split_counter_key(key)[0] > now_ns:
+            return True
+    return False

@@ -8,12 +8,13 @@ from collections.abc import Container, Iterable, Sequence
 import msgspec
 
 from costd.coordinator import usage
-from costd.coordinator.enrolling import check_enrol, has_forgotten
+from costd.coordinator.enrolling import check_enrol, has_forgotten, has_forgotten_grants
 from costd.coordinator.lendable import (
     EXHAUSTED_RETRY_NS,
     Span,
     alerted,
     is_in_force,
+    level_of,
     note_lent,
     recalled,
     refused_grants,
@@ -22,7 +23,7 @@ from costd.coordinator.lendable import (
 )
 from costd.coordinator.rows import Daemon, Rows, Share
 from costd.engine import keys, lend, shares
-from costd.engine.rules import RateRule, Rules
+from costd.engine.rules import BudgetRule, RateRule, Rules
 from costd.errors import InvalidAsk, StaleEpoch, StillSpending
 from costd.model.lease import NO_STAND, Stand, Want
 from costd.model.time import NS_PER_S
@@ -70,14 +71,13 @@ class Exchange:
         daemon = self._heard(daemon, message.now_ns)
         stated = {stand.counter_key: wire.stand_from_pb(stand) for stand in message.stands}
         held = sorted(key for key, owner in rows.shares if owner == daemon_id)
-        # A database that was restored from a backup has forgotten what it granted.
-        forgotten = {
-            key
-            for key, stand in stated.items()
-            if message.epoch > known.epoch
-            or has_forgotten(rows.share(key, daemon_id), key, stand, self._now_ns)
-        }
-        if forgotten or message.epoch > known.epoch:
+        is_behind = has_forgotten(known, message) or has_forgotten_grants(
+            rows, daemon_id, stated, self._now_ns
+        )
+        if is_behind:
+            # Until it speaks of all, so that an Admittance that is lost on its way does no harm.
+            spoken_epoch = min(known.spoken_epoch, message.heard_epoch - 1)
+            daemon = msgspec.structs.replace(daemon, spoken_epoch=spoken_epoch)
             rows.lends_from_ns = self._lends_from_ns = self._now_ns + self._span.tenure_ns
         reclaimed = []
         for key in sorted({*stated, *held}):
@@ -91,8 +91,8 @@ class Exchange:
                 stand = lend.reclaimed(stated.get(key, before.stand))
                 self._restate(daemon, key, stand, is_reclaimed=True)
             elif key in stated:
-                self._restate(daemon, key, stated[key], may_rise=key in forgotten)
-            elif before is not None:
+                self._restate(daemon, key, stated[key], may_rise=is_behind)
+            elif before is not None and not is_behind:
                 # What was granted and is not stated never arrived; what was used was receipted.
                 self._restate(daemon, key, lend.reclaimed(before.stand))
         rows.put_daemon(daemon)
@@ -103,7 +103,8 @@ class Exchange:
             tenure=wire.duration(self._span.tenure_ns),
             usage_sequence=usage_sequence,
             reclaimed_keys=reclaimed,
-            levels=self._levels(daemon_id, stated),
+            levels=self._levels(daemon_id, sorted({*stated, *held}) if is_behind else stated),
+            has_forgotten=is_behind,
         )
 
     def report(self, daemon_id: str, message: pb.LeaseReport) -> pb.ReportReceipt:
@@ -203,7 +204,7 @@ class Exchange:
             version=stand.version,
             unused_ns=unused_ns if self._rate(key) else 0,
         )
-        level = self._level(daemon.daemon_id, key)
+        level = level_of(self._rows, self._rules, daemon.daemon_id, key)
         if level is not None:
             grant.level.CopyFrom(level)
         return grant
@@ -290,17 +291,16 @@ class Exchange:
         """Replace a daemon's part of a counter by what it says, or is granted.
 
         Units:   `unused_ns` tells how full a rate's bucket was that it gives back some of.
-        Ensures: what it may use rises by a grant only, whatever a late Enrol says.
+        Ensures: what it may use rises by a grant, or by what a restored database has forgotten.
         """
         rows = self._rows
         before = rows.share(key, daemon.daemon_id)
         share = before or Share()
         if not (granted_epoch or may_rise):
             stand = lend.at_most(stand, share.stand)
-        late = share.late
-        if share.is_reclaimed:
-            # It came back after all: what it used of what was taken from it comes late.
-            late += lend.beyond(share.stand, stand)
+        beyond = lend.beyond(share.stand, stand)
+        # If it came back after all, what it used of what was taken from it comes late.
+        late = share.late + (beyond if share.is_reclaimed else 0)
         after = msgspec.structs.replace(
             share,
             stand=stand,
@@ -321,9 +321,9 @@ class Exchange:
         )
         if late != share.late:
             changed = lend.excuse_late(changed, late - share.late)
-        if may_rise and terms is not None:
-            # Others were lent meanwhile what this daemon held: it comes late.
-            excess = max(0, changed.taken - terms.limit - changed.excused)
+        if beyond and not granted_epoch and terms is not None:
+            # A restored database had forgotten it, and lent it to others meanwhile: it comes late.
+            excess = min(beyond, max(0, changed.taken - terms.limit - changed.excused))
             after = msgspec.structs.replace(after, late=after.late + excess)
             changed = lend.excuse_late(changed, excess)
         rated, rule = self._rate(key), self._rules.budgets.get(keys.tag_of(key))
@@ -365,7 +365,7 @@ class Exchange:
         terms = self._terms(key)
         if terms is None:
             return pb.LEASE_OUTCOME_NO_BUDGET, want.stand
-        if rule is not None and not is_in_force(rule, key, want, self._now_ns, self._span):
+        if rule is not None and not self._in_force(rule, key, want):
             return pb.LEASE_OUTCOME_WRONG_WINDOW, want.stand
         is_off = abs(daemon.clock_offset_ns) > self._span.skew_ns_max
         if is_off or self._now_ns < self._lends_from_ns:
@@ -374,6 +374,9 @@ class Exchange:
         if stand is not None:
             return pb.LEASE_OUTCOME_GRANTED, stand
         return recalled(self._rows, key, want, is_rate=self._rate(key) is not None), want.stand
+
+    def _in_force(self, rule: BudgetRule, key: bytes, want: Want) -> bool:
+        return is_in_force(rule, key, want, self._now_ns, self._span)
 
     def _held(self, daemon: Daemon, key: bytes) -> Stand:
         share = self._rows.share(key, daemon.daemon_id)
@@ -386,15 +389,6 @@ class Exchange:
         """Find the fleet's rate whose shares this counter is of, if it is not a budget's."""
         return self._rules.shared_rates.get(keys.tag_of(key))
 
-    def _level(self, daemon_id: str, key: bytes) -> pb.Level | None:
-        terms = self._terms(key)
-        if terms is None:
-            return None
-        share = self._rows.share(key, daemon_id)
-        stand, pool = share.stand if share else NO_STAND, self._rows.pool(key)
-        if self._rate(key) is not None:
-            terms = msgspec.structs.replace(terms, reserve=shares.fair_share(pool))
-        return wire.level_to_pb(key, lend.level(pool, terms, stand))
-
     def _levels(self, daemon_id: str, named: Iterable[bytes]) -> list[pb.Level]:
-        return [level for key in named if (level := self._level(daemon_id, key)) is not None]
+        found = (level_of(self._rows, self._rules, daemon_id, key) for key in named)
+        return [level for level in found if level is not None]

@@ -10,14 +10,15 @@ from costd.engine import books, keys, lend
 from costd.engine.changes import Changes
 from costd.engine.lend import Terms
 from costd.engine.rules import BudgetRule, Rules
-from costd.engine.shares import WHOLE, may_recall
+from costd.engine.shares import WHOLE, fair_share, may_recall
 from costd.grants import verify
 from costd.model.counter import Counter
 from costd.model.events import AuditRecord
 from costd.model.grant import Grant, GrantRefusal
-from costd.model.lease import Pool, Want
+from costd.model.lease import NO_STAND, Pool, Want
 from costd.model.policy import WindowKind
 from costd.model.time import NEVER_NS, NS_PER_S, Now
+from costd.wire import fleet as wire
 from costd.wire.pb import fleet_pb2 as pb
 
 RECALL_RETRY_NS: Final = 20_000_000
@@ -95,6 +96,17 @@ def note_lent(rows: Rows, grant: Grant, daemon: Daemon, now_ns: int) -> None:
             detail=detail,
         )
     )
+
+
+def level_of(rows: Rows, rules: Rules, daemon_id: str, key: bytes) -> pb.Level | None:
+    """How the fleet stands on a counter, for one daemon; None where nothing is lent of it."""
+    pool, share = rows.pool(key), rows.share(key, daemon_id)
+    terms = terms_of(rules, key, topped_up=pool.topped_up)
+    if terms is None:
+        return None
+    if keys.tag_of(key) in rules.shared_rates:
+        terms = msgspec.structs.replace(terms, reserve=fair_share(pool))
+    return wire.level_to_pb(key, lend.level(pool, terms, share.stand if share else NO_STAND))
 
 
 def is_in_force(rule: BudgetRule, key: bytes, want: Want, now_ns: int, span: Span) -> bool:

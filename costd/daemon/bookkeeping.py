@@ -282,6 +282,15 @@ class Bookkeeping:
         self.store.commit(puts)
         self.lent.forgotten(gone)
 
+    def account_anew(self, counter_keys: Iterable[bytes]) -> None:
+        """State counters again: the coordinator has forgotten what it was told of them.
+
+        Errors:  StoreUnavailable.
+        """
+        found = sorted(counter_keys)
+        self.store.commit(self.lent.marks(found))
+        self.lent.committed(found)
+
     def fleet_counters(self) -> list[bytes]:
         """List every counter of a fleet's budget that the books have, accounted for or not."""
         found = self.store.scan(Family.COUNTERS)

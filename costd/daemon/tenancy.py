@@ -41,6 +41,9 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
 
     daemon_id: str
     epoch: int = 0
+    heard_epoch: int = 0
+    heard_sequence: int = 0
+    """The newest report that was receipted, and its epoch."""
     until_steady_ns: int = 0
     """What is leased may be spent until then."""
     books_are_old: bool = False
@@ -147,6 +150,8 @@ class Tenancy:
                     books_are_old=self._saved.books_are_old,
                     usage_sequence=ledger.totals.usage_seq,
                     usage_first_sequence=self.outbox.first_sequence(),
+                    heard_epoch=self._saved.heard_epoch,
+                    heard_sequence=self._saved.heard_sequence,
                 )
             )
         )
@@ -268,6 +273,9 @@ class Tenancy:
         self._tenure_ns = welcome.tenure.ToNanoseconds()
         # What was taken away must be gone before the tenure begins: a kill may come in between.
         ledger.revoke_leases(welcome.reclaimed_keys)
+        if welcome.has_forgotten:
+            known = (level.counter_key for level in welcome.levels)
+            ledger.account_anew({*ledger.fleet_counters(), *known})
         if self._saved.books_are_old:
             self.outbox.renumber(self._saved.usage_kept, welcome.usage_sequence)
         self._remember(
@@ -282,6 +290,8 @@ class Tenancy:
         self.outbox.connected(
             lambda batch: push(pb.ToCoordinator(usage=batch)), welcome.epoch, welcome.usage_sequence
         )
+        while welcome.has_forgotten and ledger.fleet_changed:
+            self.report()
 
     def _send_request(self, request: pb.LeaseRequest) -> None:
         assert self._push is not None
@@ -307,9 +317,10 @@ class Tenancy:
             sent_ns, said = self._sent.pop(sequence)
             told.update(said)
         self._tenure_ns = receipt.tenure.ToNanoseconds()
-        until_ns = self._until(sent_ns)
-        if until_ns > self._saved.until_steady_ns:
-            self._remember(until_steady_ns=until_ns)
+        until_ns = max(self._until(sent_ns), self._saved.until_steady_ns)
+        self._remember(
+            heard_epoch=receipt.epoch, heard_sequence=receipt.sequence, until_steady_ns=until_ns
+        )
         self._levels(receipt.levels)
         self.held.forget(told)
 

@@ -117,9 +117,10 @@ def heard(before: Stand, now: Stand) -> Stand:
 
 
 def at_most(stand: Stand, held: Stand) -> Stand:
-    """Read a stand as one that may give back, and may not take."""
-    amount = min(stand.amount, held.amount)
-    reserve_amount = min(stand.reserve_amount, held.reserve_amount, amount)
+    """Read a stand as one that may give back, and may not take; what was used counts anyhow."""
+    amount = min(stand.amount, max(held.amount, stand.used))
+    reserve_max = max(held.reserve_amount, stand.reserve_used)
+    reserve_amount = min(stand.reserve_amount, reserve_max, amount)
     if (amount, reserve_amount) == (stand.amount, stand.reserve_amount):
         return stand
     return msgspec.structs.replace(stand, amount=amount, reserve_amount=reserve_amount)

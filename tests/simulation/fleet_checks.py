@@ -44,8 +44,10 @@ def pool_problems(database, counter_keys, daemon_ids):
     return found
 
 
-def lease_problems(database, host):
+def lease_problems(database, host, *, is_unheard):
     """F3: what a daemon may use is at most what the coordinator has down for it."""
+    if is_unheard:
+        return []  # what the database has forgotten is down again once its daemon has enrolled
     found, raw = [], host.disk.get(Family.META, b"tenancy")
     boot_id = msgspec.msgpack.decode(raw, type=Remembered).boot_id if raw else ""
     if host.member is None and boot_id != host.boot_id:
@@ -73,6 +75,11 @@ class UsageCheck:
         self._read = 0
         self._last = Counter()
 
+    def begin_again(self, database):
+        """Take up what a database has that was set back."""
+        self._read, self._last = 0, Counter()
+        self.problems(database)
+
     def problems(self, database):
         found = []
         for daemon_id, event in database.usage[self._read :]:
@@ -83,14 +90,12 @@ class UsageCheck:
         return found
 
 
-def window_problems(world, rows, shares_before):
+def window_problems(world, rows, granted, shares_before):
     """A lease is granted only of a window that is in force, or nearly, or has calls in flight."""
     found, span, true_ns = [], world.span, world.database.began_ns
     slack_ns = span.skew_ns_max
-    for key, daemon_id in sorted(rows.written_shares):
+    for key, daemon_id in granted:
         before, share = shares_before.get((key, daemon_id)), rows.shares[key, daemon_id]
-        if share.stand.version <= (before.stand.version if before is not None else 0):
-            continue
         rule = compiled(world.texts()[0]).budgets.get(keys.tag_of(key))
         end_ns = keys.split_counter_key(key)[0]
         if share.stand.reserved or (before is not None and before.stand.reserved):
@@ -189,6 +194,8 @@ def _lost_differences(world):
         if pool is None:
             continue
         lost = sum(share.lost for (each, _), share in world.database.shares.items() if each == key)
-        if lossy and used > pool.used + lost + world.truth.reclaimed[key]:
+        if lossy and used > pool.used + lost + world.truth.reclaimed[
+            key
+        ] + world.truth.forgotten.of(key):
             found.append(f"{used} was used of {name_of(key)}; {pool.used} + {lost} lost is known")
     return found

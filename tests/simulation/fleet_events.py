@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+from fleet_backups import Backups
 from fleet_ending import Ending
 from fleet_faults import Faults
 from fleet_net import END
@@ -19,7 +20,7 @@ from costd.model.time import NS_PER_S
 STEPS_COUNT = 300
 
 
-class FleetOrder(Faults, Operators, Ending):
+class FleetOrder(Faults, Operators, Backups, Ending):
     """One order of events."""
 
     def __init__(self, seed, folder, parts=None):
@@ -216,6 +217,8 @@ WEIGHTS = {
     "step_clock": 1,
     "coordinator_dies": 1.2,
     "database_fails": 0.8,
+    "back_up": 1.5,
+    "restore": 0.5,
     "commit_unknown": 1,
     "notices_lost": 0.7,
     "step_coordinator_clock": 0.7,
@@ -251,6 +254,7 @@ MUST_HAPPEN = (
     "daemons asked at the end of their tenure",
     "daemons stopped for a while",
     "databases away",
+    "databases restored",
     "denied: BUDGET_EXHAUSTED",
     "denied: KILL_SWITCH",
     "denied: NO_LEASE",

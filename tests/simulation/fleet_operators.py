@@ -60,7 +60,8 @@ class Operators(World):
         # One that failed may be written all the same.
         counter_key = keys.window_prefix(end_ns, rule.tag) + key.encode()
         pool = self.database.pools.get(counter_key)
-        self.truth.topped_up[counter_key] = pool.topped_up if pool is not None else 0
+        topped_up = pool.topped_up if pool is not None else 0
+        self.truth.topped_up[counter_key] = max(topped_up, self.truth.topped_up[counter_key])
 
     def reclaim(self):
         """Give a daemon up, which may come back all the same."""

@@ -43,6 +43,8 @@ class Database(MemoryFleetStore):
         """So many of the next commits are written, and nobody is told."""
         self.began_ns = world.true_ns
         """When the transaction that commits now began: what it knows of the time."""
+        self.lends_from_known_ns = 0
+        """Until then the replica whose transaction goes on knows that it must learn."""
         self.changed = set()
         """Counters that were written since somebody last looked."""
         self.renewed_ns = {}
@@ -71,13 +73,36 @@ class Database(MemoryFleetStore):
             if before is None or rows.daemons[each].tenure_ends_ns != before.tenure_ends_ns:
                 self.renewed_ns[each] = self.began_ns
         self.changed |= rows.written_pools
-        self._world.committed(rows, shares)
+        granted = [
+            each
+            for each in sorted(rows.written_shares)
+            if is_granted(shares.get(each), rows.shares[each], rows.daemons[each[1]])
+        ]
+        self._world.committed(rows, granted, shares, lends_from_ns=self.lends_from_known_ns)
         await Moment()
         if self.answers_lost:
             self.answers_lost -= 1
             self._world.saw("commits whose outcome was not told")
             raise CoordinatorUnavailable("the connection was lost while it committed")
         return result
+
+    def state(self):
+        """What a backup holds; policies and kill switches are not set back."""
+        return (
+            dict(self.daemons),
+            dict(self.pools),
+            dict(self.shares),
+            dict(self.outboxes),
+            dict(self.top_ups),
+            list(self.usage),
+            self.restored_ns,
+        )
+
+    def set_back(self, state):
+        maps, (usage, self.restored_ns) = [dict(each) for each in state[:5]], state[5:]
+        self.daemons, self.pools, self.shares, self.outboxes, self.top_ups = maps
+        self.usage = list(usage)
+        self.changed = set(self.pools)
 
     async def put_kill(self, kill):
         self.check()
@@ -99,6 +124,12 @@ class Database(MemoryFleetStore):
         self.check()
         self.changed.add(top_up.counter_key)
         return await super().top_up(top_up)
+
+
+def is_granted(before, share, daemon):
+    """Tell whether a daemon got more of a counter, and did not only state that it once had."""
+    version = before.stand.version if before is not None else 0
+    return share.stand.version > version and share.epoch == daemon.epoch
 
 
 class Replica:
@@ -184,6 +215,7 @@ class Replica:
             received = [each for _, each in batch]
             self.running = self.reception.receive(received), [link for link, _ in batch]
         coroutine, links = self.running
+        self.database.lends_from_known_ns = self.reception.lends_from_ns
         try:
             coroutine.send(None)
         except StopIteration:

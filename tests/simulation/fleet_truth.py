@@ -51,6 +51,35 @@ class Call:
         return hold
 
 
+class Forgotten:
+    """By (counter, host), what a restored database does not know to be lent.
+
+    Published as a part of the bound: it counts until its daemon has enrolled, and for ever where
+    the same money was lent to others before.
+    """
+
+    def __init__(self):
+        self._amounts = Counter()
+        self._relent = set()
+
+    def add(self, key, host, amount):
+        if amount > 0:
+            self._amounts[key, host] += amount
+
+    def lent(self, key):
+        """Note that some of a counter was granted by who did not know that it must learn first."""
+        self._relent.update(each for each in self._amounts if each[0] == key)
+
+    def heard(self, host):
+        """Note that a daemon has told what it holds."""
+        for each in [each for each in self._amounts if each[1] == host]:
+            if each not in self._relent:
+                del self._amounts[each]
+
+    def of(self, key):
+        return sum(amount for (each, _), amount in self._amounts.items() if each == key)
+
+
 class FleetTruth:
     """All calls of all hosts, and what the limits ever were."""
 
@@ -64,6 +93,7 @@ class FleetTruth:
         self.topped_up = Counter()
         self.reclaimed = Counter()
         """By counter, what a host that was given up had used and not told."""
+        self.forgotten = Forgotten()
 
     def let_go(self, host, reservation, texts):
         call = Call(host, reservation)
@@ -97,15 +127,27 @@ class FleetTruth:
         """Note what an operator does not know when he reclaims what a host holds."""
         self.reclaimed[key] += max(0, self.used_by[key, host.name] - told)
 
+    def forgot(self, host, key, before, after, lease):
+        """Note what a database that was set back does not know of one daemon's part."""
+        known = after.stand.taken + after.lost if after is not None else 0
+        amount = before.stand.taken + before.lost - known
+        if host.has_lost:  # its books may not know either, whatever they state
+            amount = max(before.stand.taken + before.lost, self.used_by[key, host.name])
+        self.forgotten.add(key, host.name, amount)
+        if before.is_reclaimed and not (after is not None and after.is_reclaimed):
+            self.reclaimed[key] += max(0, lease - before.stand.taken)
+
     def problems(self):
         """No limit is passed by what calls used within their holds."""
         return [
             f"{used} was used of {name_of(key)} within holds; its limit never passed "
             f"{self.limits[key]} + {self.topped_up[key]} topped up"
-            f" (+ {self.reclaimed[key]} unknown when it was reclaimed)"
+            f" (+ {self.reclaimed[key]} unknown when it was reclaimed"
+            f" + {self.forgotten.of(key)} forgotten by a restored database)"
             for key, used in self.used.items()
             if key in self.limits
-            and used > self.limits[key] + self.topped_up[key] + self.reclaimed[key]
+            and used
+            > self.limits[key] + self.topped_up[key] + self.reclaimed[key] + self.forgotten.of(key)
         ]
 
     def differences(self, host):

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from fleet_checks import UsageCheck, lease_problems, pool_problems, window_problems
 from fleet_hosts import Host, HostClock, Killed, Member
 from fleet_net import END, Link, name_down, name_up
@@ -15,7 +16,7 @@ from fleet_truth import FleetTruth
 
 from costd.coordinator.exchange import Span
 from costd.coordinator.reception import Reception
-from costd.daemon.tenancy import Tenancy
+from costd.daemon.tenancy import Remembered, Tenancy
 from costd.engine import keys
 from costd.engine.changes import Family
 from costd.errors import CostdError, InvalidAsk, StoreUnavailable
@@ -59,6 +60,11 @@ class World:
         self._ids = itertools.count(1)
         self.waiters = []
         """Asks that wait for the coordinator: (host, its process, ask, until when, a flag)."""
+        self.unheard = {}
+        """Daemons that have not told all since the database was set back; where they have enrolled,
+        with the epoch and the report that does."""
+        self.admitted = {}
+        """By daemon, the epoch of what it was welcomed with since then."""
         self.is_healed = False
         self.drill_id = ""
         self.drills = {}
@@ -151,12 +157,19 @@ class World:
         self.note(f"{link.replica.name} ends the stream of {link.host.name}: {error}")
         self.saw(f"streams ended by {type(error).__name__}")
         moved_on = "enrolled on another stream" in str(error)
-        if isinstance(error, InvalidAsk) and not link.was_disturbed and not moved_on:
+        if link.was_disturbed or moved_on or link.host.name in self.unheard:
+            return
+        if isinstance(error, InvalidAsk):
             self.problems.append(f"{link.host.name} was refused: {error}")
 
-    def committed(self, rows, shares_before):
+    def committed(self, rows, granted, shares_before, *, lends_from_ns):
         """Look at what a transaction has just written."""
-        self.problems += window_problems(self, rows, shares_before)
+        self.problems += window_problems(self, rows, granted, shares_before)
+        for each in rows.written_daemons:
+            self.admitted[each] = rows.daemons[each].epoch
+        for key, _ in granted:
+            if rows.pools[key].changed_ns >= lends_from_ns:
+                self.truth.forgotten.lent(key)
 
     def drilled(self, connection, message):
         self.drills.setdefault(message.drill_id, set()).add(connection.daemon_id)
@@ -285,7 +298,28 @@ class World:
         if raw == END:
             self.leave(host)
         else:
-            self.at_stream(host, host.member.heard, pb.ToDaemon.FromString(raw))
+            message = pb.ToDaemon.FromString(raw)
+            self.at_stream(host, host.member.heard, message)
+            if message.welcome.epoch and message.welcome.epoch == self.admitted.get(host.name):
+                self.admitted_anew(host)
+
+    def admitted_anew(self, host):
+        """Note which report ends what a daemon has to tell to a database that was set back."""
+        if host.name in self.unheard and host.member is not None:
+            tenancy = host.member.tenancy
+            self.unheard[host.name] = (tenancy.epoch, tenancy._sequence)
+
+    def hear_all(self):
+        """Note who has told all."""
+        for host in self.hosts:
+            raw = host.disk.get(Family.META, b"tenancy") if self.unheard.get(host.name) else None
+            if raw is None:
+                continue
+            known = msgspec.msgpack.decode(raw, type=Remembered)
+            if (known.heard_epoch, known.heard_sequence) >= self.unheard[host.name]:
+                del self.unheard[host.name]
+                if not host.has_lost:
+                    self.truth.forgotten.heard(host.name)
 
     def work(self, replica):
         replica.work()
@@ -373,13 +407,15 @@ class World:
     def check(self):
         """What must hold after every step."""
         database = self.database
+        self.hear_all()
         names = [host.name for host in self.hosts]
         self.problems += pool_problems(database, database.changed, names)
         self.problems += self.usage_check.problems(database)
         self.problems += self.truth.problems()
         for host in self.hosts:
             if database.changed or host.disk.is_changed:
-                self.problems += lease_problems(database, host)
+                is_unheard = host.name in self.unheard
+                self.problems += lease_problems(database, host, is_unheard=is_unheard)
             if host.member is not None and host.disk.is_changed:
                 self.problems += host.member.problems()
                 host.disk.is_changed = False

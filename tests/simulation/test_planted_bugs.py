@@ -33,6 +33,14 @@ class NoWindows(Exchange):
         return True
 
 
+class NeverLearns(Exchange):
+    """Goes on lending where the database has forgotten what it lent."""
+
+    def _outcome(self, daemon, key, want):
+        self._lends_from_ns = 0
+        return super()._outcome(daemon, key, want)
+
+
 class UsageAgain(Exchange):
     """Stores usage events as often as they come."""
 

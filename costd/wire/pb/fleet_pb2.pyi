@@ -70,7 +70,7 @@ class ToDaemon(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Admittance, _Mapping]] = ..., reply: _Optional[_Union[LeaseReply, _Mapping]] = ..., receipt: _Optional[_Union[ReportReceipt, _Mapping]] = ..., stored: _Optional[_Union[UsageReceipt, _Mapping]] = ..., recall: _Optional[_Union[Recall, _Mapping]] = ..., policy: _Optional[_Union[PublishedPolicy, _Mapping]] = ..., kills: _Optional[_Union[KillList, _Mapping]] = ..., drill: _Optional[_Union[FleetDrill, _Mapping]] = ..., late: _Optional[_Union[LateEnrol, _Mapping]] = ...) -> None: ...
 
 class Enrol(_message.Message):
-    __slots__ = ("daemon_id", "name", "version", "boot_id", "epoch", "now_ns", "policy_number", "stands", "books_are_old", "usage_sequence", "usage_first_sequence")
+    __slots__ = ("daemon_id", "name", "version", "boot_id", "epoch", "now_ns", "policy_number", "stands", "books_are_old", "usage_sequence", "usage_first_sequence", "heard_epoch", "heard_sequence")
     DAEMON_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -82,6 +82,8 @@ class Enrol(_message.Message):
     BOOKS_ARE_OLD_FIELD_NUMBER: _ClassVar[int]
     USAGE_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIRST_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    HEARD_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    HEARD_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     daemon_id: str
     name: str
     version: str
@@ -93,23 +95,27 @@ class Enrol(_message.Message):
     books_are_old: bool
     usage_sequence: int
     usage_first_sequence: int
-    def __init__(self, daemon_id: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., boot_id: _Optional[str] = ..., epoch: _Optional[int] = ..., now_ns: _Optional[int] = ..., policy_number: _Optional[int] = ..., stands: _Optional[_Iterable[_Union[Stand, _Mapping]]] = ..., books_are_old: _Optional[bool] = ..., usage_sequence: _Optional[int] = ..., usage_first_sequence: _Optional[int] = ...) -> None: ...
+    heard_epoch: int
+    heard_sequence: int
+    def __init__(self, daemon_id: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., boot_id: _Optional[str] = ..., epoch: _Optional[int] = ..., now_ns: _Optional[int] = ..., policy_number: _Optional[int] = ..., stands: _Optional[_Iterable[_Union[Stand, _Mapping]]] = ..., books_are_old: _Optional[bool] = ..., usage_sequence: _Optional[int] = ..., usage_first_sequence: _Optional[int] = ..., heard_epoch: _Optional[int] = ..., heard_sequence: _Optional[int] = ...) -> None: ...
 
 class Admittance(_message.Message):
-    __slots__ = ("epoch", "now_ns", "tenure", "usage_sequence", "reclaimed_keys", "levels")
+    __slots__ = ("epoch", "now_ns", "tenure", "usage_sequence", "reclaimed_keys", "levels", "has_forgotten")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     NOW_NS_FIELD_NUMBER: _ClassVar[int]
     TENURE_FIELD_NUMBER: _ClassVar[int]
     USAGE_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     RECLAIMED_KEYS_FIELD_NUMBER: _ClassVar[int]
     LEVELS_FIELD_NUMBER: _ClassVar[int]
+    HAS_FORGOTTEN_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     now_ns: int
     tenure: _duration_pb2.Duration
     usage_sequence: int
     reclaimed_keys: _containers.RepeatedScalarFieldContainer[bytes]
     levels: _containers.RepeatedCompositeFieldContainer[Level]
-    def __init__(self, epoch: _Optional[int] = ..., now_ns: _Optional[int] = ..., tenure: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., usage_sequence: _Optional[int] = ..., reclaimed_keys: _Optional[_Iterable[bytes]] = ..., levels: _Optional[_Iterable[_Union[Level, _Mapping]]] = ...) -> None: ...
+    has_forgotten: bool
+    def __init__(self, epoch: _Optional[int] = ..., now_ns: _Optional[int] = ..., tenure: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., usage_sequence: _Optional[int] = ..., reclaimed_keys: _Optional[_Iterable[bytes]] = ..., levels: _Optional[_Iterable[_Union[Level, _Mapping]]] = ..., has_forgotten: _Optional[bool] = ...) -> None: ...
 
 class LateEnrol(_message.Message):
     __slots__ = ("epoch",)

@@ -94,3 +94,33 @@ def test_a_late_or_modest_daemon_is_no_sign_of_that(known, stated, key):
     enrolled(rows, stated, key=key)
     assert rows.lends_from_ns == 0
     assert rows.shares[key, "d1"].stand.amount == 5
+
+
+def admitted(rows, **fields):
+    exchange = Exchange(rows, RULES, now_ns=NOW_NS, span=SPAN)
+    return exchange.enrol(pb.Enrol(daemon_id="d1", now_ns=NOW_NS, **fields))
+
+
+def test_what_a_daemon_has_not_told_yet_stays_taken_and_is_asked_for():
+    rows = rows_of(Stand(amount=7, settled=2, version=1))
+    welcome = admitted(rows, epoch=3, heard_epoch=3, heard_sequence=1)
+    assert welcome.has_forgotten
+    assert [level.counter_key for level in welcome.levels] == [KEY]
+    assert rows.pools[KEY].taken == 7
+
+
+def test_an_admittance_that_was_lost_is_given_again():
+    rows = rows_of(Stand(amount=7, settled=2, version=1))
+    for _ in range(2):
+        assert admitted(rows, epoch=3, heard_epoch=3, heard_sequence=1).has_forgotten
+
+
+def test_use_that_was_forgotten_and_lent_to_others_comes_late():
+    rows = rows_of(Stand(amount=5, version=1))
+    other = Stand(amount=LIMIT - 5, version=1)
+    rows.pools[KEY] = restate(rows.pools[KEY], None, other, limit=LIMIT, wall_ns=NOW_NS)
+    exchange = Exchange(rows, RULES, now_ns=NOW_NS, span=SPAN)
+    told = wire.stand_to_pb(KEY, Stand(amount=20, settled=20, version=1))
+    exchange.report("d1", pb.LeaseReport(epoch=3, sequence=1, now_ns=NOW_NS, stands=[told]))
+    assert rows.shares[KEY, "d1"].stand.amount == 20
+    assert (rows.pools[KEY].taken, rows.pools[KEY].late) == (LIMIT + 15, 15)

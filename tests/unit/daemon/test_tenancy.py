@@ -1,6 +1,8 @@
 from costd.daemon.ledger import Ledger
 from costd.daemon.tenancy import Situation, Tenancy
+from costd.model.lease import Lease
 from costd.model.policy import PolicySet
+from costd.policy import parse_policy
 from costd.testing import FakeClock, MemoryStore
 from costd.wire.pb import fleet_pb2 as pb
 
@@ -35,3 +37,45 @@ def test_who_is_enrolled_is_not_told_to_be_late():
     tenancy.disconnected()
     enrol = enrol_of(tenancy)
     assert (enrol.books_are_old, enrol.epoch) == (False, 3)
+
+
+def fleet_ledger(store):
+    policy = parse_policy(
+        "version: 1\nunmatched: allow\nbudgets: [{id: b, window: total, limit: 100 calls}]", "p"
+    )
+    return Ledger(store, policy, FakeClock(), in_fleet=True)
+
+
+def test_a_daemon_tells_of_all_its_counters_where_the_coordinator_has_forgotten():
+    store = MemoryStore()
+    ledger = fleet_ledger(store)
+    [rule] = ledger.rules.budgets.values()
+    key, granted = rule.counter_key({}, 0), b"\xff" * 8 + rule.tag + b"never arrived"
+    ledger.set_leases({key: Lease(amount=3, version=1)})
+    ledger.account_no_longer([key])
+    tenancy = Tenancy(ledger, daemon_id="d1", situation=Situation(name="d1", boot_id="boot"))
+    said = []
+    tenancy.connected(said.append)
+    assert not said.pop().enrol.stands
+    levels = [pb.Level(counter_key=granted)]
+    welcome = pb.Admittance(epoch=4, has_forgotten=True, levels=levels)
+    tenancy.receive(pb.ToDaemon(welcome=welcome))
+    told = {stand.counter_key: stand.amount for stand in said[0].report.stands}
+    assert told == {key: 3, granted: 0}
+    # It goes on until that is receipted, over a restart.
+    again = Tenancy(fleet_ledger(store), daemon_id="d1", situation=Situation(boot_id="boot"))
+    assert {stand.counter_key for stand in enrol_of(again).stands} == {key, granted}
+
+
+def test_an_enrol_names_the_newest_report_that_was_receipted():
+    store = MemoryStore()
+    tenancy = tenancy_on(store)
+    enrol_of(tenancy)
+    tenancy.receive(pb.ToDaemon(welcome=pb.Admittance(epoch=3)))
+    tenancy.report()
+    tenancy.report()
+    tenancy.receive(pb.ToDaemon(receipt=pb.ReportReceipt(epoch=3, sequence=1)))
+    tenancy.disconnected()
+    for again in (tenancy, tenancy_on(store)):
+        enrol = enrol_of(again)
+        assert (enrol.epoch, enrol.heard_epoch, enrol.heard_sequence) == (3, 3, 1)
