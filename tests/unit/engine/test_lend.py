@@ -210,8 +210,13 @@ def test_who_may_give_back_may_not_take():
     held = Stand(amount=50, reserve_amount=9)
     less = Stand(amount=40, reserve_amount=8, settled=60)
     assert lend.at_most(less, held) == less
-    more = Stand(amount=60, reserve_amount=10, settled=60)
-    assert lend.at_most(more, held) == Stand(amount=50, reserve_amount=9, settled=60)
+    more = Stand(amount=60, reserve_amount=10, settled=40)
+    assert lend.at_most(more, held) == Stand(amount=50, reserve_amount=9, settled=40)
+    # Except for what it used already, of which the coordinator may not have heard.
+    more = Stand(amount=60, reserve_amount=12, settled=55, reserve_settled=11)
+    assert lend.at_most(more, held) == Stand(
+        amount=55, reserve_amount=11, settled=55, reserve_settled=11
+    )
     mixed = Stand(amount=40, reserve_amount=10)
     assert lend.at_most(mixed, held) == Stand(amount=40, reserve_amount=9)
 
