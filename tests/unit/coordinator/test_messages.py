@@ -146,7 +146,7 @@ def test_others_are_lent_nothing_that_old_books_may_have_spent(fleet):
 
 def test_what_old_books_say_of_a_counter_that_was_never_lent_is_used_at_most(fleet):
     fleet.enrol(stand=Stand(amount=25, settled=10), books_are_old=True)
-    assert fleet.share().stand == Stand(settled=10)
+    assert fleet.share().stand == Stand(amount=10, settled=10)
     assert (fleet.share().lost, fleet.pool.taken) == (0, 10)
 
 
@@ -397,7 +397,7 @@ def test_what_was_used_of_what_was_reclaimed_comes_late_and_once(fleet):
     for epoch in (2, 3):
         welcome = fleet.enrol(epoch=epoch - 1, stand=used)
         assert (welcome.epoch, list(welcome.reclaimed_keys)) == (epoch + 1, [KEY])
-        assert fleet.share().stand == Stand(settled=30, version=1)
+        assert fleet.share().stand == Stand(amount=30, settled=30, version=1)
         assert (fleet.share().late, fleet.pool.late, fleet.pool.taken) == (30, 30, 30)
     fleet.report(1, Stand(settled=32, version=1), epoch=4)
     assert (fleet.share().late, fleet.pool.late) == (32, 32)
