@@ -68,10 +68,27 @@ class Outbox:
         Shape:   `kept` is the newest that survived it, `stored` the newest at the coordinator.
         Errors:  StoreUnavailable; nothing is moved then.
         """
-        ledger = self._ledger
-        if stored <= kept:
-            return
-        changes = Changes()
+        if stored > kept:
+            self._move(kept, stored)
+
+    def close_gaps(self, stored: int) -> None:
+        """Move events up to those that are stored where everybody has lost some between.
+
+        Shape:   a power failure took them from these books, and a database that was restored has
+                 forgotten them; it would wait for them for ever.
+        Errors:  StoreUnavailable; nothing is moved then.
+        """
+        end = keys.sequence_key(keys.SEQUENCES_END_NS)
+        found = self._ledger.store.scan(Family.USAGE, keys.sequence_key(stored + 1), end)
+        numbers = [int.from_bytes(key, "big") for key, _ in found]
+        has_gaps = bool(numbers) and numbers[-1] > stored + len(numbers)
+        # Where nothing is left up to those, they were trimmed: the coordinator goes on behind them.
+        if has_gaps and self.first_sequence() <= stored:
+            self._move(stored, stored)
+
+    def _move(self, kept: int, stored: int) -> None:
+        """Number the events behind `kept` anew, from behind `stored`."""
+        ledger, changes = self._ledger, Changes()
         end = keys.sequence_key(keys.SEQUENCES_END_NS)
         for key, event in ledger.store.scan(Family.USAGE, keys.sequence_key(kept + 1), end):
             changes.put(Family.USAGE, key, None)

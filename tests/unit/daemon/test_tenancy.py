@@ -1,5 +1,9 @@
+import pytest
+
 from costd.daemon.ledger import Ledger
 from costd.daemon.tenancy import Situation, Tenancy
+from costd.engine import keys
+from costd.engine.changes import Family
 from costd.model.lease import Lease
 from costd.model.policy import PolicySet
 from costd.policy import parse_policy
@@ -79,3 +83,32 @@ def test_an_enrol_names_the_newest_report_that_was_receipted():
     for again in (tenancy, tenancy_on(store)):
         enrol = enrol_of(again)
         assert (enrol.epoch, enrol.heard_epoch, enrol.heard_sequence) == (3, 3, 1)
+
+
+def sequences(store):
+    return [int.from_bytes(key, "big") for key, _ in store.scan(Family.USAGE)]
+
+
+@pytest.mark.parametrize(
+    ("logged", "stored", "left"),
+    [
+        ([1, 2, 5, 6], 2, [1, 2, 3, 4]),
+        ([1, 2, 5, 6], 1, [1, 2, 3, 4]),
+        ([1, 2, 5, 6], 5, [1, 2, 5, 6]),
+        ([5, 6], 2, [5, 6]),
+        ([1, 2], 2, [1, 2]),
+    ],
+    ids=["behind what is stored", "further on", "before it", "trimmed", "none"],
+)
+def test_usage_moves_up_to_what_is_stored_where_all_have_lost_what_was_between(
+    logged, stored, left
+):
+    store = MemoryStore()
+    rows = [(Family.USAGE, keys.sequence_key(number), number) for number in logged]
+    store.commit(rows)
+    tenancy = tenancy_on(store)
+    enrol_of(tenancy)
+    welcome = pb.Admittance(epoch=3, usage_sequence=stored, has_forgotten=True)
+    tenancy.receive(pb.ToDaemon(welcome=welcome))
+    assert sequences(store) == left
+    assert [event for _, event in store.scan(Family.USAGE)] == logged
