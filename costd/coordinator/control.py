@@ -15,6 +15,7 @@ from costd.engine import keys, lend
 from costd.engine.rules import BudgetRule
 from costd.errors import BudgetNotFound, InvalidAsk
 from costd.model.events import AuditRecord
+from costd.model.money import AMOUNT_MAX
 from costd.model.time import NEVER_NS, NS_PER_S
 from costd.wire import convert
 from costd.wire.pb import fleet_control_pb2 as fpb
@@ -165,6 +166,13 @@ class FleetControlService:
             reason=request.reason,
             at_ns=now_ns,
         )
+        pool = await self._store.transact(lambda rows: rows.pool(key), keys=[key])
+        limit = (rule.limit or 0) + pool.topped_up + request.amount
+        if not 0 <= limit <= AMOUNT_MAX:
+            raise InvalidAsk(
+                f"amount {request.amount} would make the limit of budget {request.budget!r} "
+                f"{limit}; it must stay between 0 and {AMOUNT_MAX}"
+            )
         await self._store.top_up(top_up)
         pool = await self._store.transact(lambda rows: rows.pool(key), keys=[key])
         return fpb.TopUpBudgetResponse(

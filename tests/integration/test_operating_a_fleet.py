@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from costd.cli.costctl import app
 from costd.testing.fleet import wait_until
+from costd.wire.pb import admission_pb2 as pb
 
 POLICY = """\
 version: 1
@@ -67,6 +68,11 @@ def test_an_operator_looks_after_a_fleet(running, costctl, tmp_path):
     assert (code, said.startswith("both may spend $1.50 now, $0.50 of it")) == (0, True), said
     wait_until(lambda: desk.admit(0.50, labels=labels).reservation_id, "the top-up is spent")
     assert costctl("budget", "top-up", "here", "5", "-r", "x")[0] == 4
+    key = ("--key", "project=api", "--key", "user=ann", "-r", "a slip")
+    code, said = costctl("budget", "top-up", "both", "9223372036", *key)
+    assert code == 1, said
+    assert "it must stay between 0 and" in said
+    assert desk.admit(0.50, labels=labels).reason == pb.REASON_BUDGET_EXHAUSTED
 
     policy = tmp_path / "next.yaml"
     policy.write_text(POLICY.replace("limit: $2", "limit: $9"))
