@@ -139,8 +139,9 @@ def _lent_lines(
 ) -> GrantRefusal | Wanting | None:
     """Count the use on the grant's own counters, of which the coordinator lends.
 
+    Shape:   that no more is redeemed here than the grant says was checked before, by its use.
     Ensures: beyond what it is lent, only a daemon of the audience redeems, where nobody can be
-             asked: no more than the grant says, whatever others do.
+             asked.
     """
     state, lacking, said = question.state, [], []
     amounts = (1, result.estimate.hold_nusd)
@@ -148,12 +149,9 @@ def _lent_lines(
     for key, amount, refusal in zip(keys.grant_keys(grant), amounts, names, strict=True):
         rule, counter = question.rules.budget_of(key), state.counter(key) or EMPTY_COUNTER
         assert rule is not None
-        assert rule.limit is not None
         excuse = Excuse.NONE
         room = room_left(rule, counter, critical=False, in_tenure=question.in_tenure)
         if room is None or amount > room:
-            if counter.used + amount > rule.limit:
-                return refusal
             lacking.append(shortage(rule, key, counter, amount, critical=False))
             excuse = Excuse.UNLEASED
             told = refusal if state.is_exhausted(key) else state.refused_grant(key)
