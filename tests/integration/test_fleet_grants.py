@@ -11,6 +11,7 @@ from costd.grants import GrantClaims, issue, keygen, load_private_key
 from costd.testing.fleet import FleetProcesses
 from costd.wire.pb import admission_pb2 as pb
 from costd.wire.pb import control_pb2 as cpb
+from costd.wire.pb import fleet_control_pb2
 
 LEAD, STRANGER = keygen(), keygen()
 POLICY = f"""\
@@ -166,6 +167,13 @@ def test_who_is_lent_a_use_is_audited_at_the_coordinator(running, desks):
     (record,) = [each for each in records if each.subject == "audited"]
     assert (record.action, record.actor) == ("grant_lent", "ann")
     assert record.detail == "lent to d1; issued by lead to ann: release night"
+
+
+def test_what_is_lent_of_a_grant_is_among_the_leases(running, desks):
+    assert review(desks[1], 0.5, token("leased")).reason == pb.REASON_GRANT
+    rows = running.coordinators[0].fleet.ListLeases(fleet_control_pb2.ListLeasesRequest()).leases
+    found = {(row.unit, row.amount, row.daemon) for row in rows if row.key == "leased"}
+    assert found == {("calls", 1, "d2"), ("nusd", USD // 2, "d2")}
 
 
 def test_without_a_coordinator_only_the_audience_redeems_and_it_is_reconciled(fleet):
