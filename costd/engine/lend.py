@@ -49,15 +49,15 @@ def restate(
         daemons_count=pool.daemons_count + (before is None),
         changed_ns=wall_ns,
     )
-    fallen = (pool.excused - pool.lowered) - (changed.excused - changed.lowered)
-    return cut(changed, limit, fallen=max(0, fallen))
+    fallen = max(excused(old) - excused(after), _spare(old) - _spare(after), 0)
+    return cut(changed, limit, fallen=fallen)
 
 
 def cut(pool: Pool, limit: int | None, *, fallen: int = 0) -> Pool:
     """Follow the limit in force; where it was cut below what is taken, that is `lowered`.
 
-    Shape:   `fallen` is by how much other causes excuse less than before: they may have hidden how
-             far the limit was cut.
+    Shape:   `fallen` is by how much less other causes excuse, in all or of what is within leases:
+             they may have hidden how far the limit was cut.
     """
     new_limit = -1 if limit is None else limit
     if limit is None:
@@ -202,6 +202,11 @@ def stand_problem(stand: Stand) -> str | None:
     if stand.used > AMOUNT_MAX:
         return f"settled and reserved together pass {AMOUNT_MAX}"
     return None
+
+
+def _spare(stand: Stand) -> int:
+    """How much is excused of what a daemon used within its lease."""
+    return max(0, excused(stand) - max(0, stand.used - stand.amount))
 
 
 def excused(stand: Stand) -> int:

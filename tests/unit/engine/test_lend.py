@@ -308,3 +308,21 @@ def test_what_is_lost_stays_taken():
     pool = Pool(taken=50, reserve_taken=5, settled=20, late=3)
     assert lend.lose(pool, 40, 6) == Pool(taken=90, reserve_taken=11, settled=20, late=3)
     assert lend.excuse_late(pool, 4) == Pool(taken=50, reserve_taken=5, settled=20, late=7)
+
+
+def test_a_limit_that_was_cut_explains_what_excuses_within_the_lease_no_longer_do():
+    lent = Stand(amount=286, settled=75, reserved=187, unadmitted=187)
+    pool = lend.restate(EMPTY_POOL, None, lent, limit=300, wall_ns=1)
+    pool = lend.cut(pool, 60)
+    assert (pool.taken, pool.lowered) == (286, 39)
+    # A call that nobody admitted was voided, one was admitted within the lease, one beyond it.
+    now = Stand(amount=286, settled=207, reserved=103, unadmitted=182)
+    pool = lend.restate(pool, lent, now, limit=60, wall_ns=2)
+    assert (pool.taken, pool.unadmitted, pool.lowered) == (310, 182, 68)
+
+
+def test_a_limit_that_was_cut_explains_nothing_beyond_the_lease():
+    lent = Stand(amount=100, settled=100)
+    pool = lend.cut(lend.restate(EMPTY_POOL, None, lent, limit=100, wall_ns=1), 60)
+    pool = lend.restate(pool, lent, Stand(amount=100, settled=130), limit=60, wall_ns=2)
+    assert (pool.taken, pool.lowered) == (130, 40)
