@@ -236,7 +236,8 @@ class Exchange:
                 continue
             amount += lend.presumed(share.stand)
             self._restate(daemon, key, lend.reclaimed(share.stand), is_reclaimed=True)
-        self._rows.put_daemon(msgspec.structs.replace(daemon, epoch=daemon.epoch + 1))
+        # No message of any stream follows -1: a restored database may count epochs again.
+        self._rows.put_daemon(msgspec.structs.replace(daemon, epoch=daemon.epoch + 1, sequence=-1))
         return amount
 
     # ---- inside ------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from costd.coordinator.lendable import Span
 from costd.coordinator.rows import Daemon, Outbox, Rows, Share
 from costd.engine.lend import restate
 from costd.engine.rules import Rules
+from costd.errors import InvalidAsk
 from costd.model.lease import EMPTY_POOL, Stand
 from costd.model.time import NS_PER_S
 from costd.policy import parse_policy
@@ -124,3 +125,12 @@ def test_use_that_was_forgotten_and_lent_to_others_comes_late():
     exchange.report("d1", pb.LeaseReport(epoch=3, sequence=1, now_ns=NOW_NS, stands=[told]))
     assert rows.shares[KEY, "d1"].stand.amount == 20
     assert (rows.pools[KEY].taken, rows.pools[KEY].late) == (LIMIT + 15, 15)
+
+
+def test_a_stream_from_before_a_restore_is_over_where_its_daemon_is_reclaimed():
+    rows = rows_of(Stand(amount=7, version=1))
+    exchange = Exchange(rows, RULES, now_ns=NOW_NS, span=SPAN)
+    exchange.reclaim("d1", [KEY])  # the database counts epoch 4 again, in which the daemon speaks
+    for sequence in (1, 2):
+        with pytest.raises(InvalidAsk, match="enrol anew"):
+            exchange.report("d1", pb.LeaseReport(epoch=4, sequence=sequence, now_ns=NOW_NS))
