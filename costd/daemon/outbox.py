@@ -12,6 +12,7 @@ from costd.engine import keys
 from costd.engine.changes import Changes, Family
 from costd.model.time import NS_PER_S
 from costd.wire import convert
+from costd.wire.pb import control_pb2
 from costd.wire.pb import fleet_pb2 as pb
 
 EVENTS_COUNT_MAX: Final = 500
@@ -50,8 +51,11 @@ class Outbox:
 
     def first_sequence(self) -> int:
         """The oldest event that is still here, 0 if none is."""
-        end = keys.sequence_key(keys.SEQUENCES_END_NS)
-        found = next(iter(self._ledger.store.scan(Family.USAGE, end=end)), None)
+        return self._first_from(0)
+
+    def _first_from(self, sequence: int) -> int:
+        start, end = keys.sequence_key(sequence), keys.sequence_key(keys.SEQUENCES_END_NS)
+        found = next(iter(self._ledger.store.scan(Family.USAGE, start, end)), None)
         return int.from_bytes(found[0], "big") if found else 0
 
     def connected(
@@ -71,19 +75,17 @@ class Outbox:
         if stored > kept:
             self._move(kept, stored)
 
-    def close_gaps(self, stored: int) -> None:
+    def close_gap(self, stored: int) -> None:
         """Move events up to those that are stored where everybody has lost some between.
 
         Shape:   a power failure took them from these books, and a database that was restored has
                  forgotten them; it would wait for them for ever.
         Errors:  StoreUnavailable; nothing is moved then.
         """
-        end = keys.sequence_key(keys.SEQUENCES_END_NS)
-        found = self._ledger.store.scan(Family.USAGE, keys.sequence_key(stored + 1), end)
-        numbers = [int.from_bytes(key, "big") for key, _ in found]
-        has_gaps = bool(numbers) and numbers[-1] > stored + len(numbers)
+        following = self._first_from(stored + 1)
+        is_lost = not following and self._ledger.totals.usage_seq > stored
         # Where nothing is left up to those, they were trimmed: the coordinator goes on behind them.
-        if has_gaps and self.first_sequence() <= stored:
+        if (is_lost or following > stored + 1) and 0 < self.first_sequence() <= stored:
             self._move(stored, stored)
 
     def _move(self, kept: int, stored: int) -> None:
@@ -118,10 +120,12 @@ class Outbox:
             start = keys.sequence_key(self._sent_sequence + 1)
             end = keys.sequence_key(last + 1)
             rows = self._ledger.store.scan(Family.USAGE, start, end)
-            events = [
-                convert.usage_event_to_pb(int.from_bytes(key, "big"), event)
-                for key, event in islice(rows, EVENTS_COUNT_MAX)
-            ]
+            events: list[control_pb2.UsageEvent] = []
+            for key, event in islice(rows, EVENTS_COUNT_MAX):
+                sequence = int.from_bytes(key, "big")
+                if events and sequence != events[-1].sequence + 1:
+                    break  # those before the gap are stored; at the next Enrol it is closed
+                events.append(convert.usage_event_to_pb(sequence, event))
             if not events:
                 return
             self._send(pb.UsageBatch(epoch=self._epoch, events=events))

@@ -278,8 +278,7 @@ class Tenancy:
             ledger.account_anew({*ledger.fleet_counters(), *known})
         if self._saved.books_are_old:
             self.outbox.renumber(self._saved.usage_kept, welcome.usage_sequence)
-        if welcome.has_forgotten or welcome.usage_sequence < self.outbox.stored_sequence:
-            self.outbox.close_gaps(welcome.usage_sequence)
+        self.outbox.close_gap(welcome.usage_sequence)
         self._remember(
             epoch=welcome.epoch,
             until_steady_ns=self._until(self._enrolled_at_ns),

@@ -93,12 +93,18 @@ def sequences(store):
     ("logged", "stored", "left"),
     [
         ([1, 2, 5, 6], 2, [1, 2, 3, 4]),
-        ([1, 2, 5, 6], 1, [1, 2, 3, 4]),
+        ([1, 2, 5, 6], 1, [1, 2, 5, 6]),
         ([1, 2, 5, 6], 5, [1, 2, 5, 6]),
         ([5, 6], 2, [5, 6]),
         ([1, 2], 2, [1, 2]),
     ],
-    ids=["behind what is stored", "further on", "before it", "trimmed", "none"],
+    ids=[
+        "behind what is stored",
+        "further on, once it is that far",
+        "before it",
+        "trimmed",
+        "none",
+    ],
 )
 def test_usage_moves_up_to_what_is_stored_where_all_have_lost_what_was_between(
     logged, stored, left
