@@ -383,7 +383,8 @@ def _is_postgres(pid: int) -> bool:
         program = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return b"postgres" in program
+    # The path of the program, or what a server's child calls itself: "postgres: walwriter".
+    return program.rsplit(b"/", 1)[-1].startswith(b"postgres")
 
 
 def _tail(*logs: Path) -> str:

@@ -19,6 +19,7 @@ budgets:
   - {id: shared, window: total, limit: $2}
   - {id: both, match: {user: "*"}, per: [user, project], window: day, limit: $1}
   - {id: here, window: total, limit: $100, share: host}
+fleet: {lease_wait_ms: 5000}
 """
 
 

@@ -22,6 +22,8 @@ from rich.console import Console
 APPORTION = "costd/engine/apportion.py"
 CAUGHT = ("if needed > room:", "if needed >= room:")
 HARMLESS = ("_HALF = 2", "_HALF = 3")
+RECEPTION = "costd/coordinator/reception.py"
+ONE_NS_LATER = ("self.lends_from_ns = 0", "self.lends_from_ns = 1")
 MODULE = '''
 """Says what > it does."""
 ROUND_NS = 2_000_000_000
@@ -105,11 +107,11 @@ def test_a_sample_is_the_same_from_its_seed_and_stays_so_when_others_go():
 @pytest.mark.slow
 def test_a_mistake_is_caught_and_a_harmless_one_survives_and_the_source_stays_as_it_is():
     source = (ROOT / APPORTION).read_bytes()
-    mutants = mutants_of(ROOT, APPORTION)
-    wanted = [the(mutants, CAUGHT), the(mutants, HARMLESS)]
+    harmless_one = the(mutants_of(ROOT, RECEPTION), ONE_NS_LATER)
+    wanted = [the(mutants_of(ROOT, APPORTION), CAUGHT), harmless_one]
     caught, harmless = examine(wanted, {wanted[1].key: "a matter of taste"}, jobs_count=1)
     assert caught.fate.is_caught
-    assert caught.fate.by.startswith("tests/property/test_lending.py::test_a_share_is_what_is_need")
+    assert caught.fate.by.startswith(("tests/unit/engine/test_lend.py", "tests/property/test_lend"))
     assert harmless == Finding(wanted[1], Fate(is_caught=False), "a matter of taste")
     assert (ROOT / APPORTION).read_bytes() == source
     assert said([caught, harmless])[0] == 0
