@@ -71,6 +71,13 @@ def test_what_a_daemon_holds_is_believed_and_nothing_granted_until_all_have_told
     assert granted(exchange, epoch + 1) == pb.LEASE_OUTCOME_NOT_NOW
 
 
+def test_a_counter_that_is_forgotten_altogether_is_believed_likewise():
+    rows = Rows(daemons={"d1": Daemon(daemon_id="d1", epoch=3)}, outboxes={"d1": Outbox()})
+    enrolled(rows, Stand(amount=7, version=2))
+    assert rows.pools[KEY].taken == 7
+    assert rows.lends_from_ns == NOW_NS + SPAN.tenure_ns
+
+
 def test_what_others_were_lent_meanwhile_comes_late():
     rows = rows_of(Stand(amount=5, version=1))
     other = Stand(amount=LIMIT - 5, version=1)
@@ -85,10 +92,11 @@ def test_what_others_were_lent_meanwhile_comes_late():
     [
         (Stand(amount=5, version=2), Stand(amount=7, version=1), KEY),
         (Stand(amount=5, version=2), Stand(amount=7, version=2), KEY),
+        (Stand(amount=5, version=1), Stand(amount=5, version=2), KEY),
         (Stand(amount=7, version=1), Stand(amount=5, settled=5, version=2), KEY),
         (Stand(amount=5, version=1), Stand(amount=7, version=2), ENDED_KEY),
     ],
-    ids=["an older grant", "no grant", "gives back", "a window that is over"],
+    ids=["an older grant", "no grant", "as much", "gives back", "a window that is over"],
 )
 def test_a_late_or_modest_daemon_is_no_sign_of_that(known, stated, key):
     rows = rows_of(known, key=key)
