@@ -8,6 +8,7 @@ from costd.clock import Clock
 from costd.coordinator.drills import TIMEOUT_NS, TIMEOUT_NS_MAX, Drills
 from costd.coordinator.exchange import Exchange
 from costd.coordinator.killbook import KillBook
+from costd.coordinator.lendable import limit_of
 from costd.coordinator.reception import Reception
 from costd.coordinator.rows import Daemon, Rows, Share
 from costd.coordinator.store import CoordinatorStore, PolicyText, TopUp
@@ -176,7 +177,7 @@ class FleetControlService:
         await self._store.top_up(top_up)
         pool = await self._store.transact(lambda rows: rows.pool(key), keys=[key])
         return fpb.TopUpBudgetResponse(
-            limit=(rule.limit or 0) + pool.topped_up,
+            limit=limit_of(rule, topped_up=pool.topped_up),
             topped_up=pool.topped_up,
             window_end_ns=0 if end_ns >= NEVER_NS else end_ns,
         )

@@ -16,6 +16,7 @@ from costd.model.counter import Counter
 from costd.model.events import AuditRecord
 from costd.model.grant import Grant, GrantRefusal
 from costd.model.lease import NO_STAND, Pool, Want
+from costd.model.money import AMOUNT_MAX
 from costd.model.policy import WindowKind
 from costd.model.time import NEVER_NS, NS_PER_S, Now
 from costd.wire import fleet as wire
@@ -50,10 +51,18 @@ def terms_of(rules: Rules, key: bytes, *, topped_up: int) -> Terms | None:
     if rule is None or not rule.is_shared or rule.limit is None:
         return None
     return Terms(
-        limit=rule.limit + topped_up,
+        limit=limit_of(rule, topped_up=topped_up),
         reserve=rule.budget.reserve,
         whole=rule.budget.window.kind is WindowKind.RUN,
     )
+
+
+def limit_of(rule: BudgetRule, *, topped_up: int) -> int:
+    """Tell a budget's limit with its top-ups, kept within what can be counted.
+
+    A later policy, or two top-ups at once, may say more than either did when it was looked at.
+    """
+    return min((rule.limit or 0) + topped_up, AMOUNT_MAX)
 
 
 def refused_grants(

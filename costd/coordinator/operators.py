@@ -5,6 +5,7 @@ from typing import Final
 from costd import __version__
 from costd.clock import Clock
 from costd.coordinator.killbook import KillBook
+from costd.coordinator.lendable import limit_of
 from costd.coordinator.reception import Reception
 from costd.coordinator.redeemed import redeemed_grants
 from costd.coordinator.store import DIMENSIONS, CoordinatorStore
@@ -247,7 +248,7 @@ def _budget_row(
     for column in _COLUMNS:
         setattr(row, column, getattr(pool, column))
     if rule.limit is not None:
-        row.limit = rule.limit + pool.topped_up
+        row.limit = limit_of(rule, topped_up=pool.topped_up)
         row.utilisation_bp = utilisation_bp(pool.used, row.limit)
         reached = [step.at_bp for step in rule.budget.steps if step.at_bp is not None]
         row.threshold_bp = max((at for at in reached if at <= row.utilisation_bp), default=0)

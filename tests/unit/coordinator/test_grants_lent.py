@@ -3,12 +3,13 @@
 import pytest
 
 from costd.coordinator.exchange import Exchange
-from costd.coordinator.lendable import Span
+from costd.coordinator.lendable import Span, limit_of
 from costd.coordinator.rows import Daemon, Rows
 from costd.daemon.enacting import compiled
 from costd.engine import keys
 from costd.grants import GrantClaims, issue, keygen, load_private_key, verify
 from costd.model.grant import Grant, GrantRefusal
+from costd.model.money import AMOUNT_MAX
 from costd.model.time import NS_PER_S
 from costd.policy import parse_policy
 from costd.wire.pb import fleet_pb2 as pb
@@ -133,3 +134,10 @@ def test_a_counter_that_says_nonsense_is_no_budget():
     text = token()
     nonsense = counters(text)[0][:16] + b"many"
     assert Desk().ask("", (stand(nonsense, reserved=1), 2)) == [("NO_BUDGET", 0)]
+
+
+def test_top_ups_that_raced_past_what_can_be_counted_leave_the_most_that_can_be():
+    (rule,) = RULES.budgets.values()
+    assert limit_of(rule, topped_up=0) == rule.limit == NS_PER_S
+    assert limit_of(rule, topped_up=-1) == NS_PER_S - 1
+    assert limit_of(rule, topped_up=AMOUNT_MAX) == AMOUNT_MAX

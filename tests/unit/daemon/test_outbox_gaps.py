@@ -4,6 +4,7 @@ from costd.daemon.ledger import Ledger
 from costd.daemon.outbox import Outbox
 from costd.engine import keys
 from costd.engine.changes import Family
+from costd.errors import StoreUnavailable
 from costd.model.ask import Ask
 from costd.policy import parse_policy
 from costd.testing import FakeClock, MemoryStore
@@ -89,3 +90,17 @@ def test_a_receipt_of_this_epoch_says_what_is_stored(books):
     assert books.outbox.waiting_count == 5
     books.outbox.receipted(pb.UsageReceipt(epoch=1, sequence=4))
     assert books.outbox.waiting_count == 1
+
+
+def test_on_a_full_disk_nothing_is_moved_and_no_number_is_given_twice(books, monkeypatch):
+    def refuse(*_):
+        raise StoreUnavailable("no space left on device")
+
+    books.lose(3)
+    with monkeypatch.context() as full:
+        full.setattr(books.store, "commit", refuse)
+        with pytest.raises(StoreUnavailable, match="no space"):
+            books.outbox.close_gap(2)
+    books.spend(6)
+    assert books.ledger.totals.usage_seq == 6
+    assert books.enrolled(stored=2) == [[(3, 4), (4, 5), (5, 6)]]
