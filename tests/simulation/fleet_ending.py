@@ -111,12 +111,16 @@ class Ending(World):
                 found.append(f"{host.name} has {known} engaged, the database {engaged}")
         return found
 
-    def spend_the_rest(self):
-        """One daemon gets all that is left: nothing of it is stuck where nobody needs it."""
+    def release_all(self):
+        """Release every kill switch: a restored database may engage a halt once more."""
         for kill_id in sorted(self.database.kills):
             request = cpb.ReleaseKillRequest(kill_id=kill_id, actor="ops")
             drive(control_of(self.replicas[0]).ReleaseKill(request, "ops"))
         self.quieten(lambda: True)
+
+    def spend_the_rest(self):
+        """One daemon gets all that is left: nothing of it is stuck where nobody needs it."""
+        self.release_all()
         rules = compiled(self.policy)
         ask = self.new_ask(critical=True)
         rooms = []
@@ -147,6 +151,7 @@ class Ending(World):
         self.note(f"{host.name} is asked for all that is left: {rest} for {ask.labels}")
         for _ in range(3):  # what it was told of the fleet may be old; a report sets that right
             if len(self.truth.calls) == before:
+                self.release_all()
                 self.ask(host, ask)
                 self.quieten(lambda: not self.waiters)
                 self.pass_time(1.1)
