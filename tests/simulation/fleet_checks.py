@@ -90,15 +90,14 @@ class UsageCheck:
         return found
 
 
-def window_problems(world, rows, granted, shares_before):
+def window_problems(world, granted):
     """A lease is granted only of a window that is in force, or nearly, or has calls in flight."""
     found, span, true_ns = [], world.span, world.database.began_ns
     slack_ns = span.skew_ns_max
     for key, daemon_id in granted:
-        before, share = shares_before.get((key, daemon_id)), rows.shares[key, daemon_id]
         rule = compiled(world.texts()[0]).budgets.get(keys.tag_of(key))
         end_ns = keys.split_counter_key(key)[0]
-        if share.stand.reserved or (before is not None and before.stand.reserved):
+        if (key, daemon_id) in world.database.wanted_in_flight:
             continue  # calls in flight there may be extended, whenever that is
         moments = range(
             true_ns - span.skew_ns_max - slack_ns,

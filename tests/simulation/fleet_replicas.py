@@ -45,6 +45,9 @@ class Database(MemoryFleetStore):
         """When the transaction that commits now began: what it knows of the time."""
         self.lends_from_known_ns = 0
         """Until then the replica whose transaction goes on knows that it must learn."""
+        self.wanted_in_flight = set()
+        """Counters that the transaction under way is asked for, for calls in flight: (counter,
+        daemon). Those calls may have ended once it commits."""
         self.changed = set()
         """Counters that were written since somebody last looked."""
         self.renewed_ns = {}
@@ -64,6 +67,7 @@ class Database(MemoryFleetStore):
 
         def work_noted(rows):
             locked[:] = [rows, dict(rows.daemons), dict(rows.shares)]
+            self.wanted_in_flight.clear()
             return work(rows)
 
         result = self.step(work_noted, daemon_ids=daemon_ids, **named)
@@ -78,7 +82,7 @@ class Database(MemoryFleetStore):
             for each in sorted(rows.written_shares)
             if is_granted(shares.get(each), rows.shares[each], rows.daemons[each[1]])
         ]
-        self._world.committed(rows, granted, shares, lends_from_ns=self.lends_from_known_ns)
+        self._world.committed(rows, granted, lends_from_ns=self.lends_from_known_ns)
         await Moment()
         if self.answers_lost:
             self.answers_lost -= 1
@@ -126,6 +130,18 @@ class Database(MemoryFleetStore):
         return await super().top_up(top_up)
 
 
+def noting(kind, database):
+    """Make an exchange of a kind that notes which wants are for calls in flight."""
+
+    class Noting(kind):
+        def _outcome(self, daemon, key, want, refused):
+            if want.stand.reserved:
+                database.wanted_in_flight.add((key, daemon.daemon_id))
+            return super()._outcome(daemon, key, want, refused)
+
+    return Noting
+
+
 def is_granted(before, share, daemon):
     """Tell whether a daemon got more of a counter, and did not only state that it once had."""
     version = before.stand.version if before is not None else 0
@@ -147,6 +163,8 @@ class Replica:
         self.reception = world.parts.reception(
             self.database, clock, published_of(current), world.span
         )
+        kind = self.reception.rules_of_exchange
+        self.reception.rules_of_exchange = noting(kind, self.database)
         self.kills = KillBook(self.database, journal, self.reception.kill)
         drive(self.kills.refresh(clock.now().wall_ns))
         self.reception.halted = self.kills.learn

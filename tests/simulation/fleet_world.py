@@ -162,9 +162,9 @@ class World:
         if isinstance(error, InvalidAsk):
             self.problems.append(f"{link.host.name} was refused: {error}")
 
-    def committed(self, rows, granted, shares_before, *, lends_from_ns):
+    def committed(self, rows, granted, *, lends_from_ns):
         """Look at what a transaction has just written."""
-        self.problems += window_problems(self, rows, granted, shares_before)
+        self.problems += window_problems(self, granted)
         for each in rows.written_daemons:
             self.admitted[each] = rows.daemons[each].epoch
         for key, _ in granted:
