@@ -16,9 +16,9 @@ from costd.wire.pb import control_pb2
 def begun(rows: Rows, daemon: Daemon, first_sequence: int, now_ns: int) -> int:
     """Return how far a daemon's events are stored, as it enrols.
 
-    Shape:   `first_sequence` is the oldest that it still has, 0 if none. Where events before it
-             are missing here, this database once stored them, and lost them; it goes on behind
-             them, with an alert.
+    Shape:   `first_sequence` is the oldest that it still has, or else the next that it will have.
+             Where events before it are missing here, this database once stored them, and lost
+             them; it goes on behind them, with an alert.
     """
     stored = rows.outboxes[daemon.daemon_id].usage_sequence
     missing = first_sequence - 1 - stored if first_sequence else 0

@@ -50,8 +50,8 @@ class Outbox:
         return self._ledger.usage_waiting_count
 
     def first_sequence(self) -> int:
-        """The oldest event that is still here, 0 if none is."""
-        return self._first_from(0)
+        """The oldest event that is still here, or else the next that will be."""
+        return self._first_from(0) or self._ledger.totals.usage_seq + 1
 
     def _first_from(self, sequence: int) -> int:
         start, end = keys.sequence_key(sequence), keys.sequence_key(keys.SEQUENCES_END_NS)
@@ -85,7 +85,7 @@ class Outbox:
         following = self._first_from(stored + 1)
         is_lost = not following and self._ledger.totals.usage_seq > stored
         # Where nothing is left up to those, they were trimmed: the coordinator goes on behind them.
-        if (is_lost or following > stored + 1) and 0 < self.first_sequence() <= stored:
+        if (is_lost or following > stored + 1) and self.first_sequence() <= stored:
             self._move(stored, stored)
 
     def _move(self, kept: int, stored: int) -> None:
@@ -123,13 +123,18 @@ class Outbox:
             events: list[control_pb2.UsageEvent] = []
             for key, event in islice(rows, EVENTS_COUNT_MAX):
                 sequence = int.from_bytes(key, "big")
-                if events and sequence != events[-1].sequence + 1:
-                    break  # those before the gap are stored; at the next Enrol it is closed
+                if sequence != self._sent_sequence + len(events) + 1:
+                    break
                 events.append(convert.usage_event_to_pb(sequence, event))
-            if not events:
-                return
-            self._send(pb.UsageBatch(epoch=self._epoch, events=events))
-            self._sent_sequence, self._sent_ns = events[-1].sequence, now_ns
+            if events:
+                self._send(pb.UsageBatch(epoch=self._epoch, events=events))
+                self._sent_sequence, self._sent_ns = events[-1].sequence, now_ns
+                continue
+            if self.stored_sequence == self._sent_sequence:
+                self.close_gap(self.stored_sequence)
+            if self._ledger.totals.usage_seq == last:
+                return  # what is before the gap is not stored yet
+            last = self._ledger.totals.usage_seq
 
     def receipted(self, receipt: pb.UsageReceipt) -> None:
         """Note what is stored."""

@@ -301,12 +301,13 @@ class World:
             message = pb.ToDaemon.FromString(raw)
             self.at_stream(host, host.member.heard, message)
             if message.welcome.epoch and message.welcome.epoch == self.admitted.get(host.name):
-                self.admitted_anew(host)
+                self.admitted_anew(host, message.welcome.epoch)
 
-    def admitted_anew(self, host):
+    def admitted_anew(self, host, epoch):
         """Note which report ends what a daemon has to tell to a database that was set back."""
-        if host.name in self.unheard and host.member is not None:
-            tenancy = host.member.tenancy
+        tenancy = host.member.tenancy if host.member is not None else None
+        # A daemon that could not write the Admittance down has not been admitted.
+        if host.name in self.unheard and tenancy is not None and tenancy.epoch == epoch:
             self.unheard[host.name] = (tenancy.epoch, tenancy._sequence)
 
     def hear_all(self):

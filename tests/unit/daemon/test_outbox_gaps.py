@@ -22,7 +22,8 @@ class Books:
 
     def __init__(self):
         self.store = MemoryStore()
-        self.ledger = Ledger(self.store, POLICY, FakeClock(), in_fleet=True)
+        self.clock = FakeClock()
+        self.ledger = Ledger(self.store, POLICY, self.clock, in_fleet=True)
         self.outbox = Outbox(self.ledger)
         self.sent = []
 
@@ -39,6 +40,18 @@ class Books:
         self.outbox.close_gap(stored)
         self.outbox.connected(self.sent.append, 1, stored)
         self.outbox.tick()
+        return self.batches()
+
+    def sends_next(self, *, stored=None):
+        """A second later, with a receipt before or without."""
+        self.sent.clear()
+        if stored is not None:
+            self.outbox.receipted(pb.UsageReceipt(epoch=1, sequence=stored))
+        self.clock.advance(seconds=1)
+        self.outbox.tick()
+        return self.batches()
+
+    def batches(self):
         return [
             [(event.sequence, event.cost_nusd) for event in batch.events] for batch in self.sent
         ]
@@ -64,9 +77,21 @@ def test_a_gap_right_behind_what_is_stored_is_closed(books):
 
 def test_a_later_gap_ends_a_batch_and_is_closed_once_that_is_stored(books):
     books.lose(4)
-    assert books.enrolled(stored=1) == [[(2, 2), (3, 3)], [(5, 5)]]
-    books.sent.clear()  # the coordinator took the first batch and refused the second
-    assert books.enrolled(stored=3) == [[(4, 5)]]
+    assert books.enrolled(stored=1) == [[(2, 2), (3, 3)]]
+    assert books.sends_next() == []
+    assert books.sends_next(stored=2) == []
+    assert books.sends_next(stored=3) == [[(4, 5)]]
+    assert books.sends_next(stored=4) == []
+    assert books.outbox.waiting_count == 0
+
+
+def test_what_is_lost_behind_all_that_is_left_is_waited_for_no_more_once_that_is_stored(books):
+    books.lose(2, 3, 4, 5)  # by a power failure; then a backup brings back a database without any
+    assert books.enrolled(stored=0) == [[(1, 1)]]
+    assert books.sends_next(stored=1) == []
+    assert books.outbox.waiting_count == 0
+    books.spend(6)
+    assert books.sends_next() == [[(2, 6)]]
 
 
 def test_what_is_lost_at_the_end_is_waited_for_no_more(books):
@@ -80,6 +105,7 @@ def test_what_is_lost_at_the_end_is_waited_for_no_more(books):
 @pytest.mark.parametrize("trimmed", [(1, 2, 3), (1, 2, 3, 4, 5)])
 def test_what_was_trimmed_is_no_gap(books, trimmed):
     books.lose(*trimmed)
+    assert books.outbox.first_sequence() == len(trimmed) + 1
     books.enrolled(stored=1)
     assert books.ledger.totals.usage_seq == 5
 
