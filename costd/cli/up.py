@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import re
 import signal
@@ -21,6 +22,10 @@ LIVED_NS: Final = 10 * NS_PER_S
 LINE_BYTES_MAX: Final = 16 * 1024 * 1024
 KEPT: Final = ("COSTD_DATABASE_URL",)
 """Of costd's own environment: whatever else is there may be meant for one of both only."""
+
+_PR_SET_PDEATHSIG: Final = 1
+"""From Linux' <linux/prctl.h>; kept across exec."""
+_LIBC: Final = ctypes.CDLL(None)
 
 Tell = Callable[[str, str], None]
 """Writes one line of somebody."""
@@ -167,6 +172,7 @@ async def _once(part: Part, arguments: Sequence[str], tell: Tell) -> int:
         limit=LINE_BYTES_MAX,
         # Ctrl-C is for us, who stop them one after the other.
         start_new_session=True,
+        preexec_fn=_end_with(os.getpid()),
     )
     assert part.process.stderr is not None
     async for raw in part.process.stderr:
@@ -175,6 +181,21 @@ async def _once(part: Part, arguments: Sequence[str], tell: Tell) -> int:
         if re.search(rf'(\] |"event": "){part.served}\b', line):
             part.serves.set()
     return await part.process.wait()
+
+
+def _end_with(parent: int) -> Callable[[], None]:
+    """Make what a child does before its program: have it told to stop when its parent dies.
+
+    A parent that is killed -9 can tell nobody; what it started would hold the sockets and the
+    books, and the next `costd up` could not start.
+    """
+
+    def bind() -> None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died in between
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return bind
 
 
 def _signal(part: Part) -> None:

@@ -1,5 +1,6 @@
 """Logs of one line each: JSON for machines, columns for people."""
 
+import contextlib
 import logging
 from typing import Literal, TextIO, cast
 
@@ -21,10 +22,11 @@ _LEVELS: dict[str, int] = {
 def make_log(*, level: Level, style: Style, stream: TextIO) -> Log:
     """Make a logger that writes `time`, `level`, `event` and fields to a stream.
 
-    Ensures: no process-wide settings change; whoever logs is handed this logger.
+    Ensures: no process-wide settings change; whoever logs is handed this logger. A line that cannot
+             be written is lost, and nobody else: whoever reads may be gone, or the disk full.
     """
     logger = structlog.wrap_logger(
-        structlog.WriteLogger(stream),
+        _Writer(stream),
         processors=[*_described(), *_rendered(style, stream)],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         cache_logger_on_first_use=True,
@@ -56,6 +58,18 @@ def adopt_library_logs(*, style: Style, stream: TextIO) -> None:
 
 def _is_no_bad_header(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("Invalid encoding on")
+
+
+class _Writer(structlog.WriteLogger):
+    """Writes lines, and goes on where one cannot be written."""
+
+    def msg(self, message: str) -> None:
+        """Write one line."""
+        with contextlib.suppress(OSError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
 
 
 def _described() -> list[Processor]:

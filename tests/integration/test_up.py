@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from costd.testing.process import wait_until
+
 POLICY = (
     "version: 1\ntask_classes: {draft: {}}\nbudgets:\n  - {id: day, window: total, limit: $5}\n"
 )
@@ -76,6 +78,14 @@ def until(process, pattern):
     raise AssertionError("".join(seen))
 
 
+def is_gone(pid):
+    """Whether a process has ended, also where nobody asked how."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def costctl(*arguments):
     run = subprocess.run(
         [sys.executable, "-m", "costd.cli.costctl", *map(str, arguments)],
@@ -113,6 +123,20 @@ def test_one_command_runs_a_fleet_of_one_that_survives_the_death_of_either_proce
     ends = [line for line in rest if line.split()[-1] == "stopped"]
     assert [line.split()[0] for line in ends] == ["daemon", "coordinator"]
     assert not agents.exists()
+
+
+@pytest.mark.slow
+def test_who_is_killed_leaves_neither_process_nor_database_behind(up, folder):
+    process = up()
+    until(process, r"^up +\| operators: costctl fleet")
+    parts = children(process.pid)
+    assert len(parts) == 2
+    process.kill()
+    process.wait()
+    for name, pid in parts.items():
+        wait_until(lambda pid=pid: is_gone(pid), f"{name} ends")
+    assert not [*(folder / "data" / "coordinator").rglob("postmaster.pid")]
+    until(up(), r"^up +\| operators: costctl fleet")
 
 
 def test_what_cannot_start_ends_both(up, folder):

@@ -29,6 +29,18 @@ def test_a_line_is_json_that_begins_with_time_level_and_event():
     )
 
 
+class NobodyReads(io.StringIO):
+    def flush(self):
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("level", ["info", "warning", "error"])
+def test_whoever_logs_goes_on_where_nobody_reads(level):
+    stream = NobodyReads()
+    getattr(make_log(level="info", style="json", stream=stream), level)("draining")
+    assert "draining" in stream.getvalue()
+
+
 def test_lines_below_the_level_are_not_written():
     stream = io.StringIO()
     log = make_log(level="warning", style="json", stream=stream)
