@@ -173,17 +173,11 @@ def _tell_plan(where: str, plan: Plan | None) -> None:
     if plan is None:
         typer.echo("a start would make it")
         return
-    for what, migrations in (
-        ("would run now", (*plan.expansions, *plan.contractions)),
-        (f"would wait for {', '.join(plan.older)}", plan.waiting),
-    ):
-        for each in migrations:
-            typer.echo(f"{each}: {what}")
+    for line in plan.lines():
+        typer.echo(line)
     if plan.refusal:
         typer.echo(f"costd: a start would be refused: {plan.refusal}", err=True)
         raise typer.Exit(COULD_NOT_RUN)
-    if not (plan.expansions or plan.contractions or plan.waiting):
-        typer.echo("nothing to migrate")
 
 
 @app.command("up", cls=Command)

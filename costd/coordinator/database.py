@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
 import psycopg
@@ -60,14 +60,22 @@ class Database:
             name="costd",
         )
 
-    async def open(self, *, wait_s: float = 0.0) -> None:
-        """Connect; wait so long for a server that is not there yet.
+    async def open(
+        self,
+        *,
+        wait_s: float = 0.0,
+        stopped: asyncio.Event | None = None,
+        tell: Callable[[str], None] = lambda _problem: None,
+    ) -> bool:
+        """Connect; wait so long for a server that is not there yet, or until `stopped`.
 
+        Shape:   False if it was stopped; `tell` hears once why it waits.
         Errors:  CoordinatorUnavailable saying what was wrong and what to do. A password that is
                  refused, or a database that does not exist, is not waited for.
         """
         ends_ns = ticks_ns() + int(wait_s * NS_PER_S)
-        pause_s = 0.05
+        stopped = stopped or asyncio.Event()
+        first_pause_s = pause_s = 0.05
         while True:
             try:
                 async with self.connect() as connection:
@@ -79,9 +87,14 @@ class Database:
                 )
                 if hopeless or ticks_ns() >= ends_ns:
                     raise
-            await asyncio.sleep(pause_s)
+                if pause_s == first_pause_s:
+                    tell(str(error))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopped.wait(), pause_s)
+                return False
             pause_s = min(2 * pause_s, RETRY_S_MAX)
         await self._pool.open()
+        return True
 
     async def close(self) -> None:
         """Give up all connections; closing twice is harmless."""

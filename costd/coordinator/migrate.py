@@ -60,6 +60,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     older: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     """Of a newer release, which are in force already."""
+    is_read_only: bool = False
+    """Nothing can be written: a standby, or a database that is set so."""
 
     def lines(self) -> list[str]:
         """Write it for people, a migration a line."""
@@ -71,15 +73,24 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         ] or ["nothing to migrate"]
 
     @property
+    def taken_away(self) -> tuple[str, ...]:
+        """What a newer release did that this one cannot work with."""
+        return tuple(name for name in self.unknown if name.endswith(".contract"))
+
+    @property
     def refusal(self) -> str | None:
         """Why this release cannot work with the schema, None if it can."""
-        taken_away = [name for name in self.unknown if name.endswith(".contract")]
-        if not taken_away:
-            return None
-        return (
-            f"its schema is of a newer release of costd ({', '.join(taken_away)} ran already), "
-            "which took away what this one needs; start that release"
-        )
+        if self.taken_away:
+            return (
+                f"its schema is of a newer release of costd ({', '.join(self.taken_away)} ran "
+                "already), which took away what this one needs; start that release"
+            )
+        if self.is_read_only:
+            return (
+                "it is read-only; name the primary in COSTD_DATABASE_URL, or add "
+                "target_session_attrs=read-write to it"
+            )
+        return None
 
 
 class Instance(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,14 +129,15 @@ class Migrator:
         """Migrate, and register this instance, so that nobody takes away what it needs.
 
         Ensures: however many coordinators start at once, each migration runs once.
-        Errors:  StoreCorrupt for a schema of a newer release, and then nothing is changed;
-                 CoordinatorUnavailable where the database does not let us.
+        Errors:  StoreCorrupt for a schema of a newer release, or tables that are not ours, and
+                 then nothing is changed; CoordinatorUnavailable where the database does not let us.
         """
         async with self._database.connect() as connection:
             await self._lock(connection)
             plan = await self._plan(connection)
             if plan.refusal:
-                raise StoreCorrupt(f"{self._database.where}: {plan.refusal}")
+                refused = StoreCorrupt if plan.taken_away else CoordinatorUnavailable
+                raise refused(f"{self._database.where}: {plan.refusal}")
             await self._apply(connection, plan.expansions, plan)
             await connection.execute(
                 """
@@ -177,6 +189,7 @@ class Migrator:
                 for (number, phase), name in sorted(done.items(), key=_order)
                 if (number, phase) not in known
             ),
+            is_read_only=await _is_read_only(connection),
         )
 
     async def _apply(
@@ -194,7 +207,13 @@ class Migrator:
                         " VALUES (%s, %s, %s, %s)",
                         (each.number, each.phase, each.name, self._release),
                     )
-        except (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction) as error:
+        except (errors.DuplicateTable, errors.DuplicateObject) as error:
+            raise StoreCorrupt(
+                f"{self._database.where} has tables that costd did not make "
+                f"({' '.join(str(error).split())}); nothing was changed. Name a database that is "
+                "costd's alone"
+            ) from error
+        except errors.InsufficientPrivilege as error:
             lacking = ", ".join(str(each) for each in (*plan.expansions, *plan.contractions))
             raise CoordinatorUnavailable(
                 f"{self._database.where} has an older schema and does not let us migrate it "
@@ -232,6 +251,11 @@ async def _done(connection: Connection) -> dict[tuple[int, str], str]:
         return {}
     cursor = await connection.execute("SELECT number, phase, name FROM migrations")
     return {(number, phase): name for number, phase, name in await cursor.fetchall()}
+
+
+async def _is_read_only(connection: Connection) -> bool:
+    cursor = await connection.execute("SELECT current_setting('transaction_read_only') = 'on'")
+    return bool((await cursor.fetchone() or (False,))[0])
 
 
 async def _older(connection: Connection, numbers: set[int]) -> dict[int, list[str]]:

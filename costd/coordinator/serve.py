@@ -31,9 +31,9 @@ from costd.coordinator.upkeep import Upkeep
 from costd.errors import StoreUnavailable
 from costd.serving.calls import CallFigures, Calls
 from costd.serving.loop import new_loop
+from costd.serving.metered import metered
 from costd.serving.stop import Stop
 from costd.telemetry.logs import Log
-from costd.telemetry.metrics import Metrics
 from costd.trust import peer_of
 
 DATABASE_WAIT_S: Final = 60.0
@@ -59,6 +59,7 @@ async def plan(settings: Settings) -> tuple[str, Plan | None]:
     if embedded is not None and not embedded.exists():
         return str(embedded.cluster), None
     async with _database(settings, embedded) as database:
+        await database.open()
         return database.where, await Migrator(database, release=__version__).plan()
 
 
@@ -83,6 +84,13 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
     async with contextlib.AsyncExitStack() as stack:
         embedded = _embedded(settings)
         database = await stack.enter_async_context(_database(settings, embedded))
+        if not await database.open(
+            wait_s=DATABASE_WAIT_S,
+            stopped=stop.asked,
+            tell=lambda problem: log.warning("waiting_for_database", problem=problem),
+        ):
+            log.info("stopped")
+            return
         migrator = Migrator(database, release=__version__)
         migrated = await migrator.run(instance_id, address=settings.listen)
         for each in (*migrated.expansions, *migrated.contractions):
@@ -108,7 +116,9 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
             settings=settings,
             revive=embedded.start if embedded else None,
         )
-        metrics = stack.enter_context(_metrics(settings, log))
+        metrics = await stack.enter_async_context(
+            metered(settings.name, settings.metrics_endpoint, log)
+        )
         meters.meter_fleet(metrics, reception, join, kills)
         servers = await stack.enter_async_context(Servers(settings, log, clock, store))
         await stack.enter_async_context(_background(join.run(), upkeep.run(), upkeep.listen()))
@@ -171,12 +181,12 @@ def _embedded(settings: Settings) -> EmbeddedPostgres | None:
 async def _database(
     settings: Settings, embedded: EmbeddedPostgres | None
 ) -> AsyncIterator[Database]:
+    """Name the database, not opened yet; one of our own runs until this ends."""
     url = settings.database_url.get_secret_value()
     if embedded is not None:
         url = await asyncio.to_thread(embedded.start)
     try:
         database = Database(url)
-        await database.open(wait_s=DATABASE_WAIT_S)
         try:
             yield database
         finally:
@@ -184,18 +194,6 @@ async def _database(
     finally:
         if embedded is not None:
             await asyncio.to_thread(embedded.stop)
-
-
-@contextlib.contextmanager
-def _metrics(settings: Settings, log: Log) -> Any:
-    metrics = Metrics(version=__version__, name=settings.name)
-    try:
-        endpoint = settings.metrics_endpoint
-        if endpoint is not None:
-            log.info("metrics_listening", address=metrics.listen(endpoint.host, endpoint.port))
-        yield metrics
-    finally:
-        metrics.close()
 
 
 @contextlib.asynccontextmanager

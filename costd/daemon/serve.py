@@ -38,7 +38,7 @@ from costd.serving import sockets
 from costd.serving.calls import CallFigures, Calls
 from costd.serving.guard import Guard
 from costd.serving.loop import new_loop
-from costd.serving.sockets import CannotListen
+from costd.serving.metered import metered
 from costd.serving.stop import Stop
 from costd.store.rocks import STORE_FOLDER, RocksStore
 from costd.telemetry.logs import Log
@@ -94,7 +94,7 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
             fleet = membership(settings, log, desk, policy=policy, timekeeper=timekeeper)
             following.append(fleet.run())
         async with (
-            _metrics(settings, log) as metrics,
+            metered(settings.name, settings.metrics_endpoint, log) as metrics,
             Servers(settings, log, files) as servers,
             _background(upkeep.run(), *following),
         ):
@@ -211,27 +211,6 @@ def _ledger(
     )
     file.govern(ledger)
     return ledger
-
-
-@contextlib.asynccontextmanager
-async def _metrics(settings: Settings, log: Log) -> AsyncIterator[Metrics]:
-    metrics = Metrics(version=__version__, name=settings.name)
-    endpoint = settings.metrics_endpoint
-    try:
-        if endpoint is not None:
-            try:
-                address = metrics.listen(endpoint.host, endpoint.port)
-            except OSError as error:
-                raise CannotListen(
-                    f"metrics_listen: {endpoint} cannot be bound ({error.strerror}); name "
-                    "another address, or `off`"
-                ) from error
-            log.info("metrics_listening", address=address)
-            if not endpoint.is_loopback:
-                log.warning("listening_insecure", metrics_listen=address)
-        yield metrics
-    finally:
-        metrics.close()
 
 
 @contextlib.asynccontextmanager

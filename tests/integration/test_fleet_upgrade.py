@@ -1,45 +1,12 @@
 """A fleet moves to the next release under load, one process at a time, with the schema changed."""
 
 import asyncio
-import re
-import shutil
-from pathlib import Path
 
 import psycopg
 import pytest
 from fleet_load import POLICY, Load
 
-import costd
 from costd.testing.fleet import CoordinatorProcess
-
-EXPAND = """\
-ALTER TABLE daemons ADD COLUMN region text;
-ALTER TABLE shares ADD COLUMN note text;
-CREATE TABLE regions (name text PRIMARY KEY);
-"""
-CONTRACT = """\
-UPDATE daemons SET region = '' WHERE region IS NULL;
-ALTER TABLE daemons ALTER COLUMN region SET DEFAULT '', ALTER COLUMN region SET NOT NULL;
-"""
-
-
-@pytest.fixture(scope="module")
-def next_release(tmp_path_factory):
-    """This release as another one: its version, and two migrations more."""
-    folder = tmp_path_factory.mktemp("next")
-    package = folder / "costd"
-    shutil.copytree(
-        Path(costd.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__")
-    )
-    source = package / "__init__.py"
-    changed = re.sub(r'(__version__.*?= )"[^"]+"', r'\1"9.9.9"', source.read_text())
-    assert "9.9.9" in changed
-    source.write_text(changed)
-    migrations = package / "coordinator" / "migrations"
-    number = max(int(path.name[:4]) for path in migrations.glob("*.sql")) + 1
-    (migrations / f"{number:04}_regions.expand.sql").write_text(EXPAND)
-    (migrations / f"{number:04}_regions.contract.sql").write_text(CONTRACT)
-    return folder
 
 
 async def renew(process, release):
