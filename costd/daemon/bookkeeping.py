@@ -14,7 +14,7 @@ from costd.daemon.tallies import Tallies
 from costd.daemon.totals import Totals
 from costd.engine import books, keys
 from costd.engine.changes import Changes, Family
-from costd.engine.leases import alone, relent, revoked, stand
+from costd.engine.leases import alone, given_back, relent, revoked, stand
 from costd.engine.resolve import Ledgered
 from costd.engine.rules import Rules
 from costd.engine.shares import grown
@@ -27,7 +27,7 @@ from costd.model.lease import Lease, Stand
 from costd.model.policy import PolicySet
 from costd.model.reservation import Reservation
 from costd.model.time import NEVER_NS, NS_PER_S
-from costd.store.port import Store
+from costd.store.port import Put, Store
 
 
 class Watcher(Protocol):
@@ -180,9 +180,23 @@ class Bookkeeping:
             self._write(changes)
             return
         touched = self.lent.touched(changes.puts, self.rules)
+        self._give_back_freed(changes.puts, [key for key in touched if key not in self.lent.held])
         changes.puts += self.lent.marks(touched)
         self._write(changes)
         self.lent.committed(touched)
+
+    def _give_back_freed(self, puts: list[Put], unmarked: Sequence[bytes]) -> None:
+        """Lower leases that were accounted for no longer to what is used of them now.
+
+        What a late settlement frees of one must not be spent: an Enrol from before it, which does
+        not state that lease, may be heard after the Enrol that does, and frees it for others.
+        """
+        for index, (family, key, counter) in enumerate(puts if unmarked else ()):
+            if family is not Family.COUNTERS or key not in unmarked or counter.lease is None:
+                continue
+            if keys.tag_of(key) not in self.rules.shared_rates:
+                posted = books.post(given_back(counter), self.rules.budget_of(key))
+                puts[index] = (family, key, posted)
 
     def _write(self, changes: Changes) -> None:
         puts, totals = changes.puts, self.totals

@@ -30,6 +30,12 @@ def relent(counter: Counter, lease: Lease) -> Counter:
     return msgspec.structs.replace(counter, lease=kept)
 
 
+def given_back(counter: Counter) -> Counter:
+    """Lower a lease to what is used of it."""
+    lease = counter.lease or _NOTHING
+    return relent(counter, msgspec.structs.replace(lease, amount=0, reserve_amount=0))
+
+
 def alone(counter: Counter) -> Counter:
     """Forget how the fleet stood on a counter of which no more is told."""
     lease = counter.lease or _NOTHING

@@ -114,6 +114,17 @@ def test_what_is_used_once_it_was_accounted_for_is_marked_anew(world):
     assert world.ledger.fleet_changed == {key}
 
 
+def test_what_comes_free_of_a_lease_that_is_accounted_for_no_longer_is_given_back(world):
+    key = world.key_of("b")
+    world.play("lease b 4 -> ok\nadmit r1 4 -> allow\nt=2h sweep -> 1")
+    assert world.ledger.stand(key) == Stand(amount=4 * USD, settled=4 * USD)
+    world.ledger.account_no_longer([key])
+    world.play("settle r1 1 -> late")
+    assert world.ledger.stand(key) == Stand(amount=USD, settled=USD)
+    assert marks(world) == [key]
+    assert world.ledger.fleet_changed == {key}
+
+
 def test_accounting_no_longer_for_what_was_never_held_changes_nothing(world):
     before = {family: dict(world.store.scan(family)) for family in Family}
     world.ledger.account_no_longer([])
