@@ -95,22 +95,19 @@ def test_every_module_is_imported_by_something():
         for path in (ROOT / folder).rglob("*.py")
     )
     everything += (ROOT / "pyproject.toml").read_text() + (ROOT / "Makefile").read_text()
-    dead = []
-    for path in SOURCES:
-        if path.name in {"__init__.py", "__main__.py"}:
-            continue
-        package = ".".join(path.relative_to(ROOT).with_suffix("").parts).removeprefix(
-            "clients.python."
-        )
-        parent, _, module = package.rpartition(".")
-        patterns = (
-            rf"\b{re.escape(package)}\b",
-            rf"from {re.escape(parent)} import [^\n]*\b{module}\b",
-            rf"from {re.escape(parent)} import \([^)]*\b{module}\b",
-        )
-        if module not in everything or not any(re.search(each, everything) for each in patterns):
-            dead.append(package)
-    assert not dead
+    named = {
+        dotted[:end]
+        for dotted in set(re.findall(r"\w+(?:\.\w+)+", everything))
+        for end in [*(dot.start() for dot in re.finditer(r"\.", dotted)), len(dotted)]
+    }
+    for parent, names in re.findall(r"from ([\w.]+) import (\([^)]*\)|[^\n]*)", everything):
+        named |= {f"{parent}.{name}" for name in re.findall(r"\w+", names)}
+    packages = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removeprefix("clients.python.")
+        for path in SOURCES
+        if path.name not in {"__init__.py", "__main__.py"}
+    }
+    assert not packages - named
 
 
 @pytest.mark.parametrize("word", ["utils", "helpers", "common", "manager", "misc"])
