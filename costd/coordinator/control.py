@@ -1,22 +1,20 @@
 """What operators see and do at a coordinator, for the whole fleet. The server wraps it."""
 
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Final, Protocol
 
 from costd.clock import Clock
+from costd.coordinator import top_ups
 from costd.coordinator.drills import TIMEOUT_NS, TIMEOUT_NS_MAX, Drills
 from costd.coordinator.exchange import Exchange
 from costd.coordinator.killbook import KillBook
-from costd.coordinator.lendable import limit_of
 from costd.coordinator.reception import Reception
 from costd.coordinator.rows import Daemon, Rows, Share
-from costd.coordinator.store import CoordinatorStore, PolicyText, TopUp
+from costd.coordinator.store import CoordinatorStore, PolicyText
 from costd.engine import keys, lend
 from costd.engine.rules import BudgetRule
 from costd.errors import BudgetNotFound, InvalidAsk
 from costd.model.events import AuditRecord
-from costd.model.money import AMOUNT_MAX
 from costd.model.time import NEVER_NS, NS_PER_S
 from costd.wire import convert
 from costd.wire.pb import fleet_control_pb2 as fpb
@@ -148,38 +146,12 @@ class FleetControlService:
         self, request: fpb.TopUpBudgetRequest, caller: str
     ) -> fpb.TopUpBudgetResponse:
         """Add to a budget's limit for the window in force; the same id again changes nothing."""
-        rule, now_ns = self._rule(request.budget), self._clock.now().wall_ns
-        if not rule.is_shared:
-            raise InvalidAsk(
-                f"budget {request.budget!r} is not the fleet's (share: host, or without a limit); "
-                "change its limit in the policy"
-            )
-        if not request.amount:
-            raise InvalidAsk("amount is 0; say how much to add, in the budget's unit")
-        end_ns = rule.window(now_ns)[1]
-        per_key = _per_key(request.budget, rule.budget.per, request.key)
-        key = keys.window_prefix(end_ns, rule.tag) + per_key.encode()
-        top_up = TopUp(
-            top_up_id=request.top_up_id or f"top-up-{uuid.uuid4().hex[:12]}",
-            counter_key=key,
-            amount=request.amount,
+        return await top_ups.top_up(
+            self._store,
+            self._rule(request.budget),
+            request,
             actor=request.actor or caller or "unknown",
-            reason=request.reason,
-            at_ns=now_ns,
-        )
-        pool = await self._store.transact(lambda rows: rows.pool(key), keys=[key])
-        limit = (rule.limit or 0) + pool.topped_up + request.amount
-        if not 0 <= limit <= AMOUNT_MAX:
-            raise InvalidAsk(
-                f"amount {request.amount} would make the limit of budget {request.budget!r} "
-                f"{limit}; it must stay between 0 and {AMOUNT_MAX}"
-            )
-        await self._store.top_up(top_up)
-        pool = await self._store.transact(lambda rows: rows.pool(key), keys=[key])
-        return fpb.TopUpBudgetResponse(
-            limit=limit_of(rule, topped_up=pool.topped_up),
-            topped_up=pool.topped_up,
-            window_end_ns=0 if end_ns >= NEVER_NS else end_ns,
+            now_ns=self._clock.now().wall_ns,
         )
 
     # ---- policy ------------------------------------------------------------------------------
@@ -372,20 +344,6 @@ def _version(
         note=policy.note,
         daemons_count=sum(daemon.policy_number == policy.number for daemon in daemons),
     )
-
-
-def _per_key(budget: str, per: Sequence[str], text: str) -> str:
-    """Read `user=ann` as a counter's key, whatever the order of several.
-
-    Errors:  InvalidAsk naming what the budget is per.
-    """
-    # One value may hold what separates several.
-    parts = text.split(", ") if len(per) > 1 else [text] * bool(text)
-    given = {part.partition("=")[0]: part for part in parts if "=" in part}
-    if len(parts) != len(per) or set(given) != set(per):
-        wanted = ", ".join(f"{name}=…" for name in per) or "none"
-        raise InvalidAsk(f"key of budget {budget!r}: {wanted} is wanted, not {text or 'none'}")
-    return keys.SEPARATOR.join(given[name] for name in per)
 
 
 def _trouble(row: fpb.DaemonStatus) -> tuple[bool, bool, int, str]:

@@ -145,7 +145,7 @@ class PostgresStore:
             await connection.execute(query("add_missing_pools"), {"keys": [key]})
             await connection.execute(query("lock_pools"), {"keys": [key]})
             row = {name: getattr(top_up, name) for name in TopUp.__struct_fields__}
-            row["reason"] = columns.clean(top_up.reason)
+            row |= {name: columns.clean(row[name]) for name in ("top_up_id", "actor", "reason")}
             added = await connection.execute(query("add_top_up"), row)
             if await added.fetchone() is None:
                 return False
@@ -154,6 +154,11 @@ class PostgresStore:
             )
             await _append_audit(connection, [top_up_audit(top_up)])
         return True
+
+    async def read_top_up(self, top_up_id: str) -> TopUp | None:
+        """Return what was added under an id, None if nothing was."""
+        rows = await self._rows("read_top_up", top_up_id=columns.clean(top_up_id))
+        return columns.from_row(TopUp, rows[0]) if rows else None
 
     async def list_top_ups(
         self, counter_key: bytes, *, limit_count: int = LIMIT_COUNT

@@ -163,6 +163,10 @@ class CoordinatorStore(FleetStore, Protocol):
         """Add to what a counter may reach; False if this id did so already. Audited."""
         ...
 
+    def read_top_up(self, top_up_id: str) -> Awaitable[TopUp | None]:
+        """Return what was added under an id, None if nothing was."""
+        ...
+
     def list_top_ups(
         self, counter_key: bytes, *, limit_count: int = LIMIT_COUNT
     ) -> Awaitable[list[TopUp]]:

@@ -207,6 +207,10 @@ class MemoryFleetStore:
         self.audit.append(top_up_audit(top_up))
         return True
 
+    async def read_top_up(self, top_up_id: str) -> TopUp | None:
+        """Return what was added under an id, None if nothing was."""
+        return self.top_ups.get(top_up_id)
+
     async def list_top_ups(
         self, counter_key: bytes, *, limit_count: int = LIMIT_COUNT
     ) -> list[TopUp]:

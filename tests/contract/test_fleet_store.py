@@ -377,6 +377,7 @@ async def test_a_top_up_counts_once_and_is_audited(store):
     assert (await read(store, keys=[KEY])).pools == {KEY: Pool(topped_up=501)}
     assert await store.list_top_ups(KEY) == [more, top_up]
     assert await store.list_top_ups(OTHER) == []
+    assert [await store.read_top_up(each) for each in ("t1", "t2", "t\0")] == [top_up, more, None]
     record = (await store.list_audit())[-1][1]
     assert (record.actor, record.subject, record.detail) == ("ann", KEY.hex(), "500: launch")
 

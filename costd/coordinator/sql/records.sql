@@ -105,6 +105,10 @@ RETURNING amount;
 -- name: raise_pool!
 UPDATE pools SET topped_up = topped_up + :amount WHERE counter_key = :counter_key;
 
+-- name: read_top_up
+SELECT top_up_id, counter_key, amount, actor, reason, at_ns
+FROM top_ups WHERE top_up_id = :top_up_id;
+
 -- name: list_top_ups
 SELECT top_up_id, counter_key, amount, actor, reason, at_ns
 FROM top_ups WHERE counter_key = :counter_key ORDER BY at_ns DESC LIMIT :limit_count;
