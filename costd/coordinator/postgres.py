@@ -1,13 +1,14 @@
 """The coordinator's memory on PostgreSQL."""
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from psycopg import sql
 
 from costd.coordinator import columns, listen
 from costd.coordinator.database import Connection, Database
 from costd.coordinator.migrate import LIVE_S, Instance
+from costd.coordinator.old_rows import OldRows
 from costd.coordinator.queries import query
 from costd.coordinator.rows import Daemon, Rows, Share
 from costd.coordinator.store import (
@@ -51,6 +52,7 @@ class PostgresStore:
         self._wall_ns = wall_ns
         self._polls = polls
         self.days = UsageDays(database, wall_ns=wall_ns)
+        self.old: Final = OldRows(database)
         self._transactions = Transactions(database, self.days, wall_ns=wall_ns, polls=polls)
 
     async def transact(
@@ -214,15 +216,6 @@ class PostgresStore:
         )
         return [(daemon_id, bytes(key)) for daemon_id, key in rows]
 
-    async def forget(self, *, windows_before_ns: int) -> int:
-        """Forget counters whose window ended before then, with all shares; returns how many."""
-        before = {"before_key": windows_before_ns.to_bytes(8, "big")}
-        async with self._database.connection() as connection, connection.transaction():
-            pools = await connection.execute(query("forget_pools"), before)
-            await connection.execute(query("forget_shares"), before)
-            await connection.execute(query("forget_top_ups"), before)
-        return pools.rowcount
-
     # ---- logs -----------------------------------------------------------------------------------
 
     async def append_audit(self, records: Sequence[AuditRecord]) -> None:
@@ -283,20 +276,6 @@ class PostgresStore:
             limit_count=limit_count,
         )
         return [event_from_row(row) for row in rows]
-
-    async def forget_usage(self, *, events_before_ns: int, hours_before_ns: int) -> None:
-        """Drop the days of events before one moment, and hourly sums before another."""
-        await self.days.drop_before(day_of(events_before_ns))
-        async with self._database.connection() as connection:
-            await connection.execute(query("forget_hourly"), {"before_ns": hours_before_ns})
-
-    async def forget_logs(self, *, alerts_before_ns: int, audit_before_ns: int) -> None:
-        """Drop old alerts and audit records, and what was recalled or released long ago."""
-        async with self._database.connection() as connection:
-            await connection.execute(query("forget_alerts"), {"before_ns": alerts_before_ns})
-            await connection.execute(query("forget_audit"), {"before_ns": audit_before_ns})
-            await connection.execute(query("forget_kills"), {"before_ns": audit_before_ns})
-            await connection.execute(query("forget_recalls"), {"older_s": listen.RECALLS_KEPT_S})
 
     # ---- replicas -------------------------------------------------------------------------------
 

@@ -121,7 +121,9 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
         )
         meters.meter_fleet(metrics, reception, join, kills)
         servers = await stack.enter_async_context(Servers(settings, log, clock, store))
-        await stack.enter_async_context(_background(join.run(), upkeep.run(), upkeep.listen()))
+        await stack.enter_async_context(
+            _background(join.run(), upkeep.run(), upkeep.listen(), upkeep.forget())
+        )
         control = ControlService(store, reception, kills, clock, settings.name)
         fleet = FleetControlService(store, reception, kills, clock, publishing)
         await servers.start(_handlers(servers, log, join, control, fleet))

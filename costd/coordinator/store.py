@@ -115,12 +115,33 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     """Of a recall."""
 
 
+class Forgets(Protocol):
+    """Deletes what is old, at most `slice_count` rows at a time.
+
+    Exists so that a slice is short, whatever there is. Implemented by `OldRows`; in memory, for
+    simulations, by `MemoryOldRows`.
+    Shape:   each returns how many rows went.
+    Errors:  CoordinatorUnavailable, also for a statement that took too long.
+    """
+
+    slice_count: int
+
+    def windows(self, *, ended_before_ns: int) -> Awaitable[int]:
+        """Forget counters whose window ended before then, with all shares and top-ups."""
+        ...
+
+
 class CoordinatorStore(FleetStore, Protocol):
     """A coordinator's memory; `PostgresStore` in production, `MemoryFleetStore` in simulations.
 
     tests/contract/test_fleet_store.py holds both to the same behaviour.
     Errors:  CoordinatorUnavailable from every method while nothing can be read or written.
     """
+
+    @property
+    def old(self) -> Forgets:
+        """What is forgotten of it."""
+        ...
 
     def publish_policy(
         self, *, revision: str, yaml: str, actor: str, at_ns: int, note: str = ""
@@ -232,10 +253,6 @@ class CoordinatorStore(FleetStore, Protocol):
         self, *, since_ns: int, until_ns: int, limit_count: int = LIMIT_COUNT
     ) -> Awaitable[list[tuple[str, control_pb2.UsageEvent]]]:
         """List usage events settled in `[since_ns, until_ns)` with their daemon, newest first."""
-        ...
-
-    def forget(self, *, windows_before_ns: int) -> Awaitable[int]:
-        """Forget counters whose window ended before then, with all shares; returns how many."""
         ...
 
     def notices(self) -> AsyncIterator[Notice]:

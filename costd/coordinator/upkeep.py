@@ -1,10 +1,11 @@
-"""What a coordinator does by itself: live, listen to its replicas, forget what is old."""
+"""What a coordinator does by itself: live, listen to its replicas, make days, migrate."""
 
 import asyncio
 from collections.abc import Callable
 from typing import Final
 
 from costd.clock import Clock
+from costd.coordinator.forgetting import Forgetting
 from costd.coordinator.killbook import KillBook
 from costd.coordinator.migrate import Migrator
 from costd.coordinator.postgres import PostgresStore
@@ -12,17 +13,13 @@ from costd.coordinator.publishing import Publishing
 from costd.coordinator.reception import Reception
 from costd.coordinator.settings import Settings
 from costd.coordinator.store import Notice, Topic
+from costd.coordinator.usage_rows import day_of
 from costd.errors import CoordinatorUnavailable, CostdError
 from costd.model.time import NS_PER_S
 from costd.telemetry.logs import Log
 
 BEAT_S: Final = 1.0
 """How often a replica says that it lives, and tries to store what the database has not got yet."""
-FORGET_EVERY_BEATS: Final = 600
-ALERTS_KEPT_NS: Final = 30 * 86_400 * NS_PER_S
-AUDIT_KEPT_NS: Final = 400 * 86_400 * NS_PER_S
-"""As daemons keep theirs; released kill switches as long as audit."""
-HOURS_KEPT_NS: Final = 800 * 86_400 * NS_PER_S
 
 
 class Upkeep:
@@ -53,18 +50,21 @@ class Upkeep:
         self._kills = kills
         self._settings = settings
         self._revive = revive
+        self._forgetting = Forgetting(
+            store.old,
+            {"contract": self._contract, "days": self._turn_days},
+            clock=clock,
+            log=log,
+            settings=settings,
+        )
         self.database_problem = ""
         """Why the database cannot be used now; empty if it can."""
 
     async def run(self) -> None:
         """Beat until cancelled; whatever goes wrong is logged once, and tried again."""
-        beats = 0
         while True:
             try:
                 await self._beat()
-                if beats % FORGET_EVERY_BEATS == 0:
-                    await self._forget()
-                beats += 1
                 self._tell("")
             except CoordinatorUnavailable as error:
                 self._tell(str(error))
@@ -72,6 +72,10 @@ class Upkeep:
             except Exception as error:  # noqa: BLE001  this must go on, whatever that was
                 self._log.error("upkeep_failed", exc_info=error)
             await asyncio.sleep(BEAT_S)
+
+    async def forget(self) -> None:
+        """Forget what is old, until cancelled."""
+        await self._forgetting.run()
 
     async def listen(self) -> None:
         """Hear what other replicas tell, until cancelled."""
@@ -96,21 +100,18 @@ class Upkeep:
             await self._migrator.run(self._instance_id, address=self._settings.listen)
         await self._kills.store_all()
 
-    async def _forget(self) -> None:
-        now_ns, settings = self._clock.now().wall_ns, self._settings
+    async def _contract(self) -> bool:
+        """Take away what only coordinators of an older release needed, once none is left."""
         for each in await self._migrator.contract():
             self._log.info("migrated", migration=str(each))
+        return False
+
+    async def _turn_days(self) -> bool:
+        """Make the partitions of the next days, and drop those that are old."""
+        kept_ns = self._settings.usage_retention_s * NS_PER_S
         await self._store.days.add_ahead()
-        await self._store.forget(
-            windows_before_ns=now_ns - settings.counters_retention_s * NS_PER_S
-        )
-        await self._store.forget_usage(
-            events_before_ns=now_ns - settings.usage_retention_s * NS_PER_S,
-            hours_before_ns=now_ns - HOURS_KEPT_NS,
-        )
-        await self._store.forget_logs(
-            alerts_before_ns=now_ns - ALERTS_KEPT_NS, audit_before_ns=now_ns - AUDIT_KEPT_NS
-        )
+        await self._store.days.drop_before(day_of(self._clock.now().wall_ns - kept_ns))
+        return False
 
     async def _start_again(self) -> None:
         if self._revive is None:

@@ -24,6 +24,7 @@ from costd.errors import InvalidAsk, InvariantBroken
 from costd.model.events import Alert, AuditRecord
 from costd.model.kill import KillSwitch
 from costd.model.lease import EMPTY_POOL, Pool
+from costd.testing.fleet_old_rows import MemoryOldRows
 
 Result = TypeVar("Result")
 
@@ -50,6 +51,7 @@ class MemoryFleetStore:
         self.policies: list[PolicyText] = []
         self.top_ups: dict[str, TopUp] = {}
         self._listeners: list[asyncio.Queue[Notice]] = []
+        self.old = MemoryOldRows(self)
 
     async def transact(
         self,
@@ -270,18 +272,6 @@ class MemoryFleetStore:
             and self.daemons[daemon_id].tenure_ends_ns < ended_before_ns
         ]
         return sorted(found, key=lambda each: (each[0].encode(), each[1]))[:100]
-
-    async def forget(self, *, windows_before_ns: int) -> int:
-        """Forget counters whose window ended before then, with all shares; returns how many."""
-        before = windows_before_ns.to_bytes(8, "big")
-        old = [key for key in self.pools if key < before]
-        for key in old:
-            del self.pools[key]
-        self.shares = {each: share for each, share in self.shares.items() if each[0] >= before}
-        self.top_ups = {
-            name: each for name, each in self.top_ups.items() if each.counter_key >= before
-        }
-        return len(old)
 
     # ---- logs and usage -------------------------------------------------------------------------
 

@@ -279,11 +279,11 @@ async def test_ended_windows_are_forgotten_with_all_that_was_held_of_them(store)
     await store.top_up(TopUp(
         top_up_id="t", counter_key=old, amount=1, actor="ann", reason="", at_ns=1
     ))  # fmt: skip
-    assert await store.forget(windows_before_ns=NOW_NS) == 1
+    assert await store.old.windows(ended_before_ns=NOW_NS) == 3
     assert [key for key, _ in await store.list_pools()] == [KEY]
     assert [key for key, _, _ in await store.list_shares()] == [KEY]
     assert await store.list_top_ups(old) == []
-    assert await store.forget(windows_before_ns=NOW_NS) == 0
+    assert await store.old.windows(ended_before_ns=NOW_NS) == 0
 
 
 # ---- logs ---------------------------------------------------------------------------------------

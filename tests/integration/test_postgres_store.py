@@ -157,11 +157,11 @@ async def test_two_coordinators_may_make_one_day_at_once(stores):
 async def test_old_days_are_dropped_and_their_hourly_sums_stay(stores):
     store = stores[0]
     await store.transact(keep(NOW_NS, NOW_NS - 40 * DAY_NS))
-    await store.forget_usage(events_before_ns=NOW_NS - 35 * DAY_NS, hours_before_ns=0)
+    await store.days.drop_before(day_of(NOW_NS - 35 * DAY_NS))
     assert await store.days.present() == [day_of(NOW_NS)]
     [found] = await store.sum_usage(since_ns=0, until_ns=2 * NOW_NS)
     assert found.calls_count == 2
-    await store.forget_usage(events_before_ns=0, hours_before_ns=NOW_NS - DAY_NS)
+    assert await store.old.hours(before_ns=NOW_NS - DAY_NS) == 1
     [found] = await store.sum_usage(since_ns=0, until_ns=2 * NOW_NS)
     assert found.calls_count == 1
 
@@ -169,7 +169,7 @@ async def test_old_days_are_dropped_and_their_hourly_sums_stay(stores):
 async def test_a_day_that_another_replica_dropped_is_made_anew_for_late_events(stores):
     late_ns = NOW_NS - 40 * DAY_NS
     await stores[0].transact(keep(late_ns))
-    await stores[1].forget_usage(events_before_ns=NOW_NS, hours_before_ns=0)
+    await stores[1].days.drop_before(day_of(NOW_NS))
     await stores[0].transact(keep(late_ns))
     assert await stores[0].days.present() == [day_of(late_ns)]
     [found] = await stores[0].sum_usage(since_ns=0, until_ns=NOW_NS)
@@ -202,7 +202,9 @@ async def test_logs_are_forgotten_when_they_are_old(stores):
             rows.audit.append(AuditRecord(at_ns=at, actor="a", action="b", subject="c"))
 
     await stores[0].transact(work)
-    await stores[0].forget_logs(alerts_before_ns=5, audit_before_ns=3)
+    assert await stores[0].old.alerts(before_ns=5) == 1
+    assert await stores[0].old.audit(before_ns=3) == 1
+    assert await stores[0].old.recalls() == 0
     assert [each.raised_ns for _, each in await stores[0].list_alerts()] == [5]
     assert [each.at_ns for _, each in await stores[0].list_audit()] == [5]
 

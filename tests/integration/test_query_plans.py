@@ -57,7 +57,7 @@ OF_QUERY = {
         "since_ns": NOW_NS - HOUR_NS, "until_ns": NOW_NS, "since_day": day_of(NOW_NS - HOUR_NS),
         "until_day": day_of(NOW_NS),
     },
-    "forget_hourly": {"before_ns": FIRST_DAY * DAY_NS + 1},
+    "forget_hours": {"before_ns": FIRST_DAY * DAY_NS + 1},
     "put_kill": {
         "kill_id": "k", "scope": "{}", "mode": "m", "engaged_ns": 1, "max_tier": "",
         "releases_ns": 0, "releases_steady_ns": 0, "released_ns": 0, "released_by": "",

@@ -18,9 +18,6 @@ SELECT
 FROM alerts WHERE raised_ns >= :since_ns
 ORDER BY raised_ns DESC, sequence DESC LIMIT :limit_count;
 
--- name: forget_alerts!
-DELETE FROM alerts WHERE raised_ns < :before_ns;
-
 -- name: append_audit!
 INSERT INTO audit (
     at_ns, actor, action, subject, detail, count, task_class, reason
@@ -37,9 +34,6 @@ FROM json_to_recordset(:rows::json) AS new (
 SELECT sequence, at_ns, actor, action, subject, detail, count, task_class, reason
 FROM audit WHERE at_ns >= :since_ns
 ORDER BY at_ns DESC, sequence DESC LIMIT :limit_count;
-
--- name: forget_audit!
-DELETE FROM audit WHERE at_ns < :before_ns;
 
 -- name: next_version
 UPDATE versions SET version = version + 1 WHERE name = :name RETURNING version;
@@ -77,9 +71,6 @@ FROM versions
 LEFT JOIN kills ON :include_released::boolean OR kills.released_ns = 0
 WHERE versions.name = 'kills'
 ORDER BY engaged_ns DESC, kill_id;
-
--- name: forget_kills!
-DELETE FROM kills WHERE released_ns > 0 AND released_ns < :before_ns;
 
 -- name: add_policy!
 INSERT INTO policies (number, revision, yaml, actor, published_ns, note)
@@ -159,21 +150,9 @@ JOIN daemons USING (daemon_id)
 WHERE tenure_ends_ns < :ended_before_ns
 ORDER BY shares.daemon_id, shares.counter_key LIMIT 100;
 
--- name: forget_shares!
-DELETE FROM shares WHERE counter_key < :before_key;
-
--- name: forget_pools!
-DELETE FROM pools WHERE counter_key < :before_key;
-
--- name: forget_top_ups!
-DELETE FROM top_ups WHERE counter_key < :before_key;
-
 -- name: fresh_recalls
 SELECT counter_key, (extract(epoch FROM at) * 1000000)::bigint AS at_us
 FROM recalls WHERE at > now() - make_interval(secs => :within_s);
-
--- name: forget_recalls!
-DELETE FROM recalls WHERE at < now() - make_interval(secs => :older_s);
 
 -- name: beat
 -- Written four times in the minute that it is believed for; most beats only read.

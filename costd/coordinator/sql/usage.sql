@@ -58,6 +58,3 @@ FROM pg_inherits
 JOIN pg_class AS child ON child.oid = pg_inherits.inhrelid
 WHERE pg_inherits.inhparent = 'usage_events'::regclass
 ORDER BY child.relname;
-
--- name: forget_hourly!
-DELETE FROM usage_hourly WHERE hour_ns < :before_ns;
