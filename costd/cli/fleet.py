@@ -22,6 +22,8 @@ OUTBOX_LONG: Final = 1_000
 """More usage events than this wait longer than a report or two."""
 CLOCK_OFF_NS: Final = NS_PER_S
 """A fifth of the skew at which a coordinator grants nothing more, unless it is told otherwise."""
+REPLICA_LATE_NS: Final = 30 * NS_PER_S
+"""Replicas say every fifteen seconds that they live."""
 NUSD_PER_CENT: Final = 10_000_000
 TROUBLE: Final = "bold red"
 
@@ -49,7 +51,10 @@ def fleet_view(answer: pb.ListDaemonsResponse, *, now_ns: int) -> RenderableType
     Units:   `now_ns` is the coordinator's wall clock.
     """
     return Group(
-        daemons_table(answer, now_ns=now_ns), *_problems(answer.daemons), *_summary(answer)
+        daemons_table(answer, now_ns=now_ns),
+        *_problems(answer.daemons),
+        *_coordinators(answer.coordinators, now_ns),
+        *_summary(answer),
     )
 
 
@@ -127,6 +132,19 @@ def _problems(daemons: Iterable[pb.DaemonStatus]) -> Iterator[RenderableType]:
                 f"comes back: costctl lease reclaim {daemon.name} --reason …",
                 "yellow",
             )
+
+
+def _coordinators(
+    replicas: Iterable[pb.CoordinatorStatus], now_ns: int
+) -> Iterator[RenderableType]:
+    """Yield the coordinators' replicas, a line each."""
+    for replica in replicas:
+        lag_ns = max(0, now_ns - replica.seen_ns)
+        yield render.plain(
+            f"coordinator {replica.instance_id} at {replica.address}; version {replica.version}; "
+            f"heard {span(lag_ns)} ago",
+            "yellow" if lag_ns > REPLICA_LATE_NS else "dim",
+        )
 
 
 def _summary(answer: pb.ListDaemonsResponse) -> Iterator[Text]:

@@ -10,7 +10,7 @@ from costd.coordinator.exchange import Exchange
 from costd.coordinator.killbook import KillBook
 from costd.coordinator.reception import Reception
 from costd.coordinator.rows import Daemon, Rows, Share
-from costd.coordinator.store import CoordinatorStore, PolicyText
+from costd.coordinator.store import CoordinatorStore, Instance, PolicyText
 from costd.engine import keys, lend
 from costd.engine.rules import BudgetRule
 from costd.errors import BudgetNotFound, InvalidAsk
@@ -74,6 +74,7 @@ class FleetControlService:
             overspend_bound_nusd=sum(row.overspend_bound_nusd for row in rows),
             policy_number=self._reception.published.message.number,
             kills_version=self._kills.version,
+            coordinators=map(_coordinator_row, await self._store.list_instances()),
         )
 
     async def ListLeases(  # noqa: N802
@@ -330,6 +331,15 @@ class FleetControlService:
             tenure_ends_ns=ends_ns,
             lost=share.lost,
         )
+
+
+def _coordinator_row(instance: Instance) -> fpb.CoordinatorStatus:
+    return fpb.CoordinatorStatus(
+        instance_id=instance.instance_id,
+        version=instance.release,
+        address=instance.address,
+        seen_ns=round(instance.seen_s * NS_PER_S),
+    )
 
 
 def _version(

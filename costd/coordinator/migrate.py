@@ -93,17 +93,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
 
-class Instance(msgspec.Struct, frozen=True, kw_only=True):
-    """One running coordinator."""
-
-    instance_id: str
-    release: str
-    schema_number: int
-    address: str = ""
-    started_s: float = 0
-    seen_s: float = 0
-
-
 class Migrator:
     """Plans and runs the migrations of one folder."""
 

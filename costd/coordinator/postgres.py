@@ -7,13 +7,14 @@ from psycopg import sql
 
 from costd.coordinator import columns, listen
 from costd.coordinator.database import Connection, Database
-from costd.coordinator.migrate import LIVE_S, Instance
+from costd.coordinator.migrate import LIVE_S
 from costd.coordinator.old_rows import OldRows
 from costd.coordinator.queries import query
 from costd.coordinator.rows import Daemon, Rows, Share
 from costd.coordinator.store import (
     LIMIT_COUNT,
     MEASURES,
+    Instance,
     Notice,
     PolicyText,
     Topic,

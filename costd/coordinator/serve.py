@@ -80,7 +80,7 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
     started_ns = ticks_ns()
     _make(settings.data)
     clock = SystemClock()
-    instance_id = f"coordinator-{uuid.uuid4().hex[:12]}"
+    instance_id = f"{settings.name}-{uuid.uuid4().hex[:12]}"
     async with contextlib.AsyncExitStack() as stack:
         embedded = _embedded(settings)
         database = await stack.enter_async_context(_database(settings, embedded))

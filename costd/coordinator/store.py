@@ -91,6 +91,17 @@ class UsageSum(msgspec.Struct, frozen=True, kw_only=True):
     retry_count: int = 0
 
 
+class Instance(msgspec.Struct, frozen=True, kw_only=True):
+    """One running coordinator; times are the database's, in seconds since 1970."""
+
+    instance_id: str
+    release: str
+    schema_number: int
+    address: str = ""
+    started_s: float = 0
+    seen_s: float = 0
+
+
 class Topic(StrEnum):
     """What replicas tell each other of."""
 
@@ -192,6 +203,10 @@ class CoordinatorStore(FleetStore, Protocol):
         self, counter_key: bytes, *, limit_count: int = LIMIT_COUNT
     ) -> Awaitable[list[TopUp]]:
         """List what was added to a counter, newest first."""
+        ...
+
+    def list_instances(self) -> Awaitable[list[Instance]]:
+        """List the replicas that were heard of lately, the oldest first."""
         ...
 
     def list_daemons(

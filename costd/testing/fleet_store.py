@@ -10,6 +10,7 @@ from costd.coordinator.rows import Daemon, Outbox, Rows, Share
 from costd.coordinator.store import (
     LIMIT_COUNT,
     MEASURES,
+    Instance,
     Notice,
     PolicyText,
     Topic,
@@ -50,6 +51,8 @@ class MemoryFleetStore:
         self.restored_ns = 0
         self.policies: list[PolicyText] = []
         self.top_ups: dict[str, TopUp] = {}
+        self.instances: list[Instance] = []
+        """Replicas do not write themselves down here."""
         self._listeners: list[asyncio.Queue[Notice]] = []
         self.old = MemoryOldRows(self)
 
@@ -219,6 +222,10 @@ class MemoryFleetStore:
         """List what was added to a counter, newest first."""
         found = [each for each in self.top_ups.values() if each.counter_key == counter_key]
         return sorted(found, key=lambda each: -each.at_ns)[:limit_count]
+
+    async def list_instances(self) -> list[Instance]:
+        """List the replicas that were heard of lately."""
+        return [*self.instances]
 
     async def list_daemons(
         self, *, after_id: str = "", limit_count: int = LIMIT_COUNT

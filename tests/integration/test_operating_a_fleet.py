@@ -47,6 +47,9 @@ def test_an_operator_looks_after_a_fleet(running, costctl, tmp_path):
     code, said = costctl("fleet")
     assert code == 0
     assert re.search(r"d1 .* current ", said)
+    assert re.search(
+        r"\ncoordinator c1-\w{12} at 127\.0\.0\.1:0; version \S+; heard \S+ ago\n", said
+    )
     assert said.endswith("at worst the fleet overspends its budgets by $0.00\n")
     code, said = costctl("kill", "drill", "--timeout", "10s")
     assert code == 0, said

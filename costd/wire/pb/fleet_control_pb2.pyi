@@ -68,18 +68,16 @@ class ListDaemonsResponse(_message.Message):
     def __init__(self, daemons: _Optional[_Iterable[_Union[DaemonStatus, _Mapping]]] = ..., truncated: _Optional[bool] = ..., overspend_bound_nusd: _Optional[int] = ..., policy_number: _Optional[int] = ..., kills_version: _Optional[int] = ..., coordinators: _Optional[_Iterable[_Union[CoordinatorStatus, _Mapping]]] = ...) -> None: ...
 
 class CoordinatorStatus(_message.Message):
-    __slots__ = ("instance_id", "version", "address", "seen_ns", "attached_count")
+    __slots__ = ("instance_id", "version", "address", "seen_ns")
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     SEEN_NS_FIELD_NUMBER: _ClassVar[int]
-    ATTACHED_COUNT_FIELD_NUMBER: _ClassVar[int]
     instance_id: str
     version: str
     address: str
     seen_ns: int
-    attached_count: int
-    def __init__(self, instance_id: _Optional[str] = ..., version: _Optional[str] = ..., address: _Optional[str] = ..., seen_ns: _Optional[int] = ..., attached_count: _Optional[int] = ...) -> None: ...
+    def __init__(self, instance_id: _Optional[str] = ..., version: _Optional[str] = ..., address: _Optional[str] = ..., seen_ns: _Optional[int] = ...) -> None: ...
 
 class ListLeasesRequest(_message.Message):
     __slots__ = ("budget", "daemon", "include_ended", "limit_count")

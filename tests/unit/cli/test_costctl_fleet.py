@@ -95,6 +95,20 @@ def test_an_empty_fleet_is_said_in_words(daemons, fleetctl):
     assert fleetctl("fleet").out.startswith("no daemon ever joined\n")
 
 
+def test_replicas_of_the_coordinator_are_listed_and_one_that_is_silent_is_coloured(
+    daemons, fleetctl, pb
+):
+    fields = {"version": "0.2.0", "address": "10.0.0.1:9466"}
+    lately = pb.CoordinatorStatus(instance_id="c1-a", seen_ns=MARCH_NS - 15 * SECOND_NS, **fields)
+    silent = pb.CoordinatorStatus(instance_id="c2-b", seen_ns=MARCH_NS - 45 * SECOND_NS, **fields)
+    daemons(daemon_row(pb), coordinators=[lately, silent])
+    out = fleetctl("fleet").out
+    assert "\ncoordinator c1-a at 10.0.0.1:9466; version 0.2.0; heard 15s ago\n" in out
+    coloured = fleetctl("fleet", env=COLOUR).out
+    assert re.search(r"\x1b\[33mcoordinator c2-b at .* heard 45s ago", coloured)
+    assert re.search(r"\x1b\[2mcoordinator c1-a at", coloured)
+
+
 def test_for_programs_the_document_is_the_coordinators_answer(daemons, fleetctl, pb):
     daemons(daemon_row(pb), overspend_bound_nusd=5)
     document = fleetctl("fleet", "--json").json()
