@@ -88,7 +88,9 @@ class FleetControlService:
         daemons = {each.daemon_id: each for each in await self._all_daemons()}
         wanted = self._daemon_named(request.daemon, daemons).daemon_id if request.daemon else ""
         rows = []
-        async for key, daemon_id, share in self._shares(wanted):
+        # Of a window that ended only who asks for it reads, and there may be many.
+        after = b"" if request.include_ended else self._clock.now().wall_ns.to_bytes(8, "big")
+        async for key, daemon_id, share in self._shares(wanted, after):
             row = self._lease_row(key, daemons.get(daemon_id), share)
             if request.budget and row.budget != request.budget:
                 continue
@@ -232,8 +234,10 @@ class FleetControlService:
             if len(page) < PAGE_COUNT:
                 return found
 
-    async def _shares(self, daemon_id: str = "") -> AsyncIterator[tuple[bytes, str, Share]]:
-        after: tuple[bytes, str] = (b"", "")
+    async def _shares(
+        self, daemon_id: str = "", after_key: bytes = b""
+    ) -> AsyncIterator[tuple[bytes, str, Share]]:
+        after = after_key, ""
         while True:
             page = await self._store.list_shares(
                 daemon_id=daemon_id, after=after, limit_count=PAGE_COUNT
@@ -246,15 +250,9 @@ class FleetControlService:
 
     async def _unused_nusd(self) -> dict[str, int]:
         """What each daemon may still spend of money budgets whose window is in force."""
-        now_ns = self._clock.now().wall_ns
-        unused: dict[str, int] = {}
-        async for key, daemon_id, share in self._shares():
-            rule = self._reception.published.rules.budgets.get(keys.tag_of(key))
-            if rule is None or rule.budget.unit != "nusd":
-                continue
-            if keys.split_counter_key(key)[0] > now_ns:
-                unused[daemon_id] = unused.get(daemon_id, 0) + lend.presumed(share.stand)
-        return unused
+        budgets = self._reception.published.rules.budgets
+        money = [tag for tag, rule in budgets.items() if rule.budget.unit == "nusd"]
+        return await self._store.sum_unused(money, after_ns=self._clock.now().wall_ns)
 
     def _rule(self, budget: str) -> BudgetRule:
         for rule in self._reception.published.rules.budgets.values():

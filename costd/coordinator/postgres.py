@@ -208,6 +208,11 @@ class PostgresStore:
         )
         return [(bytes(row[0]), row[1], columns.share_from_row(row[2:])) for row in rows]
 
+    async def sum_unused(self, tags: Collection[bytes], *, after_ns: int) -> dict[str, int]:
+        """Sum up what each daemon may still use of budgets, in windows that end after then."""
+        from_key = (after_ns + 1).to_bytes(8, "big")
+        return dict(await self._rows("sum_unused", tags=sorted(tags), from_key=from_key))
+
     async def overdue_holders(
         self, keys: Collection[bytes], *, ended_before_ns: int
     ) -> list[tuple[str, bytes]]:

@@ -232,6 +232,14 @@ class CoordinatorStore(FleetStore, Protocol):
         """List who holds what, of one daemon or one counter if asked, behind (key, daemon)."""
         ...
 
+    def sum_unused(self, tags: Collection[bytes], *, after_ns: int) -> Awaitable[dict[str, int]]:
+        """Sum up what each daemon may still use of budgets, in windows that end after then.
+
+        Shape:   by daemon, those that may use something; `tags` are the budgets'.
+        Units:   the budgets'; they should have one.
+        """
+        ...
+
     def append_audit(self, records: Sequence[AuditRecord]) -> Awaitable[None]:
         """Append audit records."""
         ...

@@ -21,6 +21,8 @@ from costd.coordinator.store import (
     top_up_audit,
 )
 from costd.coordinator.usage_rows import HOUR_NS, Event, hourly_rows
+from costd.engine import keys
+from costd.engine.lend import presumed
 from costd.errors import InvalidAsk, InvariantBroken
 from costd.model.events import Alert, AuditRecord
 from costd.model.kill import KillSwitch
@@ -266,6 +268,15 @@ class MemoryFleetStore:
             and (key, owner.encode()) > behind
         ]
         return found[:limit_count]
+
+    async def sum_unused(self, tags: Collection[bytes], *, after_ns: int) -> dict[str, int]:
+        """Sum up what each daemon may still use of budgets, in windows that end after then."""
+        unused: dict[str, int] = {}
+        for (key, daemon_id), share in self.shares.items():
+            left = presumed(share.stand)
+            if left and keys.tag_of(key) in tags and keys.split_counter_key(key)[0] > after_ns:
+                unused[daemon_id] = unused.get(daemon_id, 0) + left
+        return unused
 
     async def overdue_holders(
         self, keys: Collection[bytes], *, ended_before_ns: int

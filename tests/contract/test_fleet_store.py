@@ -272,6 +272,26 @@ async def test_who_holds_something_after_its_tenure_is_found_by_counter(store):
     assert await store.overdue_holders([OTHER], ended_before_ns=9) == []
 
 
+async def test_what_daemons_may_still_use_is_summed_by_daemon(store):
+    def work(rows: Rows) -> None:
+        for key, daemon_id, share in held:
+            rows.put(key, daemon_id, POOL, share)
+
+    holds = Share(stand=Stand(amount=9, settled=3, reserved=2))
+    key, same, ended = key_of(NOW_NS + 1), key_of(NOW_NS + 2, "b"), key_of(NOW_NS)
+    other = key[:8] + b"another."
+    passed = replace(CLOSED, stand=Stand(amount=5, settled=4, reserved=2))
+    held = [
+        *((key, "d1", holds), (same, "d1", holds), (key, "d2", CLOSED), (same, "d2", holds)),
+        *((ended, "d1", holds), (other, "d1", holds), (key, "d3", passed)),
+    ]
+    await store.transact(work, daemon_ids=["d1", "d2", "d3"], keys=[key, same, ended, other])
+    assert await store.sum_unused([key[8:16]], after_ns=NOW_NS) == {"d1": 8, "d2": 4}
+    found = await store.sum_unused([key[8:16], b"another."], after_ns=NOW_NS)
+    assert found == {"d1": 12, "d2": 4}
+    assert await store.sum_unused([], after_ns=NOW_NS) == {}
+
+
 async def test_ended_windows_are_forgotten_with_all_that_was_held_of_them(store):
     old = key_of(NOW_NS - 1)
     for key in (old, KEY):

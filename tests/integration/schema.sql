@@ -147,7 +147,8 @@ CREATE TABLE public.shares (
     is_reclaimed boolean NOT NULL,
     lost bigint NOT NULL,
     reserve_lost bigint NOT NULL,
-    late bigint NOT NULL
+    late bigint NOT NULL,
+    has_unused boolean GENERATED ALWAYS AS (((amount - reserved) > settled)) STORED NOT NULL
 )
 WITH (fillfactor='50');
 CREATE TABLE public.top_ups (
@@ -261,4 +262,5 @@ CREATE INDEX audit_by_time ON public.audit USING btree (at_ns, sequence);
 CREATE INDEX kills_by_time ON public.kills USING btree (engaged_ns);
 CREATE INDEX recalls_by_time ON public.recalls USING btree (at);
 CREATE INDEX shares_by_daemon ON public.shares USING btree (daemon_id, counter_key);
+CREATE INDEX shares_unused ON public.shares USING btree (counter_key, daemon_id) WHERE has_unused;
 CREATE INDEX top_ups_by_counter ON public.top_ups USING btree (counter_key, at_ns);

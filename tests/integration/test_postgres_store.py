@@ -18,7 +18,7 @@ from costd.coordinator.usage_rows import DAY_NS, day_of
 from costd.model.events import Alert, AuditRecord
 from costd.model.kill import KillMode, KillSwitch
 from costd.model.labels import Selector
-from costd.model.lease import Stand
+from costd.model.lease import Pool, Stand
 from costd.wire.pb import control_pb2
 
 NOW_NS = 20_000 * DAY_NS + 7
@@ -207,6 +207,22 @@ async def test_logs_are_forgotten_when_they_are_old(stores):
     assert await stores[0].old.recalls() == 0
     assert [each.raised_ns for _, each in await stores[0].list_alerts()] == [5]
     assert [each.at_ns for _, each in await stores[0].list_audit()] == [5]
+
+
+async def test_a_change_of_amounts_touches_no_index_unless_all_is_used_by_it(stores):
+    [key] = [(NOW_NS + 1).to_bytes(8, "big") + b"b" * 8]
+
+    def work(rows: Rows) -> None:
+        rows.put(key, "d1", Pool(), Share(stand=Stand(amount=9, settled=3)))
+
+    await stores[0].transact(work, daemon_ids=["d1"], keys=[key])
+    async with stores[0]._database.connection() as connection, connection.transaction():
+        for settled, in_place in ((5, 1), (9, 1), (8, 1), (7, 2)):
+            await connection.execute("UPDATE shares SET settled = %s", (settled,))
+            told = await connection.execute(
+                "SELECT n_tup_hot_upd FROM pg_stat_xact_user_tables WHERE relname = 'shares'"
+            )
+            assert await told.fetchone() == (in_place,)
 
 
 # ---- notices ------------------------------------------------------------------------------------

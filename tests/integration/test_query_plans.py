@@ -22,11 +22,12 @@ KEY = (7).to_bytes(8, "big") + b"b" * 8
 LARGE = re.compile(r"usage_events(_\d+)?|usage_hourly|audit|alerts|shares|pools|daemons|top_ups")
 NOT_PLANNED = {"begin", "commit", "copy_events"}
 """What EXPLAIN does not take."""
+FILLED = {"is_reclaimed": "false", "amount": "(m % 50 = 0)::int"}
 FILL = f"""
 INSERT INTO daemons (daemon_id) SELECT 'd' || n FROM generate_series(1, 20000) AS n;
 INSERT INTO pools (counter_key) SELECT int8send(n) || 'bbbbbbbb' FROM generate_series(1, 20000) AS n;
 INSERT INTO shares (counter_key, daemon_id, {", ".join(SHARE_COLUMNS)})
-    SELECT int8send(n), 'd' || m, {", ".join("false" if c == "is_reclaimed" else "0" for c in SHARE_COLUMNS)}
+    SELECT int8send(n), 'd' || m, {", ".join(FILLED.get(c, "0") for c in SHARE_COLUMNS)}
     FROM generate_series(1, 200) AS n, generate_series(1, 500) AS m;
 INSERT INTO audit (at_ns, actor, action, subject, detail, count, task_class, reason)
     SELECT n, 'a', 'b', 'c', '', 1, '', 0 FROM generate_series(1, {ROWS}) AS n;
@@ -50,7 +51,7 @@ ASKED = {
     "before_ns": 50, "before_key": KEY, "name": "kills", "include_released": False, "number": 1,
     "before_number": 9, "amount": 1, "within_s": 60.0, "older_s": 60.0, "instance_id": "i",
     "notices": ["kills 1"], "at_ns": 1, "actor": "a", "reason": "r", "top_up_id": "new",
-    "ended_before_ns": 1, "revision": "r", "yaml": "", "published_ns": 1, "note": "", "version": 1,
+    "ended_before_ns": 1, "from_key": KEY, "tags": [b"b" * 8], "revision": "r", "yaml": "", "published_ns": 1, "note": "", "version": 1,
 }  # fmt: skip
 OF_QUERY = {
     "list_events": {

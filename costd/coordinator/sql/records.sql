@@ -142,6 +142,13 @@ SELECT
 FROM shares WHERE (counter_key, daemon_id) > (:after_key::bytea, :after_id::text COLLATE "C")
 ORDER BY counter_key, daemon_id LIMIT :limit_count;
 
+-- name: sum_unused
+SELECT daemon_id, sum(amount - settled - reserved)::bigint
+FROM shares
+WHERE has_unused AND counter_key >= :from_key
+    AND substring(counter_key FROM 9 FOR 8) = ANY (:tags::bytea[])
+GROUP BY daemon_id;
+
 -- name: overdue_holders
 SELECT shares.daemon_id, shares.counter_key
 FROM unnest(:keys::bytea[]) AS asked (counter_key)
