@@ -2,11 +2,11 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -59,6 +59,17 @@ class Configured(BaseSettings):
 
     config: Path | None = Field(None, description="YAML file with any of these settings.")
 
+    def faults(self) -> Iterator[str]:
+        """Yield what is wrong between settings, a line each, that begins with the one to change."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        faults = list(self.faults())
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -88,8 +99,9 @@ def load(program: type[Program], flags: Mapping[str, Any]) -> Program:
     except ValidationError as error:
         config = _config_path(flags) or _config_path({"config": os.environ.get("COSTD_CONFIG")})
         faults = [
-            _fault(detail, flags, config)
+            _fault(each, flags, config)
             for detail in error.errors(include_url=False)
+            for each in _apart(detail)
             # A default that depends on another setting is no fault of its own.
             if detail["type"] != "default_factory_not_called"
         ]
@@ -120,6 +132,15 @@ def read_config(path: Path) -> Mapping[str, Any]:
 def _config_path(values: Mapping[str, Any]) -> Path | None:
     value = values.get("config")
     return Path(value) if value else None
+
+
+def _apart(detail: Any) -> Iterator[Any]:
+    """Take apart what `Configured.faults` said in one breath."""
+    if detail["loc"]:
+        yield detail
+        return
+    for line in detail["msg"].splitlines():
+        yield {**detail, "msg": line}
 
 
 def _fault(detail: Any, flags: Mapping[str, Any], config: Path | None) -> str:

@@ -40,3 +40,11 @@ def parse_endpoint(name: str, text: str) -> Endpoint | None:
     if not host or not port.isascii() or not port.isdigit() or int(port) > _PORT_MAX:
         raise ValueError(f"{name}: {text!r} is not host:port, such as 127.0.0.1:50051")
     return Endpoint(host, int(port))
+
+
+def endpoint_or_fault(name: str, text: str) -> tuple[Endpoint | None, str]:
+    """Do the same for who gathers faults: the endpoint, or None and what is wrong with the text."""
+    try:
+        return parse_endpoint(name, text), ""
+    except ValueError as error:
+        return None, str(error)

@@ -1,16 +1,17 @@
 """What an operator sets for one coordinator: flags, then environment, then file, then defaults."""
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr
 
 from costd import address
 from costd.configuration import Configured, Pairs, SettingsError, load
 from costd.coordinator.lendable import Span
-from costd.endpoint import Endpoint, parse_endpoint
+from costd.endpoint import Endpoint, endpoint_or_fault, parse_endpoint
+from costd.grants import key_faults
 from costd.model.time import NS_PER_S
 
 __all__ = ["Settings", "SettingsError", "load_settings"]
@@ -87,35 +88,44 @@ class Settings(Configured):
         "json", description="`json` for machines, `console` for people."
     )
 
-    @model_validator(mode="after")
-    def _addresses_make_sense(self) -> Self:
+    def faults(self) -> Iterator[str]:
+        """Yield what is wrong between settings, a line each, that begins with the one to change."""
         if (self.tls_cert is None) != (self.tls_key is None):
             lacking = "tls_key" if self.tls_key is None else "tls_cert"
-            raise ValueError(f"{lacking}: a certificate and its key go together; name both")
+            yield f"{lacking}: a certificate and its key go together; name both"
         if self.tls_cert is not None and self.tls_ca is None:
-            raise ValueError("tls_ca: daemons show certificates; name the CA that issues them")
+            yield "tls_ca: daemons show certificates; name the CA that issues them"
         if self.tls_cert is not None and self.listen_insecure:
-            raise ValueError("listen_insecure: there is a certificate; take one of both away")
-        if not self.endpoint.is_loopback and self.tls_cert is None and not self.listen_insecure:
-            raise ValueError(
-                f"listen: {self.endpoint} can be reached by others, and nothing encrypts or "
+            yield "listen_insecure: there is a certificate; take one of both away"
+        yield from key_faults("control_keys", self.control_keys)
+        yield from self._address_faults()
+
+    def _address_faults(self) -> Iterator[str]:
+        endpoint, fault = endpoint_or_fault("listen", self.listen)
+        if fault:
+            yield fault
+        elif endpoint is None:
+            yield "listen: daemons need an address; 127.0.0.1:0 takes a free port"
+        elif not endpoint.is_loopback and self.tls_cert is None and not self.listen_insecure:
+            yield (
+                f"listen: {endpoint} can be reached by others, and nothing encrypts or "
                 "authenticates it; give tls_cert, tls_key and tls_ca (`costctl ca init`, "
                 "`costctl ca issue`), use 127.0.0.1, or say listen_insecure: true"
             )
-        metrics = self.metrics_endpoint
+        metrics, fault = endpoint_or_fault("metrics_listen", self.metrics_listen)
+        if fault:
+            yield fault
         if metrics is not None and not metrics.is_loopback and not self.listen_insecure:
-            raise ValueError(
+            yield (
                 f"metrics_listen: {metrics} can be reached by others, and nothing encrypts or "
                 "authenticates it; use 127.0.0.1, or say listen_insecure: true"
             )
-        return self
 
     @property
     def endpoint(self) -> Endpoint:
         """Where daemons and operators are served over TCP."""
         endpoint = parse_endpoint("listen", self.listen)
-        if endpoint is None:
-            raise ValueError("listen: daemons need an address; 127.0.0.1:0 takes a free port")
+        assert endpoint is not None  # `faults` says so before
         return endpoint
 
     @property

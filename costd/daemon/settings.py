@@ -1,16 +1,16 @@
 """What an operator sets for one daemon: flags, then environment, then file, then defaults."""
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from costd import address
 from costd.configuration import Configured, Pairs, SettingsError, Words, load
-from costd.endpoint import Endpoint, parse_endpoint
-from costd.grants import load_public_key
+from costd.endpoint import Endpoint, endpoint_or_fault, parse_endpoint
+from costd.grants import key_faults
 
 __all__ = ["Settings", "SettingsError", "load_settings"]
 
@@ -152,80 +152,85 @@ class Settings(Configured):
         "json", description="`json` for machines, `console` for people."
     )
 
-    @model_validator(mode="after")
-    def _addresses_make_sense(self) -> Self:
+    def faults(self) -> Iterator[str]:
+        """Yield what is wrong between settings, a line each, that begins with the one to change."""
+        yield from self._address_faults()
+        yield from self._tls_faults()
+        yield from self._control_faults()
+        yield from self._policy_faults()
+
+    def _address_faults(self) -> Iterator[str]:
         for name, safe in (
             ("listen", self.listen_tls and self.tls_verify_clients),
             ("metrics_listen", False),
         ):
-            endpoint = parse_endpoint(name, getattr(self, name))
+            endpoint, fault = endpoint_or_fault(name, getattr(self, name))
+            if fault:
+                yield fault
             reachable = endpoint is not None and not endpoint.is_loopback
             if reachable and not safe and not self.listen_insecure:
                 lacking = "authenticates" if self.listen_tls else "encrypts or authenticates"
-                raise ValueError(
+                yield (
                     f"{name}: {endpoint} can be reached by others, and nothing "
                     f"{'encrypts or authenticates' if name == 'metrics_listen' else lacking} it; "
                     "use 127.0.0.1, or say listen_insecure: true"
                 )
         if self.socket == self.control_socket:
-            raise ValueError(
-                f"control_socket: {self.socket} is the agents' socket; operators need their own"
-            )
-        return self
+            yield f"control_socket: {self.socket} is the agents' socket; operators need their own"
 
-    @model_validator(mode="after")
-    def _tls_makes_sense(self) -> Self:
+    def _tls_faults(self) -> Iterator[str]:
         if (self.tls_cert is None) != (self.tls_key is None):
             given, lacking = ("tls_cert", "tls_key")[:: 1 if self.tls_key is None else -1]
-            raise ValueError(f"{given}: a certificate and its key go together; give {lacking} too")
+            yield f"{given}: a certificate and its key go together; give {lacking} too"
         if self.tls_verify_clients and self.tls_ca is None:
-            raise ValueError("tls_verify_clients: certificates are held against tls_ca; name it")
+            yield "tls_verify_clients: certificates are held against tls_ca; name it"
         if self.listen_tls and self.tls_cert is None:
-            raise ValueError("listen_tls: TLS needs tls_cert and tls_key")
-        for key_id, text in self.control_keys.items():
-            try:
-                load_public_key(text)
-            except ValueError as error:
-                raise ValueError(f"control_keys: {key_id}: {error}") from error
-        if parse_endpoint("control_listen", self.control_listen) is not None:
-            if self.tls_cert is None:
-                raise ValueError(
-                    "control_listen: operators are served over TLS only; give tls_cert and tls_key "
-                    "(`costctl ca init`, `costctl ca issue`)"
+            yield "listen_tls: TLS needs tls_cert and tls_key"
+
+    def _control_faults(self) -> Iterator[str]:
+        yield from key_faults("control_keys", self.control_keys)
+        endpoint, fault = endpoint_or_fault("control_listen", self.control_listen)
+        if fault:
+            yield fault
+        if endpoint is None:
+            return
+        if self.tls_cert is None:
+            yield (
+                "control_listen: operators are served over TLS only; give tls_cert and tls_key "
+                "(`costctl ca init`, `costctl ca issue`)"
+            )
+        elif not self.tls_verify_clients and not self.control_keys:
+            yield (
+                "control_listen: nobody could say who they are; give tls_ca for operators' "
+                "certificates, control_keys for role tokens, or both"
+            )
+
+    def _policy_faults(self) -> Iterator[str]:
+        if not self.coordinator:
+            if self.policy is None:
+                yield (
+                    "policy: needed; give --policy, COSTD_POLICY or --config, or name a coordinator"
                 )
-            if not self.tls_verify_clients and not self.control_keys:
-                raise ValueError(
-                    "control_listen: nobody could say who they are; give tls_ca for operators' "
-                    "certificates, control_keys for role tokens, or both"
-                )
-        return self
+            return
+        found = [endpoint_or_fault("coordinator", each) for each in self.coordinator]
+        yield from (fault for _, fault in found if fault)
+        if (None, "") in found:
+            yield "coordinator: write it as host:port,host:port"
+        if self.policy is not None:
+            yield (
+                "policy: the coordinator publishes it; take it away here, and publish it there "
+                "with `costctl policy apply FILE`"
+            )
+        if not self.coordinator_insecure and (self.tls_cert is None or self.tls_ca is None):
+            yield (
+                "coordinator: it wants to know who this is, over TLS; give tls_cert, tls_key and "
+                "tls_ca (`costctl ca issue NAME --kind daemon`), or say coordinator_insecure: true"
+            )
 
     @property
     def control_endpoint(self) -> Endpoint | None:
         """Where operators are served over TCP, None for nowhere."""
         return parse_endpoint("control_listen", self.control_listen)
-
-    @model_validator(mode="after")
-    def _policy_comes_from_somewhere(self) -> Self:
-        if not self.coordinator:
-            if self.policy is None:
-                raise ValueError(
-                    "policy: needed; give --policy, COSTD_POLICY or --config, or name a coordinator"
-                )
-            return self
-        if None in [parse_endpoint("coordinator", each) for each in self.coordinator]:
-            raise ValueError("coordinator: write it as host:port,host:port")
-        if self.policy is not None:
-            raise ValueError(
-                "policy: the coordinator publishes it; take it away here, and publish it there "
-                "with `costctl policy apply FILE`"
-            )
-        if not self.coordinator_insecure and (self.tls_cert is None or self.tls_ca is None):
-            raise ValueError(
-                "coordinator: it wants to know who this is, over TLS; give tls_cert, tls_key and "
-                "tls_ca (`costctl ca issue NAME --kind daemon`), or say coordinator_insecure: true"
-            )
-        return self
 
     @property
     def listen_endpoint(self) -> Endpoint | None:

@@ -1,6 +1,7 @@
 """Ed25519 keys: a PEM file for the one who signs, 43 characters in the policy for all others."""
 
 import base64
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -73,6 +74,15 @@ def load_public_key(text: str) -> Ed25519PublicKey:
             f"public key {text[:60]!r} has {len(raw)} bytes; Ed25519 has {PUBLIC_KEY_BYTES}"
         )
     return Ed25519PublicKey.from_public_bytes(raw)
+
+
+def key_faults(name: str, keys: Mapping[str, str]) -> Iterator[str]:
+    """Yield what is wrong with public keys by their id, in a setting of this name."""
+    for key_id, text in keys.items():
+        try:
+            load_public_key(text)
+        except ValueError as error:
+            yield f"{name}: {key_id}: {error}"
 
 
 def _base64url(raw: bytes) -> str:

@@ -146,6 +146,80 @@ def test_every_fault_is_told_at_once(monkeypatch):
     assert len(str(caught.value).splitlines()) == 2
 
 
+def test_every_fault_between_settings_is_told_at_once(write):
+    path = write("listen: 0.0.0.0:1\nmetrics_listen: nowhere\ntls_key: d.key\n")
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"config": path, "control_keys": "ops=AAAA", "control_listen": "7443"})
+    faults = str(caught.value).splitlines()
+    assert [fault.partition(": ")[0] for fault in faults] == [
+        f"{path}:1",
+        f"{path}:2",
+        f"{path}:3",
+        "--control-keys",
+        "--control-listen",
+        "policy",
+    ]
+    assert faults[1].endswith("'nowhere' is not host:port, such as 127.0.0.1:50051")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (
+            {"coordinator": "db:9466,off", "policy": "p"},
+            [
+                "--coordinator: write it as host:port,host:port",
+                "--policy: the coordinator publishes it",
+                "--coordinator: it wants to know who this is",
+            ],
+        ),
+        ({"coordinator": "db", "coordinator_insecure": True}, ["--coordinator: 'db' is not host"]),
+    ],
+)
+def test_every_fault_of_who_joins_a_coordinator_is_told_at_once(flags, said):
+    with pytest.raises(SettingsError) as caught:
+        load_settings(flags)
+    faults = str(caught.value).splitlines()
+    assert [fault.startswith(each) for fault, each in zip(faults, said, strict=True)] == [
+        True for _ in said
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (
+            {"tls_cert": "c.crt", "listen_insecure": True, "control_keys": "ops=AAAA"},
+            [
+                "tls_key (default): a certificate and its key go together",
+                "tls_ca (default): daemons show certificates",
+                "--listen-insecure: there is a certificate",
+                "--control-keys: ops: public key 'AAAA' has 3 bytes",
+            ],
+        ),
+        (
+            {"listen": "0.0.0.0:9466", "metrics_listen": "0.0.0.0:9467"},
+            [
+                "--listen: 0.0.0.0:9466 can be reached by others",
+                "--metrics-listen: 0.0.0.0:9467 can be reached by others",
+            ],
+        ),
+        (
+            {"listen": "off", "metrics_listen": "9467"},
+            ["--listen: daemons need an address", "--metrics-listen: '9467' is not host:port"],
+        ),
+        ({"listen": "9466"}, ["--listen: '9466' is not host:port"]),
+    ],
+)
+def test_every_fault_of_a_coordinators_settings_is_told_at_once(flags, said):
+    with pytest.raises(SettingsError) as caught:
+        coordinator_settings.load_settings(flags)
+    faults = str(caught.value).splitlines()
+    assert [fault.startswith(each) for fault, each in zip(faults, said, strict=True)] == [
+        True for _ in said
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
