@@ -41,6 +41,8 @@ def _fields(answer: pb.Status, *, utc: bool) -> Iterator[tuple[str, render.Cell]
     yield "policy", f"{answer.policy_path} {answer.policy_revision}".strip()
     if answer.policy_error:
         yield "policy refused", render.lines(answer.policy_error, "bold red")
+    if answer.kill_file_error:
+        yield "kill file refused", render.lines(answer.kill_file_error, "bold red")
     yield "catalogue", answer.catalogue_version
     yield "data", f"{answer.data_dir} {answer.durability}".strip()
     reserved = format_nusd(answer.reserved_nusd)

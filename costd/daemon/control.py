@@ -53,6 +53,7 @@ class ControlService:
         data_dir: str = "",
         durability: str = "",
         flush: drill.Flush | None = None,
+        kill_file_problem: Callable[[], str] = str,
     ) -> None:
         self._ledger = ledger
         self._desk = desk
@@ -61,6 +62,7 @@ class ControlService:
         self._data_dir = data_dir
         self._durability = durability
         self._flush = flush
+        self._kill_file_problem = kill_file_problem
 
     def GetStatus(self, request: pb.GetStatusRequest, caller: str) -> pb.Status:  # noqa: N802, ARG002 - the RPC's name
         """How the daemon is."""
@@ -76,6 +78,7 @@ class ControlService:
             policy_revision=ledger.rules.policy.revision,
             policy_path=self._source.path,
             policy_error=self._source.error,
+            kill_file_error=self._kill_file_problem(),
             started_ns=self._started_ns,
             now_ns=now.wall_ns,
             open_reservations_count=totals.open_count,

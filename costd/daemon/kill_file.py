@@ -47,7 +47,8 @@ class KillFile:
         """Read the file and put in force what it says.
 
         Ensures: a switch that can be read is engaged whatever else is wrong; while anything is,
-                 none is released. A file that is not there has no switches.
+                 none is released. A file that is not there has no switches; where its directory is
+                 not there either (not mounted yet, or no more), nobody knows.
         """
         self._put_in_force(read_kill_file(self.path))
 
@@ -104,6 +105,7 @@ class KillFile:
             return
         self.problem = problem
         if not problem:
+            self._log.info("kill_file_read", path=str(self.path))
             return
         self._log.error("kill_file_refused", path=str(self.path), problem=problem)
         try:
@@ -120,7 +122,9 @@ def read_kill_file(path: Path) -> Reading:
         says_something = any(line.split("#")[0].strip() for line in text.splitlines())
         data = read_source(text, str(path)).data if says_something else None
     except (FileNotFoundError, NotADirectoryError):
-        return Reading((), ())
+        if path.parent.is_dir():
+            return Reading((), ())
+        return Reading((), (f"its directory {path.parent} is not there; make or mount it",))
     except (InvalidPolicy, OSError) as error:
         return Reading((), (str(error),))
     if data is None:

@@ -5,7 +5,7 @@ policy's task classes, methods, statuses. Budgets and callers are not labels; th
 millions, and `costctl budgets` shows them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from opentelemetry.sdk.metrics.export import HistogramDataPoint
@@ -14,6 +14,7 @@ from costd.daemon import views
 from costd.daemon.desk import Desk
 from costd.daemon.fleet import Fleet
 from costd.daemon.fleet_policy import FleetPolicy
+from costd.daemon.kill_file import KillFile
 from costd.daemon.ledger import Ledger
 from costd.daemon.reload import PolicyFile
 from costd.daemon.sweeper import Sweeper
@@ -120,6 +121,15 @@ def meter_upkeep(metrics: Metrics, upkeep: Upkeep, sweeper: Sweeper) -> None:
         "costd.sweep_lag_seconds",
         "How overdue the next expiry is.",
         _one(lambda: sweeper.lag_ns / NS_PER_S),
+    )
+
+
+def meter_kill_files(metrics: Metrics, files: Sequence[KillFile]) -> None:
+    """Observe whether what is written in a kill file is in force, where there is one."""
+    metrics.gauge(
+        "costd.kill_file_refused",
+        "1 while something in the kill file, or all of it, cannot be read.",
+        lambda: [(int(bool(file.problem)), {}) for file in files],
     )
 
 

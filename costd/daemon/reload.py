@@ -16,6 +16,8 @@ from costd.telemetry.logs import Log
 
 SETTLE_MS: Final = 100
 """A file is read once its directory has been quiet for so long: half of it may be written."""
+ABSENT_S: Final = 1.0
+"""How often it is read while its directory is not there."""
 RECHECK_MS: Final = 5_000
 """And read again this often, for file systems and links that tell nobody of a change."""
 
@@ -155,8 +157,28 @@ async def watch(path: Path, changed: Callable[[], Awaitable[None]], log: Log) ->
 
     The directory is watched, not the file: editors rename a new file over it, and Kubernetes
     swaps a link beside it. So `changed` is called too often rather than too rarely.
+    Where the directory is gone, or another is in its place, that one is watched as soon as it is
+    there; what is wrong is logged once.
     """
+    problem = ""
+
+    def failed(what: str) -> None:
+        nonlocal problem
+        if what != problem:
+            log.warning("watch_failed", directory=str(path.parent), problem=what)
+        problem = what
+
     while True:
+        watched = _identity(path.parent)
+        if watched is None:
+            failed("it is not there")
+            await asyncio.sleep(ABSENT_S)
+            await changed()
+            continue
+        if problem:
+            log.info("watch_resumed", directory=str(path.parent))
+            problem = ""
+            await changed()
         try:
             async for _ in awatch(
                 path.parent,
@@ -167,10 +189,21 @@ async def watch(path: Path, changed: Callable[[], Awaitable[None]], log: Log) ->
                 yield_on_timeout=True,
             ):
                 await changed()
+                if _identity(path.parent) != watched:
+                    break
         except (OSError, RuntimeError) as error:
-            log.warning("watch_failed", directory=str(path.parent), problem=str(error))
-        await asyncio.sleep(RECHECK_MS / 1_000)
-        await changed()
+            failed(str(error))
+            await asyncio.sleep(RECHECK_MS / 1_000)
+            await changed()
+
+
+def _identity(directory: Path) -> tuple[int, int] | None:
+    """Tell one directory from another of its name; None if there is none."""
+    try:
+        found = directory.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 async def follow_signal(file: PolicyFile, signalled: asyncio.Event) -> None:

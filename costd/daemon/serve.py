@@ -99,6 +99,7 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
             _background(upkeep.run(), *following),
         ):
             _meter(metrics, upkeep, sweeper, policy)
+            meters.meter_kill_files(metrics, kill_files)
             if fleet is not None:
                 meters.meter_fleet(metrics, fleet)
                 if not await fleet.ready(stop.asked):
@@ -115,6 +116,7 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
                 data_dir=str(settings.data),
                 durability=settings.durability,
                 flush=durable.wait if durable else None,
+                kill_file_problem=lambda: "".join(file.problem for file in kill_files),
             )
             await servers.start(
                 admission=calls.handlers(

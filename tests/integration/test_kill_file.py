@@ -1,6 +1,7 @@
 """Kill switches from a watched file, at a daemon that stands alone."""
 
 import json
+import shutil
 
 import pytest
 from desk import Desk, poll
@@ -53,6 +54,16 @@ def killed(watching):
         if record.action == action and record.sequence not in earlier
     ]
     return watching
+
+
+@pytest.fixture
+def unmounted(fresh_daemon, tmp_path):
+    """A daemon whose kill file lies in a directory that is not there."""
+    daemon = fresh_daemon(POLICY, "--kill-file", str(tmp_path / "mount" / "kills.yaml"))
+    desk = Desk(daemon.start())
+    desk.file = tmp_path / "mount" / "kills.yaml"
+    yield desk
+    desk.close()
 
 
 def stopped(desk, team):
@@ -137,3 +148,26 @@ def test_a_switch_released_by_hand_is_engaged_again_while_the_file_names_it(kill
     poll(lambda: stopped(killed, "research"))
     killed.release("file:stop-research")
     poll(lambda: stopped(killed, "research"))
+
+
+def test_a_directory_that_is_not_there_is_told_once_and_the_file_counts_once_it_is(unmounted):
+    unmounted.daemon.wait_for("watch_failed", problem="it is not there")
+    missing = f"its directory {unmounted.file.parent} is not there; make or mount it"
+    assert unmounted.status().kill_file_error == missing
+    unmounted.daemon.wait_for("kill_file_refused", problem=missing)
+    unmounted.file.parent.mkdir()
+    unmounted.file.write_text(ONE)
+    unmounted.daemon.wait_for("watch_resumed")
+    poll(lambda: stopped(unmounted, "research"))
+    assert unmounted.status().kill_file_error == ""
+
+    shutil.rmtree(unmounted.file.parent)
+    unmounted.daemon.wait_for("watch_failed", at_least=2)
+    poll(lambda: unmounted.status().kill_file_error == missing)
+    assert stopped(unmounted, "research"), "who cannot read it does not release"
+    unmounted.file.parent.mkdir()
+    unmounted.daemon.wait_for("watch_resumed", at_least=2)
+    poll(lambda: not stopped(unmounted, "research"))
+    unmounted.daemon.wait_for("kill_file_read", at_least=2)
+    failures = [line for line in unmounted.daemon.lines if line["event"] == "watch_failed"]
+    assert len(failures) == 2

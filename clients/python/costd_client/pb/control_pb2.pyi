@@ -27,7 +27,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("version", "policy_revision", "policy_path", "policy_error", "started_ns", "now_ns", "open_reservations_count", "reserved_nusd", "exposure_nusd", "unknown_ceiling_count", "kills_engaged_count", "decisions", "catalogue_version", "data_dir", "name", "durability", "sessions_attached_count", "allowances_open_count", "allowances_draining_count", "allowances_granted_nusd", "allowances_drawn_nusd")
+    __slots__ = ("version", "policy_revision", "policy_path", "policy_error", "started_ns", "now_ns", "open_reservations_count", "reserved_nusd", "exposure_nusd", "unknown_ceiling_count", "kills_engaged_count", "decisions", "catalogue_version", "data_dir", "name", "durability", "sessions_attached_count", "allowances_open_count", "allowances_draining_count", "allowances_granted_nusd", "allowances_drawn_nusd", "kill_file_error")
     class DecisionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +56,7 @@ class Status(_message.Message):
     ALLOWANCES_DRAINING_COUNT_FIELD_NUMBER: _ClassVar[int]
     ALLOWANCES_GRANTED_NUSD_FIELD_NUMBER: _ClassVar[int]
     ALLOWANCES_DRAWN_NUSD_FIELD_NUMBER: _ClassVar[int]
+    KILL_FILE_ERROR_FIELD_NUMBER: _ClassVar[int]
     version: str
     policy_revision: str
     policy_path: str
@@ -77,7 +78,8 @@ class Status(_message.Message):
     allowances_draining_count: int
     allowances_granted_nusd: int
     allowances_drawn_nusd: int
-    def __init__(self, version: _Optional[str] = ..., policy_revision: _Optional[str] = ..., policy_path: _Optional[str] = ..., policy_error: _Optional[str] = ..., started_ns: _Optional[int] = ..., now_ns: _Optional[int] = ..., open_reservations_count: _Optional[int] = ..., reserved_nusd: _Optional[int] = ..., exposure_nusd: _Optional[int] = ..., unknown_ceiling_count: _Optional[int] = ..., kills_engaged_count: _Optional[int] = ..., decisions: _Optional[_Mapping[str, int]] = ..., catalogue_version: _Optional[str] = ..., data_dir: _Optional[str] = ..., name: _Optional[str] = ..., durability: _Optional[str] = ..., sessions_attached_count: _Optional[int] = ..., allowances_open_count: _Optional[int] = ..., allowances_draining_count: _Optional[int] = ..., allowances_granted_nusd: _Optional[int] = ..., allowances_drawn_nusd: _Optional[int] = ...) -> None: ...
+    kill_file_error: str
+    def __init__(self, version: _Optional[str] = ..., policy_revision: _Optional[str] = ..., policy_path: _Optional[str] = ..., policy_error: _Optional[str] = ..., started_ns: _Optional[int] = ..., now_ns: _Optional[int] = ..., open_reservations_count: _Optional[int] = ..., reserved_nusd: _Optional[int] = ..., exposure_nusd: _Optional[int] = ..., unknown_ceiling_count: _Optional[int] = ..., kills_engaged_count: _Optional[int] = ..., decisions: _Optional[_Mapping[str, int]] = ..., catalogue_version: _Optional[str] = ..., data_dir: _Optional[str] = ..., name: _Optional[str] = ..., durability: _Optional[str] = ..., sessions_attached_count: _Optional[int] = ..., allowances_open_count: _Optional[int] = ..., allowances_draining_count: _Optional[int] = ..., allowances_granted_nusd: _Optional[int] = ..., allowances_drawn_nusd: _Optional[int] = ..., kill_file_error: _Optional[str] = ...) -> None: ...
 
 class ListBudgetsRequest(_message.Message):
     __slots__ = ("budget", "include_ended", "limit_count")
