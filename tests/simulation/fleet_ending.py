@@ -1,10 +1,10 @@
 """How an order of the fleet's events ends: everything heals, and everybody agrees."""
 
 from fleet_checks import end_problems
+from fleet_clients import Clients
 from fleet_operators import control_of
 from fleet_policies import compiled
 from fleet_replicas import drive
-from fleet_world import World
 
 from costd.model.time import NS_PER_S
 from costd.wire.pb import control_pb2 as cpb
@@ -12,7 +12,7 @@ from costd.wire.pb import control_pb2 as cpb
 QUIET_ROUNDS_MAX = 900
 
 
-class Ending(World):
+class Ending(Clients):
     """The last part of an order."""
 
     # ---- the end -----------------------------------------------------------------------------------
@@ -21,6 +21,7 @@ class Ending(World):
         """Heal everything, close every call, and compare all books with the truth."""
         self.note("everything heals")
         self.heal()
+        self.close_clients()
         if not self.quieten(lambda: True):
             self.problems.append(f"the fleet does not become quiet: {self.loud()}")
             return

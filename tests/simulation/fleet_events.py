@@ -25,7 +25,12 @@ class FleetOrder(Faults, Operators, Backups, Ending):
 
     def __init__(self, seed, folder, parts=None):
         super().__init__(seed, folder, parts)
-        self.names, self.weights = list(WEIGHTS), list(WEIGHTS.values())
+        events = WEIGHTS
+        if self.has_clients:
+            events = {**WEIGHTS, **CLIENTS_WEIGHTS}
+            for _ in range(self.rng.randrange(2, 5)):
+                self.new_process(self.rng.choice(self.hosts[:2]))
+        self.names, self.weights = list(events), list(events.values())
 
     def run(self, steps_count):
         """Let it happen; returns what was wrong, empty if nothing."""
@@ -83,6 +88,14 @@ class FleetOrder(Faults, Operators, Backups, Ending):
     def flow(self):
         """Let a second pass as it does where nothing goes wrong."""
         for _ in range(5):
+            self.pass_time(0.2)
+            self.deliver(40)
+
+    def spree(self):
+        """Let some seconds pass in which clients do little but draw."""
+        for _ in range(10):
+            self.draw()
+            self.poll()
             self.pass_time(0.2)
             self.deliver(40)
 
@@ -233,16 +246,30 @@ WEIGHTS = {
 }
 """How often each event is drawn, relative to the others."""
 
+CLIENTS_WEIGHTS = {
+    "draw": 20,
+    "poll": 30,
+    "spree": 3,
+    "end_drawn": 10,
+    "cut_client": 0.8,
+    "client_dies": 0.8,
+}
+"""The same of what clients do, in orders that have some."""
+
 MUST_HAPPEN = (
+    "allowances granted",
+    "allowances revoked",
     "asks for all that is left",
     "asks that waited",
     "budgets topped up",
     "calls admitted",
     "calls admitted without a lease",
+    "calls drawn",
     "calls settled",
     "calls settled late",
     "calls settled over their hold",
     "calls voided",
+    "clients killed -9",
     "clocks set far off",
     "clocks stepped",
     "commits refused",
@@ -258,6 +285,8 @@ MUST_HAPPEN = (
     "denied: BUDGET_EXHAUSTED",
     "denied: KILL_SWITCH",
     "denied: NO_LEASE",
+    "drawn calls settled",
+    "drawn calls voided",
     "drills",
     "drills confirmed",
     "holds extended",
@@ -276,6 +305,7 @@ MUST_HAPPEN = (
     "notices lost",
     "partitions",
     "streams cut",
+    "streams of clients cut",
     "streams ended by CoordinatorUnavailable",
     "streams ended by InvalidAsk",
     "streams ended by StaleEpoch",

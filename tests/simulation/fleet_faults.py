@@ -1,6 +1,6 @@
 """What may befall daemons, hosts, coordinators and their database."""
 
-from fleet_world import World
+from fleet_clients import Clients
 
 from costd.coordinator.store import Notice, Topic
 from costd.model.time import NS_PER_S
@@ -8,7 +8,7 @@ from costd.model.time import NS_PER_S
 FAR_NS = (-3_600 * NS_PER_S, -40 * NS_PER_S, 40 * NS_PER_S, 90_000 * NS_PER_S)
 
 
-class Faults(World):
+class Faults(Clients):
     """Everything that goes wrong beside the network."""
 
     # ---- daemons and their hosts ---------------------------------------------------------------
@@ -33,12 +33,15 @@ class Faults(World):
         link.stalled_until_ns = self.true_ns + 14 * NS_PER_S
         self.note(f"{host.name} is parted until its tenure ends")
         ends_ns = self.database.renewed_ns.get(host.name, 0) + self.span.tenure_ns
-        for early_ns in (1_000_000_000, 200_000_000, -20_000_000, -200_000_000):
+        for early_ns in (3_000_000_000, 1_000_000_000, 200_000_000, -20_000_000, -200_000_000):
             self.true_ns = max(self.true_ns, ends_ns - early_ns)
             self.wake()
             for _ in range(3):
                 if self.runs(host):
                     self.ask(host, self.new_ask(cents=1), may_wait=False)
+            for process in self.living(host):
+                self.talk(process)
+                self.draw_some(process, 2)
 
     def disk_full(self):
         host = self.host()
@@ -65,6 +68,7 @@ class Faults(World):
         self.saw("hosts rebooted")
         if host.member is not None:
             self.host_died(host)
+        self.clients_lose_power(host)
         host.boots += 1
         host.clock.reboot()
         lost = self.rng.choice((0, 1, 5, 50))
@@ -89,6 +93,7 @@ class Faults(World):
             return
         self.note(f"{host.name} is rebooted in good order")
         host.member, host.was_stopped_cleanly = None, True
+        self.clients_lose_power(host)
         host.disk.sync()
         host.boots += 1
         host.clock.reboot()

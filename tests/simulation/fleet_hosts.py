@@ -5,8 +5,11 @@ from fleet_policies import parsed
 from sim_daemon import Fuse, Killed
 
 from costd.clock import Stopped, downtime_ns
+from costd.daemon.allowances import AllowanceBooks
+from costd.daemon.desk import Desk
 from costd.daemon.fleet_kills import put_in_force
 from costd.daemon.ledger import Ledger
+from costd.daemon.pages import NoPages
 from costd.daemon.sweeper import Retention, Sweeper
 from costd.daemon.tenancy import Situation
 from costd.engine.changes import Family
@@ -157,6 +160,8 @@ class Host:
         """In true time; meanwhile its process does nothing, as after SIGSTOP."""
         self.has_lost = False
         """Whether a power failure took commits; its books cannot tell the whole truth."""
+        self.is_exact = True
+        """Whether it has heard all that its clients said, and they all that it granted."""
         self.drills = set()
 
     @property
@@ -181,7 +186,8 @@ class Member:
         policy = parsed(kept.yaml) if raw else NO_POLICY
         self.ledger = Ledger(disk, policy, self.clock, in_fleet=True)
         self.ledger.trust = self.ledger.trust._replace(claims=frozenset({"*"}))
-        self.sweeper = Sweeper(self.ledger, Retention(usage_stored_s=10**9))
+        self.desk = Desk(self.ledger, AllowanceBooks(self.ledger), NoPages())
+        self.sweeper = Sweeper(self.ledger, Retention(usage_stored_s=10**9), self.desk)
         self.situation = Situation(name=host.name, boot_id=host.boot_id, policy_number=kept.number)
         time = self.time
         self.tenancy = parts.tenancy(
@@ -190,6 +196,8 @@ class Member:
             situation=self.situation,
             lost_by_reboot=not disk.is_durable and not time.stopped_cleanly,
         )
+        self.tenancy.held.recalls = self.desk
+        self.desk.borrow = self.tenancy.ask
 
     def tick(self):
         """Do what `Upkeep` and `Member` do some times a second."""
@@ -232,4 +240,7 @@ class Member:
         counted = (len(held), sum(one.hold_nusd for one in held))
         if told != counted:
             found.append(f"the totals say (open, reserved) {told}, the reservations {counted}")
+        out = {one.reservation_id for one in held if one.is_allowance}
+        if out != self.desk.books.out.keys():
+            found.append(f"{len(out)} allowances are open, {len(self.desk.books.out)} are known")
         return [f"{self.host.name}: {problem}" for problem in found]

@@ -1,6 +1,6 @@
 """What operators of the fleet do."""
 
-from fleet_policies import CENT, LIMITS_CENTS, USERS
+from fleet_policies import CENT, USERS
 from fleet_replicas import drive
 from fleet_world import World
 
@@ -30,7 +30,7 @@ class Operators(World):
         replica = self.replica()
         if replica is None or not self.database.is_up:
             return
-        before, self.limit_cents = self.limit_cents, self.rng.choice(LIMITS_CENTS)
+        before, self.limit_cents = self.limit_cents, self.rng.choice(self.limits_cents)
         way = "cut" if self.limit_cents < before else "raised"
         self.saw(f"limits {way}", self.limit_cents != before)
         self.note(f"limits are {way} to {self.limit_cents} cents")

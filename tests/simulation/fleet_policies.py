@@ -12,11 +12,14 @@ USERS = ("ann", "bob")
 RUNS = ("one", "two")
 LIMITS_CENTS = (60, 120, 250)
 """Of the total budget; the others are shares of it."""
+CLIENTS_LIMITS_CENTS = (400, 1_000, 4_000)
+"""The same where clients draw by themselves, which needs more than a few calls."""
 CALLS_PER_MINUTE = 30
+CLIENTS_CALLS_PER_MINUTE = 300
 FAIL_MODES = ("closed", "closed", "closed", "closed", "safe", "open")
 
 
-def policy_text(limit_cents, *, fail_mode, halts):
+def policy_text(limit_cents, *, fail_mode, halts, calls_count=CALLS_PER_MINUTE):
     """Write one."""
     halt = ", steps: [{at: 70%, do: [alert]}, {at: 95%, do: [halt]}]" if halts else ""
     return (
@@ -28,9 +31,10 @@ def policy_text(limit_cents, *, fail_mode, halts):
         "budgets:\n"
         f"  - {{id: all, window: total, limit: ${limit_cents / 100:.2f}}}\n"
         f"  - {{id: user, per: user, window: day, limit: ${limit_cents * 0.6 / 100:.2f}, reserve: 20%{halt}}}\n"
-        f"  - {{id: calls, window: minute, limit: {CALLS_PER_MINUTE} calls}}\n"
+        f"  - {{id: calls, window: minute, limit: {calls_count} calls}}\n"
         f'  - {{id: run, window: run, match: {{run: "*"}}, limit: ${limit_cents * 0.3 / 100:.2f}}}\n'
         "  - {id: seen, per: user, window: total}\n"
+        "allowance: {share: 25%}\n"
         f"fleet: {{fail_mode: {fail_mode}, lease_wait_ms: 1000}}\n"
     )
 

@@ -51,6 +51,17 @@ class Call:
         return hold
 
 
+class Drawn(Call):
+    """One call that a client admitted by itself, of what its daemon had set aside for several."""
+
+    def __init__(self, host, allowance, hold):
+        super().__init__(host, allowance)
+        self.hold, self.end, self.cost = hold, "", None
+        self.lines = {
+            key: (unit, 1 if unit == "calls" else hold) for key, (unit, _) in self.lines.items()
+        }
+
+
 class Forgotten:
     """By (counter, host), what a restored database does not know to be lent.
 
@@ -85,6 +96,7 @@ class FleetTruth:
 
     def __init__(self):
         self.calls = []
+        self.drawn = []
         self.used = Counter()
         self.used_by = Counter()
         """By (counter, host)."""
@@ -98,6 +110,14 @@ class FleetTruth:
     def let_go(self, host, reservation, texts):
         call = Call(host, reservation)
         self.calls.append(call)
+        for key in call.lines:
+            self.limit_in_force(key, texts)
+        self._count(call, 1)
+        return call
+
+    def draw(self, host, allowance, hold, texts):
+        call = Drawn(host, allowance, hold)
+        self.drawn.append(call)
         for key in call.lines:
             self.limit_in_force(key, texts)
         self._count(call, 1)
@@ -151,20 +171,26 @@ class FleetTruth:
         ]
 
     def differences(self, host):
-        """Compare a daemon's books with this, once nothing is open any more."""
+        """Compare a daemon's books with this, once nothing is open any more.
+
+        Where a grant or a report of a client was lost, they hold as much or more.
+        """
         disk, settled = host.disk, Counter()
-        for call in self.calls:
+        for call in (*self.calls, *self.drawn):
             if call.host is not host:
                 continue
+            # One that nobody ended has expired, at its hold; what a lost report said is not known.
+            cost = call.cost if call.end else call.hold
+            if isinstance(call, Drawn) and not host.is_exact:
+                cost = min(cost, call.hold)
             for key, unit in call.units.items():
-                if unit == "calls":
-                    settled[key] += call.end != "voided"
-                else:  # one that nobody ended has expired, at its hold
-                    settled[key] += call.cost if call.end else call.hold
+                settled[key] += call.end != "voided" if unit == "calls" else cost
         return [
             f"{host.name} has {counter.settled} settled of {name_of(key)}; it was {settled[key]}"
             for key, counter in disk.scan(Family.COUNTERS)
-            if counter.settled != settled[key] or counter.reserved
+            if counter.reserved
+            or counter.settled < settled[key]
+            or (host.is_exact and counter.settled != settled[key])
         ]
 
 

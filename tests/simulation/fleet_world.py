@@ -10,9 +10,20 @@ import msgspec
 from fleet_checks import UsageCheck, lease_problems, pool_problems, window_problems
 from fleet_hosts import Host, HostClock, Killed, Member
 from fleet_net import END, Link, name_down, name_up
-from fleet_policies import CENT, FAIL_MODES, LIMITS_CENTS, RUNS, USERS, compiled, policy_text
+from fleet_policies import (
+    CALLS_PER_MINUTE,
+    CENT,
+    CLIENTS_CALLS_PER_MINUTE,
+    CLIENTS_LIMITS_CENTS,
+    FAIL_MODES,
+    LIMITS_CENTS,
+    RUNS,
+    USERS,
+    compiled,
+    policy_text,
+)
 from fleet_replicas import Database, Replica, drive
-from fleet_truth import FleetTruth
+from fleet_truth import FleetTruth, name_of
 
 from costd.coordinator.exchange import Span
 from costd.coordinator.reception import Reception
@@ -56,7 +67,10 @@ class World:
         self.truth, self.usage_check = FleetTruth(), UsageCheck()
         self.fail_mode = rng.choice(FAIL_MODES)
         self.halts = rng.random() < 0.2
-        self.limit_cents = rng.choice(LIMITS_CENTS)
+        self.has_clients = rng.random() < 0.5
+        """Whether processes draw calls by themselves."""
+        self.limits_cents = CLIENTS_LIMITS_CENTS if self.has_clients else LIMITS_CENTS
+        self.limit_cents = rng.choice(self.limits_cents)
         self._ids = itertools.count(1)
         self.waiters = []
         """Asks that wait for the coordinator: (host, its process, ask, until when, a flag)."""
@@ -114,7 +128,12 @@ class World:
 
     @property
     def policy(self):
-        return policy_text(self.limit_cents, fail_mode=self.fail_mode, halts=self.halts)
+        return policy_text(
+            self.limit_cents,
+            fail_mode=self.fail_mode,
+            halts=self.halts,
+            calls_count=CLIENTS_CALLS_PER_MINUTE if self.has_clients else CALLS_PER_MINUTE,
+        )
 
     def store_policy(self, text):
         return self.database.publish_policy(
@@ -167,9 +186,11 @@ class World:
         self.problems += window_problems(self, granted)
         for each in rows.written_daemons:
             self.admitted[each] = rows.daemons[each].epoch
-        for key, _ in granted:
+        for key, daemon_id in granted:
             if rows.pools[key].changed_ns >= lends_from_ns:
                 self.truth.forgotten.lent(key)
+            else:
+                self.problems.append(f"{daemon_id} was granted some of {name_of(key)} too early")
 
     def drilled(self, connection, message):
         self.drills.setdefault(message.drill_id, set()).add(connection.daemon_id)

@@ -7,7 +7,7 @@ from fleet_world import Parts
 from costd.coordinator.exchange import Exchange
 from costd.coordinator.reception import Reception
 from costd.daemon.tenancy import Tenancy
-from costd.engine import lend
+from costd.engine import allot, lend
 
 SEEDS_MAX = 200
 
@@ -36,9 +36,9 @@ class NoWindows(Exchange):
 class NeverLearns(Exchange):
     """Goes on lending where the database has forgotten what it lent."""
 
-    def _outcome(self, daemon, key, want):
+    def _outcome(self, daemon, key, want, refused):
         self._lends_from_ns = 0
-        return super()._outcome(daemon, key, want)
+        return super()._outcome(daemon, key, want, refused)
 
 
 class UsageAgain(Exchange):
@@ -127,10 +127,16 @@ GUARDS = {
     "idempotence": with_exchange(UsageAgain),
     "window of the lease": with_exchange(NoWindows),
     "boot id": Parts(tenancy=OutlivesBoots),
+    "learning": with_exchange(NeverLearns),
     "version of the lease": with_exchange(NoVersions),
     "lower first, tell then": Parts(tenancy=LowersLater),
 }
 """By the guard, the classes that lack it and nothing else."""
+
+
+def whole_lifetime(question, larger, terms):
+    """Let an allowance be drawn for as long as the policy says, whatever stands behind it."""
+    return terms.lifetime_ns
 
 
 def caught_by(parts, seeds):
@@ -146,3 +152,9 @@ def caught_by(parts, seeds):
 @pytest.mark.parametrize("guard", GUARDS)
 def test_the_simulation_misses_the_guard(guard):
     assert caught_by(GUARDS[guard], range(SEEDS_MAX)) is not None
+
+
+@pytest.mark.slow
+def test_the_simulation_misses_the_end_of_an_allowance_with_its_leases(monkeypatch):
+    monkeypatch.setattr(allot, "_lifetime_ns", whole_lifetime)
+    assert caught_by(Parts(), range(SEEDS_MAX)) is not None
