@@ -187,6 +187,7 @@ class World:
         for each in rows.written_daemons:
             self.admitted[each] = rows.daemons[each].epoch
         for key, daemon_id in granted:
+            self.truth.limit_in_force(key, self.texts())
             if rows.pools[key].changed_ns >= lends_from_ns:
                 self.truth.forgotten.lent(key)
             else:
