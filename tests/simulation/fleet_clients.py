@@ -115,8 +115,11 @@ class Clients(World):
             process.stream = None
 
     def host_died(self, host):
-        """End its clients' streams; what they hold they draw on."""
         super().host_died(host)
+        self.end_streams(host)
+
+    def end_streams(self, host):
+        """End the streams of a daemon that is no more; what its clients hold they draw on."""
         for stream in self.streams:
             if stream.process.home is host and not stream.is_ended:
                 stream.end(lost_down=self.rng.random() < 0.5)

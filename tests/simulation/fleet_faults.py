@@ -93,6 +93,7 @@ class Faults(Clients):
             return
         self.note(f"{host.name} is rebooted in good order")
         host.member, host.was_stopped_cleanly = None, True
+        self.end_streams(host)
         self.clients_lose_power(host)
         host.disk.sync()
         host.boots += 1
