@@ -6,8 +6,8 @@ No I/O: requests go out by the function given, replies come in by `replied`, tim
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
+from costd.daemon.not_lent import NotLent
 from costd.engine import keys
-from costd.model.grant import GrantRefusal
 from costd.model.lease import Lease, Stand, Want
 from costd.model.money import AMOUNT_MAX
 from costd.model.time import NS_PER_S
@@ -139,10 +139,8 @@ class Borrowing:
         self._serial = 0
         self._send: Callable[[pb.LeaseRequest], None] | None = None
         self.epoch = 0
-        self.exhausted: set[bytes] = set()
-        """Counters of which the coordinator said last that nobody has any more."""
-        self.refused_grants: dict[bytes, GrantRefusal] = {}
-        """Why it lends nothing of an override grant's counters, where it said so last."""
+        self.not_lent = NotLent()
+        """Counters of which the coordinator said last that nothing is to be had."""
 
     @property
     def is_connected(self) -> bool:
@@ -239,12 +237,11 @@ class Borrowing:
         refused = {grant.counter_key: grant.grant_refusal for grant in reply.grants}
         outcomes = {grant.counter_key: grant.outcome for grant in reply.grants}
         for key, outcome in outcomes.items():
-            self.exhausted.discard(key)
-            self.refused_grants.pop(key, None)
+            self.not_lent.clear(key)
             if outcome == pb.LEASE_OUTCOME_EXHAUSTED:
-                self.exhausted.add(key)
+                self.not_lent.exhaust([key])
             if outcome == pb.LEASE_OUTCOME_BAD_GRANT:
-                self.refused_grants[key] = wire.grant_refusal(refused[key])
+                self.not_lent.refuse(key, wire.grant_refusal(refused[key]))
             if outcome in _NOTHING_LEFT:
                 self._pace.pop(key, None)  # the next one begins small again
             if outcome in _NO:
@@ -258,7 +255,7 @@ class Borrowing:
                 request.again_ns = retry_ns
                 return
             # Whoever holds it does not answer: it is as good as spent until somebody reports.
-            self.exhausted.update(recalled)
+            self.not_lent.exhaust(recalled)
             self._refused_until_ns.update(dict.fromkeys(recalled, now_ns + SATED_NS))
         self._finish(request)
 

@@ -4,6 +4,7 @@ No I/O: messages come in by `receive`, go out by the function given at `connecte
 the ledger's clock when `tick` or `receive` is called. docs/reference/fleet.md is the protocol.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -30,6 +31,8 @@ MARGIN_SHARE: Final = 10
 AHEAD_EVERY_NS: Final = NS_PER_S
 """What runs low is looked for so often, and with each report: all that does is asked for together,
 and shares the report's transaction. A lease that lasts is for more than ten seconds."""
+TIDY_EVERY_NS: Final = 60 * NS_PER_S
+"""So often what is known of windows that are over is forgotten."""
 
 _META_KEY: Final = b"tenancy"
 
@@ -86,8 +89,8 @@ class Tenancy:
         self.ledger = ledger
         self.situation = situation
         self.borrowing = Borrowing(ledger)
-        ledger.state.exhausted = self.borrowing.exhausted
-        ledger.state.refused_grants = self.borrowing.refused_grants
+        ledger.state.exhausted = self.borrowing.not_lent.exhausted
+        ledger.state.refused_grants = self.borrowing.not_lent.refused_grants
         self.outbox = Outbox(ledger, count_max=outbox_count_max)
         self.held = Held(ledger, self.borrowing)
         self._worst_case = WorstCase(ledger)
@@ -102,6 +105,9 @@ class Tenancy:
         self._sequence = 0
         self._reported_ns = 0
         self._looked_ahead_ns = 0
+        self._tidied_ns = 0
+        self._named_last = b""
+        """The counter at which the newest report ended."""
         self._tenure_ns = 0
         self.clock_offset_ns = 0
         """The coordinator's wall clock less ours, when it last told."""
@@ -206,6 +212,9 @@ class Tenancy:
             self._looked_ahead_ns = now.steady_ns
             self.held.ask_ahead(changed, now.wall_ns, now.steady_ns)
             self.held.give_back_idle(now.wall_ns, now.steady_ns)
+        if now.steady_ns - self._tidied_ns >= TIDY_EVERY_NS:
+            self._tidied_ns = now.steady_ns
+            self.borrowing.not_lent.forget_ended(now.wall_ns)
         if reports:
             self.report()
         self.borrowing.tick(now.steady_ns)
@@ -215,7 +224,8 @@ class Tenancy:
         """Tell what changed, and so renew the tenure."""
         assert self._push is not None
         ledger, now = self.ledger, self.ledger.clock.now()
-        named = sorted(ledger.fleet_changed)[:STANDS_COUNT_MAX]
+        named = _in_turn(ledger.fleet_changed, self._named_last)
+        self._named_last = named[-1] if named else b""
         ledger.fleet_changed.difference_update(named)
         stands = [(key, ledger.stand(key)) for key in named]
         self.held.watch(stands, now.steady_ns)
@@ -376,3 +386,10 @@ class Tenancy:
         lowered, rated = self.held.recalled(counter_keys, now_ns)
         if lowered or (rated and now_ns - self._reported_ns >= FAIR_NEWS_NS):
             self.report()
+
+
+def _in_turn(changed: Iterable[bytes], last: bytes) -> list[bytes]:
+    """Choose what a report names, from where the last one ended: more may change than it holds."""
+    ordered = sorted(changed)
+    start = bisect_right(ordered, last)
+    return (ordered[start:] + ordered[:start])[:STANDS_COUNT_MAX]

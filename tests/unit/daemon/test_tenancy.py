@@ -1,11 +1,14 @@
 import pytest
 
 from costd.daemon.ledger import Ledger
-from costd.daemon.tenancy import Situation, Tenancy
+from costd.daemon.not_lent import NotLent
+from costd.daemon.tenancy import STANDS_COUNT_MAX, TIDY_EVERY_NS, Situation, Tenancy
 from costd.engine import keys
 from costd.engine.changes import Family
+from costd.model.grant import GrantRefusal
 from costd.model.lease import Lease
 from costd.model.policy import PolicySet
+from costd.model.time import NEVER_NS, NS_PER_S
 from costd.policy import parse_policy
 from costd.testing import FakeClock, MemoryStore
 from costd.wire.pb import fleet_pb2 as pb
@@ -69,6 +72,50 @@ def test_a_daemon_tells_of_all_its_counters_where_the_coordinator_has_forgotten(
     # It goes on until that is receipted, over a restart.
     again = Tenancy(fleet_ledger(store), daemon_id="d1", situation=Situation(boot_id="boot"))
     assert {stand.counter_key for stand in enrol_of(again).stands} == {key, granted}
+
+
+def test_counters_are_told_in_turn_where_more_change_all_the_time_than_a_report_holds():
+    ledger = fleet_ledger(MemoryStore())
+    [rule] = ledger.rules.budgets.values()
+    busy = [rule.counter_key({}, 0) + b"%04d" % n for n in range(2 * STANDS_COUNT_MAX + 7)]
+    tenancy = Tenancy(ledger, daemon_id="d1", situation=Situation(name="d1", boot_id="boot"))
+    said = []
+    tenancy.connected(said.append)
+    tenancy.receive(pb.ToDaemon(welcome=pb.Admittance(epoch=3)))
+    said.clear()
+    for _ in range(3):
+        ledger.fleet_changed.update(busy)
+        tenancy.report()
+    told = [[stand.counter_key for stand in message.report.stands] for message in said]
+    assert [len(keys) for keys in told] == [STANDS_COUNT_MAX] * 3
+    assert [key for keys in told for key in keys][: len(busy)] == busy
+
+
+def test_what_nobody_has_any_more_is_forgotten_with_its_window():
+    ledger = fleet_ledger(MemoryStore())
+    tenancy = Tenancy(ledger, daemon_id="d1", situation=Situation(name="d1", boot_id="boot"))
+    tenancy.connected(lambda _: None)
+    tenancy.receive(pb.ToDaemon(welcome=pb.Admittance(epoch=3)))
+    now_ns = ledger.clock.now().wall_ns
+    over, lasting = (
+        keys.window_prefix(end_ns, b"t" * keys.TAG_BYTES) for end_ns in (now_ns + 1, NEVER_NS)
+    )
+    for key in (over, lasting):
+        tenancy.borrowing.not_lent.exhaust([key])
+        tenancy.borrowing.not_lent.refuse(key, GrantRefusal.EXPIRED)
+    ledger.clock.advance(TIDY_EVERY_NS / NS_PER_S)
+    tenancy.tick()
+    assert (ledger.state.is_exhausted(over), ledger.state.is_exhausted(lasting)) == (False, True)
+    assert ledger.state.refused_grant(over) is None
+    assert ledger.state.refused_grant(lasting) is GrantRefusal.EXPIRED
+
+
+def test_of_endless_windows_the_one_that_was_spoken_of_longest_ago_is_forgotten_first():
+    not_lent = NotLent(keys_count_max=2)
+    for key in (b"a", b"b", b"a", b"c"):
+        not_lent.exhaust([key])
+        not_lent.refuse(key, GrantRefusal.EXPIRED)
+    assert [*not_lent.exhausted] == [*not_lent.refused_grants] == [b"a", b"c"]
 
 
 def test_an_enrol_names_the_newest_report_that_was_receipted():
