@@ -204,22 +204,20 @@ class FleetControlService:
     async def DrillFleet(  # noqa: N802
         self, request: fpb.DrillFleetRequest, caller: str
     ) -> fpb.FleetDrillReport:
-        """Measure how long a kill switch takes to reach everyone, and stop nobody."""
+        """Measure how long a kill switch takes to reach everyone, with the database or without."""
         timeout_ns = convert.duration_ns(request, "timeout") or TIMEOUT_NS
         if timeout_ns > TIMEOUT_NS_MAX:
             raise InvalidAsk(f"timeout is more than {TIMEOUT_NS_MAX // NS_PER_S} s")
-        report = await self._drills.run(self._reception.attached, timeout_ns)
+        report = await self._drills.run(self._reception.listening, timeout_ns)
         told = f"{report.confirmed_count} of {report.daemons_count} daemons"
-        await self._store.append_audit(
-            [
-                AuditRecord(
-                    at_ns=self._clock.now().wall_ns,
-                    actor=request.actor or caller or "unknown",
-                    action="kill_drilled",
-                    subject=report.drill_id,
-                    detail=f"{told} confirmed; {request.reason}" if request.reason else told,
-                )
-            ]
+        await self._kills.note(
+            AuditRecord(
+                at_ns=self._clock.now().wall_ns,
+                actor=request.actor or caller or "unknown",
+                action="kill_drilled",
+                subject=report.drill_id,
+                detail=f"{told} confirmed; {request.reason}" if request.reason else told,
+            )
         )
         return report
 

@@ -25,19 +25,19 @@ class Drills:
         self._running: dict[str, _Drill] = {}
 
     async def run(
-        self, attached: Mapping[str, Connection], timeout_ns: int
+        self, listening: Mapping[str, Connection], timeout_ns: int
     ) -> cpb.FleetDrillReport:
         """Tell every daemon, and report who heard when; nobody is stopped.
 
         Units:   times are nanoseconds since this call, on the steady clock.
         """
-        drill = _Drill(f"drill-{uuid.uuid4().hex[:12]}", attached, self._now_ns)
+        drill = _Drill(f"drill-{uuid.uuid4().hex[:12]}", listening, self._now_ns)
         self._running[drill.drill_id] = drill
         message = pb.ToDaemon(
             drill=pb.FleetDrill(drill_id=drill.drill_id, timeout=wire.duration(timeout_ns))
         )
         try:
-            for connection in list(attached.values()):
+            for connection in list(listening.values()):
                 connection.push(message)
             # Daemons wait so long for their clients; then they tell.
             await drill.wait((timeout_ns + NS_PER_S) / NS_PER_S)
@@ -49,7 +49,7 @@ class Drills:
         """Hear from a daemon."""
         drill = self._running.get(message.drill_id)
         if drill is not None:
-            drill.confirm(connection.daemon_id, message)
+            drill.confirm(connection.daemon_id or connection.claimed_id, message)
 
     def _now_ns(self) -> int:
         return self._clock.now().steady_ns
@@ -57,14 +57,14 @@ class Drills:
 
 class _Drill:
     def __init__(
-        self, drill_id: str, attached: Mapping[str, Connection], now_ns: Callable[[], int]
+        self, drill_id: str, listening: Mapping[str, Connection], now_ns: Callable[[], int]
     ) -> None:
         self.drill_id = drill_id
         self._now_ns = now_ns
         self._started_ns = now_ns()
         self._rows = {
             daemon_id: cpb.DrilledDaemon(name=connection.name, daemon_id=daemon_id)
-            for daemon_id, connection in attached.items()
+            for daemon_id, connection in listening.items()
         }
         self._awaited = set(self._rows)
         self._nobody_awaited = asyncio.Event()

@@ -105,19 +105,26 @@ class Join:
                     done.set_result(None)
 
     async def _read(self, raws: AsyncIterator[bytes], connection: Connection, out: "_Out") -> None:
-        """Queue every message; the first one is waited for, since all others need its answer."""
+        """Queue every message; the first one is waited for, since others need its answer.
+
+        A drill needs no answer: it is heard of, as of switches, while the database is away.
+        """
+        enrolling: asyncio.Future[None] | None = None
         try:
             async for raw in raws:
                 message = pb.ToCoordinator.FromString(raw)
-                check_order(connection, message)
-                if message.HasField("drilled"):
+                if enrolling is not None and message.HasField("drilled"):
                     self._reception.drilled(connection, message.drilled)
                     continue
+                if enrolling is not None:
+                    await enrolling
+                check_order(connection, message)
                 done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 waiting = self._usage if message.HasField("usage") else self._waiting
+                if enrolling is None:
+                    enrolling = done
+                    self._reception.arrive(connection, message.enrol)
                 waiting.put_nowait((Received(connection, message), done))
-                if message.HasField("enrol"):
-                    await done
         except CostdError as error:
             out.fail(error)
         except DecodeError as error:

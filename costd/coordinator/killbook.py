@@ -4,11 +4,12 @@ A switch is engaged whether or not PostgreSQL can be reached: it is written to t
 every daemon, and stored once the database is back.
 """
 
+import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -22,6 +23,9 @@ from costd.wire.pb import fleet_pb2 as pb
 KEEP_NS = 30 * 86_400 * NS_PER_S
 """A released switch is told for so long to whoever joins; a daemon that was away longer than this
 would go on with it, until a person releases it there."""
+
+STORED_WITHIN_S: Final = 1.0
+"""How long an operator waits until the database has what the journal has already."""
 
 
 class KillStore(Protocol):
@@ -43,9 +47,9 @@ class KillStore(Protocol):
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """What the database has not got yet: a switch's new state, and who did that."""
+    """What the database has not got yet: a switch's new state, None for a drill; who did that."""
 
-    switch: KillSwitch
+    switch: KillSwitch | None
     audit: AuditRecord
 
 
@@ -53,8 +57,15 @@ class KillBook:
     """All switches that this replica knows of."""
 
     def __init__(
-        self, store: KillStore, journal: Path, tell: Callable[[pb.KillList], None]
+        self,
+        store: KillStore,
+        journal: Path,
+        tell: Callable[[pb.KillList], None],
+        *,
+        storing: Callable[[Coroutine[Any, Any, bool]], Awaitable[bool]] = lambda work: work,
     ) -> None:
+        """Read the journal; `storing` says how long an operator waits for the database."""
+        self._storing = storing
         self._store = store
         self._journal = journal
         self._tell = tell
@@ -66,7 +77,7 @@ class KillBook:
             entry = _read(line)
             if entry is not None:
                 self._unstored.append(entry)
-        if self._merge(entry.switch for entry in self._unstored):
+        if self._merge(entry.switch for entry in self._unstored if entry.switch is not None):
             tell(self.message())
 
     def get(self, kill_id: str) -> KillSwitch | None:
@@ -79,15 +90,18 @@ class KillBook:
         Ensures: it survives a kill -9 of this replica once this has returned, or has told anybody.
         Errors:  StoreUnavailable if the journal cannot be written; then nobody was told.
         """
-        self._unstored.append(_Entry(switch=switch, audit=audit))
-        try:
-            self._write_journal()
-        except StoreUnavailable:
-            self._unstored.pop()
-            raise
+        self._enter(_Entry(switch=switch, audit=audit))
         self._merge([switch])
         self._tell(self.message())
-        return await self.store_all()
+        return await self._storing(self.store_all())
+
+    async def note(self, audit: AuditRecord) -> bool:
+        """Have it audited that a switch was drilled; whether the database has it yet.
+
+        Errors:  StoreUnavailable if the journal cannot be written.
+        """
+        self._enter(_Entry(switch=None, audit=audit))
+        return await self._storing(self.store_all())
 
     def learn(self, switches: Iterable[KillSwitch]) -> None:
         """Take over what the database has already, such as a budget's halt; tell everybody."""
@@ -106,7 +120,8 @@ class KillBook:
         try:
             while self._unstored:
                 entry = self._unstored[0]
-                await self._store.put_kill(entry.switch)
+                if entry.switch is not None:
+                    await self._store.put_kill(entry.switch)
                 await self._store.append_audit([entry.audit])
                 self._unstored.remove(entry)
                 # Where it cannot be written it still has this entry, which is stored once more.
@@ -149,6 +164,15 @@ class KillBook:
                 changed = True
         return changed
 
+    def _enter(self, entry: _Entry) -> None:
+        """Write it to the journal, or leave all as it was."""
+        self._unstored.append(entry)
+        try:
+            self._write_journal()
+        except StoreUnavailable:
+            self._unstored.pop()
+            raise
+
     def _write_journal(self) -> None:
         if not self._unstored and not self._journal.exists():
             return
@@ -165,6 +189,19 @@ class KillBook:
                 f"{self._journal} cannot be written ({error.strerror}); the kill switch is not "
                 "engaged here: make room, or engage it at the daemons' own sockets"
             ) from error
+
+
+async def stored_soon(work: Coroutine[Any, Any, bool]) -> bool:
+    """Wait a moment for the database; one that hangs must not keep an operator from an answer."""
+    task = asyncio.create_task(work)
+    _under_way.add(task)
+    task.add_done_callback(_under_way.discard)
+    await asyncio.wait({task}, timeout=STORED_WITHIN_S)
+    return task.done() and task.result()
+
+
+_under_way: Final[set[asyncio.Task[bool]]] = set()
+"""The loop itself refers to tasks weakly."""
 
 
 def _is_over(switch: KillSwitch, now_ns: int) -> bool:

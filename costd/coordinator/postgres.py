@@ -50,6 +50,7 @@ class PostgresStore:
         Shape:   `polls` where the database (or a pooler in between) has no LISTEN.
         """
         self._database = database
+        self.where: Final = database.where
         self._wall_ns = wall_ns
         self._polls = polls
         self.days = UsageDays(database, wall_ns=wall_ns)

@@ -38,6 +38,8 @@ class Connection:
         self.peer = peer
         """The name its certificate says; empty where nothing certifies it."""
         self.daemon_id = ""
+        self.claimed_id = ""
+        """Who it says it is while its Enrol waits; only switches and drills are told by it."""
         self.name = ""
         self.epoch = 0
         self.is_over = False
@@ -75,6 +77,9 @@ class Reception:
         self.span = span
         self.attached: dict[str, Connection] = {}
         """By daemon."""
+        self.arriving: dict[str, Connection] = {}
+        """Those whose Enrol waits for the database, or for its return: they are told of kill
+        switches all the same."""
         self.kills = pb.KillList()
         self.lends_from_ns = 0
         """Until then it learns what daemons hold, and grants nothing."""
@@ -86,11 +91,24 @@ class Reception:
         self.drill_heard: Callable[[Connection, pb.DrillConfirmation], None] | None = None
 
     @property
+    def listening(self) -> dict[str, Connection]:
+        """Everybody who hears of kill switches, by daemon."""
+        return {**self.attached, **self.arriving}
+
+    @property
     def awaits_reports(self) -> bool:
         """Whether somebody may wait for what a report gives back."""
         return self._clock.now().wall_ns < self._pressed_until_ns
 
     # ---- daemons -----------------------------------------------------------------------------
+
+    def arrive(self, connection: Connection, enrol: pb.Enrol) -> None:
+        """Let a daemon hear of kill switches before the database has taken it in."""
+        connection.claimed_id = enrol.daemon_id
+        connection.name = connection.peer or enrol.name
+        self.arriving[enrol.daemon_id] = connection
+        if self.kills.kills:
+            connection.push(pb.ToDaemon(kills=self.kills))
 
     async def receive(self, batch: Sequence[Received]) -> None:
         """Act on messages in one transaction, in order; a bad one among them spoils no other.
@@ -124,6 +142,7 @@ class Reception:
     def lost(self, connection: Connection) -> None:
         """Forget a stream; what its daemon holds stays good until its tenure ends."""
         connection.is_over = True
+        self._arrived(connection)
         if self.attached.get(connection.daemon_id) is connection:
             del self.attached[connection.daemon_id]
 
@@ -144,7 +163,10 @@ class Reception:
     def kill(self, kills: pb.KillList) -> None:
         """Tell everybody which kill switches are engaged."""
         self.kills = kills
-        self._tell(pb.ToDaemon(kills=kills))
+        message = pb.ToDaemon(kills=kills)
+        self._tell(message)
+        for connection in self.arriving.values():
+            connection.push(message)
 
     def learn(self, lends_from_ns: int) -> None:
         """Grant nothing before then: a restored database must hear first what all hold."""
@@ -235,7 +257,9 @@ class Reception:
                 older.close(InvalidAsk("this daemon has enrolled on another stream"))
             if connection.is_over:
                 return  # it ended while the transaction ran
-            connection.daemon_id, connection.name = message.enrol.daemon_id, message.enrol.name
+            self._arrived(connection)
+            connection.daemon_id = message.enrol.daemon_id
+            connection.name = connection.peer or message.enrol.name
             connection.epoch = answer.welcome.epoch
             connection.holds = {*_keys_of(message)}
             self.attached[connection.daemon_id] = connection
@@ -254,6 +278,10 @@ class Reception:
         if isinstance(error, LateEnrol):
             connection.push(pb.ToDaemon(late=pb.LateEnrol(epoch=error.epoch)))
         connection.close(error)
+
+    def _arrived(self, connection: Connection) -> None:
+        if self.arriving.get(connection.claimed_id) is connection:
+            del self.arriving[connection.claimed_id]
 
     def _tell(self, message: pb.ToDaemon) -> None:
         for connection in self.attached.values():

@@ -19,7 +19,7 @@ from costd.coordinator.control import FleetControlService
 from costd.coordinator.database import Database
 from costd.coordinator.embedded import EmbeddedPostgres
 from costd.coordinator.join import Join
-from costd.coordinator.killbook import KillBook
+from costd.coordinator.killbook import KillBook, stored_soon
 from costd.coordinator.migrate import Migrator, Plan
 from costd.coordinator.operators import ControlService
 from costd.coordinator.postgres import PostgresStore
@@ -100,7 +100,9 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
         published = await publishing.first(settings.policy)
         reception = Reception(store, clock, published, settings.span)
         publishing.reception = reception
-        kills = KillBook(store, settings.data / "kills.journal", reception.kill)
+        kills = KillBook(
+            store, settings.data / "kills.journal", reception.kill, storing=stored_soon
+        )
         await kills.refresh(clock.now().wall_ns)
         reception.halted = kills.learn
         join = Join(reception, log, peer_of=_certified_name)

@@ -20,6 +20,8 @@ from costd.telemetry.logs import Log
 
 BEAT_S: Final = 1.0
 """How often a replica says that it lives, and tries to store what the database has not got yet."""
+BEAT_S_MAX: Final = 5.0
+"""A beat is one small statement; a database that takes longer for it stands still."""
 
 
 class Upkeep:
@@ -64,7 +66,7 @@ class Upkeep:
         """Beat until cancelled; whatever goes wrong is logged once, and tried again."""
         while True:
             try:
-                await self._beat()
+                await self._beat_watched()
                 self._tell("")
             except CoordinatorUnavailable as error:
                 self._tell(str(error))
@@ -94,6 +96,17 @@ class Upkeep:
             await self._publishing.refresh()
         if notice.topic in {Topic.RESTORED, Topic.ALL}:
             self._reception.learn(await self._store.lends_from_ns())
+
+    async def _beat_watched(self) -> None:
+        """Beat; a database that stands still breaks nothing and answers nothing, and is told of."""
+        beat = asyncio.create_task(self._beat())
+        try:
+            await asyncio.wait({beat}, timeout=BEAT_S_MAX)
+            if not beat.done():
+                self._tell(f"{self._store.where} has not answered for {BEAT_S_MAX:g} s")
+            await beat
+        finally:
+            beat.cancel()
 
     async def _beat(self) -> None:
         if not await self._store.beat(self._instance_id):

@@ -132,7 +132,7 @@ class Member:
                     "have; what they do not know of stays taken",
                     epoch=message.late.epoch,
                 )
-            elif self.problem:
+            elif self.problem and message.HasField("welcome"):
                 self.problem = ""
                 self._told.clear()
                 self._log.info(

@@ -10,6 +10,7 @@ from costd.testing.fleet import FleetProcesses
 from costd.testing.postgres import PostgresServer
 from costd.wire.pb import admission_pb2 as pb
 from costd.wire.pb import control_pb2 as cpb
+from costd.wire.pb import fleet_control_pb2 as fpb
 
 POLICY = """\
 version: 1
@@ -75,6 +76,10 @@ def stopped(desk, team):
     return desk.admit(0.01, labels={"team": team}).reason == pb.REASON_KILL_SWITCH
 
 
+def count(process, event):
+    return sum(line.get("event") == event for line in process.lines)
+
+
 # ---- kill switches ------------------------------------------------------------------------------
 
 
@@ -94,8 +99,11 @@ def test_a_switch_reaches_the_daemons_of_the_other_coordinator(parted, team):
 
 def test_a_switch_reaches_a_coordinators_daemons_while_postgresql_is_down(parted, team):
     first, second = parted.coordinators
+    told = count(parted.daemons[0], "coordinator_lost")
     parted.postgres.kill()
     try:
+        # By now it is a member nowhere, and cannot become one.
+        parted.daemons[0].wait_for("coordinator_lost", at_least=told + 1)
         engage(first, team)
         poll(lambda: stopped(parted.desks[0], team))
         assert not stopped(parted.desks[1], team), "nothing leads there now"
@@ -112,6 +120,31 @@ def test_a_switch_reaches_a_coordinators_daemons_while_postgresql_is_down(parted
     audit = first.control.ListAudit(cpb.ListAuditRequest(), wait_for_ready=True).records
     actions = [row.action for row in audit if row.subject == f"stop-{team}"]
     assert sorted(actions) == ["kill_engaged", "kill_released"], "each once, whatever was down"
+
+
+def test_switches_and_drills_are_answered_while_postgresql_stands_still(parted, team):
+    first, second = parted.coordinators
+    told = count(first, "database_unavailable")
+    parted.postgres.freeze()
+    try:
+        line = first.wait_for("database_unavailable", at_least=told + 1)
+        assert "PostgreSQL at " in line["problem"]
+        engage(first, team)
+        poll(lambda: stopped(parted.desks[0], team))
+        drilled = first.fleet.DrillFleet(fpb.DrillFleetRequest(actor=team, reason="a drill"))
+        assert [row.name for row in drilled.daemons] == ["d1"]
+        assert drilled.confirmed_count == 1
+    finally:
+        parted.postgres.thaw()
+    poll(lambda: stopped(parted.desks[1], team))
+    release(second, team)
+    poll(lambda: not stopped(parted.desks[0], team))
+
+    def drills():
+        audit = first.control.ListAudit(cpb.ListAuditRequest(), wait_for_ready=True).records
+        return [row.subject for row in audit if (row.actor, row.action) == (team, "kill_drilled")]
+
+    poll(lambda: drills() == [drilled.drill_id])
 
 
 def test_a_daemon_is_stopped_at_its_own_socket_and_by_its_file_without_a_coordinator(parted, team):

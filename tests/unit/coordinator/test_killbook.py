@@ -1,6 +1,8 @@
 import asyncio
 
-from costd.coordinator.killbook import KEEP_NS, KillBook
+from costd.coordinator import killbook
+from costd.coordinator.killbook import KEEP_NS, KillBook, stored_soon
+from costd.errors import CoordinatorUnavailable
 from costd.model.events import AuditRecord
 from costd.model.kill import KillMode, KillSwitch
 from costd.model.labels import Selector
@@ -76,3 +78,40 @@ def test_what_was_released_long_ago_is_neither_learnt_nor_told_again(tmp_path):
     asyncio.run(refresh_twice())
     assert [[each.kill.kill_id for each in message.kills] for message in told] == [["fresh"]]
     assert book.version == told[0].version
+
+
+class HungStore(SlowStore):
+    """Answers once it is let go on."""
+
+    def __init__(self):
+        super().__init__()
+        self.goes_on = asyncio.Event()
+
+    async def put_kill(self, kill):
+        await self.goes_on.wait()
+        return await super().put_kill(kill)
+
+
+async def test_a_database_that_hangs_keeps_nobody_who_engages_a_switch(tmp_path, monkeypatch):
+    monkeypatch.setattr(killbook, "STORED_WITHIN_S", 0.01)
+    store, told = HungStore(), []
+    book = KillBook(store, tmp_path / "kills.journal", told.append, storing=stored_soon)
+    assert await put(book, "a", 1) is False
+    assert len(told[-1].kills) == 1
+    store.goes_on.set()
+    await asyncio.gather(*killbook._under_way)
+    assert (store.kills, store.audit) == (["a"], ["a"])
+
+
+async def test_a_drill_is_audited_once_the_database_is_back_whoever_died_meanwhile(tmp_path):
+    class Gone(SlowStore):
+        async def append_audit(self, records):
+            raise CoordinatorUnavailable("gone")
+
+    record = AuditRecord(at_ns=1, actor="ops", action="kill_drilled", subject="drill-1", detail="")
+    journal, told = tmp_path / "kills.journal", []
+    assert await KillBook(Gone(), journal, told.append).note(record) is False
+    store = SlowStore()
+    assert await KillBook(store, journal, told.append).store_all() is True
+    assert (store.kills, store.audit) == ([], ["drill-1"])
+    assert told == [], "a drill is no switch"
