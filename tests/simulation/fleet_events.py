@@ -153,7 +153,8 @@ class FleetOrder(Faults, Operators, Backups, Ending):
         host = self.host()
         for _ in range(self.rng.choice((1, 1, 2, 5))):
             if host is not None and self.runs(host):
-                self.ask(host, self.new_ask())
+                ask = self.new_ask()
+                self.ask(host, ask, token=self.token if ask.task_class == "review" else "")
 
     def open_calls(self):
         return [
@@ -303,6 +304,7 @@ MUST_HAPPEN = (
     "messages repeated",
     "messages that overtook another",
     "notices lost",
+    "override grants redeemed",
     "partitions",
     "streams cut",
     "streams of clients cut",

@@ -38,7 +38,7 @@ class Faults(Clients):
             self.wake()
             for _ in range(3):
                 if self.runs(host):
-                    self.ask(host, self.new_ask(cents=1), may_wait=False)
+                    self.ask(host, self.new_ask(cents=1), stages=({},))
             for process in self.living(host):
                 self.talk(process)
                 self.draw_some(process, 2)

@@ -2,7 +2,11 @@
 
 from functools import lru_cache
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from costd.engine.rules import Rules
+from costd.grants import GrantClaims, issue
+from costd.grants.keys import public_text
 from costd.policy import parse_policy
 from costd.pricing import PriceBook
 
@@ -17,6 +21,33 @@ CLIENTS_LIMITS_CENTS = (400, 1_000, 4_000)
 CALLS_PER_MINUTE = 30
 CLIENTS_CALLS_PER_MINUTE = 300
 FAIL_MODES = ("closed", "closed", "closed", "closed", "safe", "open")
+
+
+LEAD = Ed25519PrivateKey.from_private_bytes(bytes(32))
+"""Signs override grants; always the same, so that the same seed gives the same order."""
+
+
+def grant_token(seed):
+    """Sign a grant of a few uses that nobody may redeem beyond what the coordinator lends."""
+    return issue(
+        LEAD,
+        "lead",
+        GrantClaims(
+            jti=f"grant-{seed}",
+            iss="lead",
+            sub="ann",
+            aud=(),
+            nbf=1_700_000_000,
+            iat=1_700_000_000,
+            exp=1_800_000_000,
+            reason="release night",
+            scope={},
+            task_classes=("review",),
+            amount_nusd=25 * CENT,
+            uses=5,
+            passes_kill=True,
+        ),
+    )
 
 
 def policy_text(limit_cents, *, fail_mode, halts, calls_count=CALLS_PER_MINUTE):
@@ -35,6 +66,7 @@ def policy_text(limit_cents, *, fail_mode, halts, calls_count=CALLS_PER_MINUTE):
         f'  - {{id: run, window: run, match: {{run: "*"}}, limit: ${limit_cents * 0.3 / 100:.2f}}}\n'
         "  - {id: seen, per: user, window: total}\n"
         "allowance: {share: 25%}\n"
+        f"grant_keys: [{{id: lead, public_key: {public_text(LEAD)}}}]\n"
         f"fleet: {{fail_mode: {fail_mode}, lease_wait_ms: 1000}}\n"
     )
 

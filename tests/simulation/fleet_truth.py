@@ -125,7 +125,7 @@ class FleetTruth:
 
     def limit_in_force(self, key, texts):
         """Note the limits that policies in force anywhere give a counter."""
-        rules = [compiled(text).budgets.get(keys.tag_of(key)) for text in texts]
+        rules = [compiled(text).budget_of(key) for text in texts]
         limits = [rule.limit for rule in rules if rule is not None and rule.limit is not None]
         if limits:
             self.limits[key] = max([*limits, self.limits.get(key, 0)])

@@ -20,6 +20,7 @@ from fleet_policies import (
     RUNS,
     USERS,
     compiled,
+    grant_token,
     policy_text,
 )
 from fleet_replicas import Database, Replica, drive
@@ -47,6 +48,25 @@ WAIT_NS = NS_PER_S
 TRACE_KEPT = 400
 
 
+STAGES = ({"may_wait": True}, {})
+STAGES_OF_A_GRANT = ({"may_wait": True, "grant_may_wait": True}, {"grant_may_wait": True}, {})
+"""What an ask may wait for, then what, and last for nothing: as `AdmissionService` has it."""
+
+
+class Waiter:
+    """An ask that waits for the coordinator."""
+
+    def __init__(self, host, member, ask, token, stages, until_ns):
+        self.host, self.member = host, member
+        self.ask, self.token = ask, token
+        self.stages = stages
+        self.until_ns = until_ns
+        self.is_told = False
+
+    def wake(self):
+        self.is_told = True
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parts:
     """The classes under test; a planted bug puts another in place of one."""
@@ -67,13 +87,14 @@ class World:
         self.truth, self.usage_check = FleetTruth(), UsageCheck()
         self.fail_mode = rng.choice(FAIL_MODES)
         self.halts = rng.random() < 0.2
+        self.token = grant_token(seed) if rng.random() < 0.4 else ""
+        """An override grant that agents have, where they do."""
         self.has_clients = rng.random() < 0.5
         """Whether processes draw calls by themselves."""
         self.limits_cents = CLIENTS_LIMITS_CENTS if self.has_clients else LIMITS_CENTS
         self.limit_cents = rng.choice(self.limits_cents)
         self._ids = itertools.count(1)
         self.waiters = []
-        """Asks that wait for the coordinator: (host, its process, ask, until when, a flag)."""
         self.unheard = {}
         """Daemons that have not told all since the database was set back; where they have enrolled,
         with the epoch and the report that does."""
@@ -367,52 +388,57 @@ class World:
             estimated_cost_nusd=(cents or rng.choice((1, 1, 2, 3, 5, 9))) * CENT + odd,
         )
 
-    def ask(self, host, ask, *, may_wait=True):
+    def ask(self, host, ask, *, token="", stages=None):
         """Ask a daemon for a call; it may have to wait for the coordinator."""
         ledger = host.member.ledger
-        answer = self.at(host, ledger.admit, ask, may_wait=may_wait)
+        stages = stages or (STAGES_OF_A_GRANT if token else STAGES)
+        answer = self.at(host, ledger.admit, ask, grant=token, **stages[0])
         if host.member is None:  # only its disk knows whether that was decided
             held = host.disk.get(Family.RESERVATIONS, keys.reservation_id("", ask.ask_id))
             if held is not None:
                 self.let_go(host, held)
         elif isinstance(answer, Wanting):
-            self.wait(host, ask, answer)
+            self.wait(Waiter(host, host.member, ask, token, stages, self.true_ns + WAIT_NS), answer)
         elif not isinstance(answer, CostdError):
             if answer.decision.verdict is Verdict.DENY:
                 self.saw(f"denied: {answer.decision.reason.name}")
             else:
                 self.let_go(host, ledger.find_reservation(answer.decision.reservation_id))
 
-    def wait(self, host, ask, wanting):
+    def wait(self, waiter, wanting):
         """Do what `Patience` does, without its loop."""
-        flag = []
-        waiter = (host, host.member, ask, self.true_ns + WAIT_NS, flag, lambda: flag.append(True))
-        asked = self.at(host, host.member.tenancy.ask, wanting.shortages, waiter[-1])
-        if host.member is not waiter[1]:
+        host, tenancy = waiter.host, waiter.member.tenancy
+        shorts, token = wanting.shortages, wanting.override_grant
+        asked = self.at(host, tenancy.ask, shorts, waiter.wake, override_grant=token)
+        if host.member is not waiter.member:
             return
         if asked is True:
             self.saw("asks that waited")
             self.waiters.append(waiter)
         else:
-            self.ask(host, ask, may_wait=False)
+            self.ask(host, waiter.ask, token=waiter.token, stages=waiter.stages[1:])
 
     def wake(self):
         """Have those decide again who have waited long enough, or were told to look again."""
         waiters, self.waiters = self.waiters, []
         for waiter in waiters:
-            host, member, ask, until_ns, flag, wake = waiter
-            if host.member is not member:
+            host, is_over = waiter.host, waiter.until_ns <= self.true_ns
+            if host.member is not waiter.member:
                 continue
-            if not self.runs(host) or not (flag or until_ns <= self.true_ns):
+            if not self.runs(host) or not (waiter.is_told or is_over):
                 self.waiters.append(waiter)
                 continue
-            member.tenancy.borrowing.forget(wake)
-            self.ask(host, ask, may_wait=until_ns > self.true_ns)
+            waiter.member.tenancy.borrowing.forget(waiter.wake)
+            stages = waiter.stages[1:] if is_over else waiter.stages
+            self.ask(host, waiter.ask, token=waiter.token, stages=stages)
 
     def let_go(self, host, held):
         """Note a call that was admitted, and hold it to F4."""
         call = self.truth.let_go(host, held, self.texts())
         self.saw("calls admitted")
+        self.saw(
+            "override grants redeemed", any(keys.is_grants(line.key) for line in held.counters)
+        )
         self.note(f"{host.name} admits {held.hold_nusd} for {held.ask.labels}")
         excused = len([line for line in held.counters if line.excuse])
         self.saw("calls admitted without a lease", bool(excused))

@@ -1,5 +1,6 @@
 """Guards of the fleet's protocol, switched off one at a time: the simulation must notice each."""
 
+import msgspec
 import pytest
 from fleet_events import STEPS_COUNT, run_fleet_order
 from fleet_world import Parts
@@ -7,7 +8,7 @@ from fleet_world import Parts
 from costd.coordinator.exchange import Exchange
 from costd.coordinator.reception import Reception
 from costd.daemon.tenancy import Tenancy
-from costd.engine import allot, lend
+from costd.engine import allot, keys, lend
 
 SEEDS_MAX = 200
 
@@ -39,6 +40,16 @@ class NeverLearns(Exchange):
     def _outcome(self, daemon, key, want, refused):
         self._lends_from_ns = 0
         return super()._outcome(daemon, key, want, refused)
+
+
+class LendsGrantsTwice(Exchange):
+    """Lends twice what the token of an override grant says."""
+
+    def _terms(self, key):
+        terms = super()._terms(key)
+        if terms is not None and keys.is_grants(key):
+            return msgspec.structs.replace(terms, limit=2 * terms.limit)
+        return terms
 
 
 class UsageAgain(Exchange):
@@ -129,6 +140,7 @@ GUARDS = {
     "boot id": Parts(tenancy=OutlivesBoots),
     "learning": with_exchange(NeverLearns),
     "version of the lease": with_exchange(NoVersions),
+    "what a grant says": with_exchange(LendsGrantsTwice),
     "lower first, tell then": Parts(tenancy=LowersLater),
 }
 """By the guard, the classes that lack it and nothing else."""
