@@ -1,8 +1,8 @@
 """Client processes of the fleet's daemons: what they draw, leases must stand behind."""
 
 from costd_client.session import ProtocolBroken
+from fleet_asks import Asks
 from fleet_policies import CENT, RUNS, USERS
-from fleet_world import World
 from sim_client import Process
 from sim_wire import END, Stream
 
@@ -13,7 +13,7 @@ from costd.model.time import NS_PER_S
 QUIET_ROUNDS_MAX = 400
 
 
-class Clients(World):
+class Clients(Asks):
     """Processes beside daemons, and the streams by which they are attached.
 
     They have no pages, so that a grant or report that is lost on its way is charged in full.
