@@ -121,7 +121,7 @@ class Clients(Asks):
     def end_streams(self, host):
         """End the streams of a daemon that is no more; what its clients hold they draw on."""
         for stream in self.streams:
-            if stream.process.home is host and not stream.is_ended:
+            if stream.process.home is host:
                 stream.end(lost_down=self.rng.random() < 0.5)
                 stream.connection = None
                 host.is_exact = False
