@@ -9,6 +9,7 @@ from typing import NamedTuple
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from costd.address import default_coordinator_socket
 from costd.cli.address import (
     ADDRESS_VARIABLE,
     CONTROL_VARIABLE,
@@ -20,6 +21,7 @@ from costd.cli.credentials import shown
 from costd.cli.exits import ExitCode, Failure
 from costd.cli.handshake import disagreement
 from costd.model.time import NS_PER_S
+from costd.serving.sockets import is_answered
 from costd.wire.pb.admission_pb2_grpc import AdmissionStub
 from costd.wire.pb.control_pb2_grpc import ControlStub
 from costd.wire.pb.fleet_control_pb2_grpc import FleetControlStub
@@ -28,6 +30,7 @@ ANSWER_S = 10
 """A daemon on the same host answers in milliseconds; later than this it hangs."""
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 """A list of every counter of a large host; gRPC's own 4 MiB would cut it off."""
+COORDINATOR_SOCKET = default_coordinator_socket().name
 CALLER_METADATA = "costd-caller"
 """The metadata key under which a caller says who it is."""
 
@@ -64,14 +67,19 @@ def admission(address: str) -> Iterator[AdmissionStub]:
 
 
 @contextmanager
-def control(address: str, *, work_ns: int = 0) -> Iterator[ControlStub]:
+def control(address: str, *, work_ns: int = 0, instead: str = "") -> Iterator[ControlStub]:
     """Connect to the service that operators ask, at a daemon or a coordinator.
 
-    Shape:  `work_ns` is what an answer may take longer.
+    Shape:  `work_ns` is what an answer may take longer; `instead` what else helps if none comes.
     Errors: Failure for every gRPC error inside the block.
     """
-    with _channel(address, f"--control or {CONTROL_VARIABLE}", _CONTROL, work_ns) as channel:
-        yield ControlStub(channel)  # type: ignore[no-untyped-call]  # generated
+    try:
+        with _channel(address, f"--control or {CONTROL_VARIABLE}", _CONTROL, work_ns) as channel:
+            yield ControlStub(channel)  # type: ignore[no-untyped-call]  # generated
+    except Failure as failure:
+        if not instead or failure.exit_code is not ExitCode.UNREACHABLE:
+            raise
+        raise Failure(f"{failure}. {instead}", ExitCode.UNREACHABLE) from failure
 
 
 @contextmanager
@@ -129,7 +137,7 @@ def _channel(address: str, named_by: str, wanted: str, work_ns: int = 0) -> Iter
             if is_lacking(error):
                 raise Failure(_elsewhere(channel, target, named_by, wanted)) from error
             raise _failure(
-                error, target, named_by, tls=credentials is not None, fleet=wanted == _FLEET
+                error, target, named_by, tls=credentials is not None, wanted=wanted
             ) from error
 
 
@@ -144,25 +152,43 @@ def _options(work_ns: int) -> list[tuple[str, int | str]]:
 
 
 def _failure(
-    error: grpc.RpcError, target: str, named_by: str, *, tls: bool, fleet: bool
+    error: grpc.RpcError, target: str, named_by: str, *, tls: bool, wanted: str
 ) -> Failure:
     code, details = error.code(), error.details() or "no details given"
-    if code in _UNREACHABLE:
-        misunderstanding = None if is_local(target) else disagreement(target, details, tls=tls)
-        if misunderstanding:
-            return Failure(f"{target}: {misunderstanding}", ExitCode.UNREACHABLE)
-        who, start = (
-            ("coordinator", "costd coordinator --policy FILE --data DIR")
-            if fleet
-            else ("daemon", "costd serve --policy FILE --data DIR")
-        )
+    if code not in _UNREACHABLE:
+        exit_code = ExitCode.CONFLICT if code in _CONFLICTS else ExitCode.ERROR
+        return Failure(f"{code.name}: {details}", exit_code)
+    misunderstanding = None if is_local(target) else disagreement(target, details, tls=tls)
+    if misunderstanding:
+        return Failure(f"{target}: {misunderstanding}", ExitCode.UNREACHABLE)
+    if _is_there(target, details):
         return Failure(
-            f"no {who} answers at {target}: {_obstacle(target, details)}. Start one with "
-            f"`{start}`, or name another address with {named_by}",
-            ExitCode.UNREACHABLE,
+            f"somebody is at {target}, but cannot answer this now: {details}", ExitCode.UNREACHABLE
         )
-    exit_code = ExitCode.CONFLICT if code in _CONFLICTS else ExitCode.ERROR
-    return Failure(f"{code.name}: {details}", exit_code)
+    who, start = _whose(target, wanted)
+    return Failure(
+        f"no {who} answers at {target}: {_obstacle(target, details)}. Start {start}, or name "
+        f"another address with {named_by}",
+        ExitCode.UNREACHABLE,
+    )
+
+
+def _is_there(target: str, details: str) -> bool:
+    """Tell whether somebody listens, who cannot answer this; an error does not say whose it is."""
+    path = socket_path(target)
+    return is_answered(path) if path is not None else "failed to connect" not in details
+
+
+def _whose(target: str, wanted: str) -> tuple[str, str]:
+    """Say who should be at an address, and how to start them."""
+    daemon = "`costd serve --policy FILE --data DIR`"
+    coordinator = "`costd coordinator --policy FILE --data DIR`"
+    path = socket_path(target)
+    if wanted == _FLEET or (path is not None and path.name == COORDINATOR_SOCKET):
+        return "coordinator", f"one with {coordinator}"
+    if wanted == _CONTROL and path is None:
+        return "daemon or coordinator", f"a daemon with {daemon}, a coordinator with {coordinator}"
+    return "daemon", f"one with {daemon}"
 
 
 def _elsewhere(channel: grpc.Channel, target: str, named_by: str, wanted: str) -> str:
@@ -199,7 +225,7 @@ def _serves(channel: grpc.Channel, service: str) -> bool:
 def _obstacle(target: str, details: str) -> str:
     """Say what is in the way, as far as the file system shows it."""
     path = socket_path(target)
-    if path is None or "onnect" not in details:
+    if path is None:
         return details
     try:
         found = path.is_socket()

@@ -15,6 +15,10 @@ from costd.model.kill import KillMode
 from costd.wire.pb import control_pb2 as pb
 
 COLUMNS = ("kill switch", "state", "scope", "stops", "reason", "actor", "engaged", "releases")
+INSTEAD = (
+    "Every daemon can be stopped without its coordinator: at its own control socket (--control), "
+    "or by its kill file"
+)
 STOPS = {"deny_all": "every call", "critical_only": "all but critical classes"}
 
 
@@ -56,7 +60,7 @@ def kill(
     )
     if release_after is not None:
         request.release_after.FromNanoseconds(release_after)
-    with connection.control(control) as daemon:
+    with connection.control(control, instead=INSTEAD) as daemon:
         _show(daemon.EngageKill(request), as_json=as_json, utc=utc)
 
 

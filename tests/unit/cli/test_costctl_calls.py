@@ -336,7 +336,9 @@ def test_a_daemon_that_is_not_ready_ends_with_5(daemon, costctl, status):
     daemon.answers["Admit"] = (status, "starting")
     asked = costctl("admit", "--cost", "1")
     assert asked.code == 5
-    assert f"no daemon answers at {daemon.address}: starting. Start one with" in asked.err
+    assert asked.err == (
+        f"costctl: somebody is at {daemon.address}, but cannot answer this now: starting\n"
+    )
 
 
 def test_the_wrong_socket_says_that_there_are_two(daemon, costctl):

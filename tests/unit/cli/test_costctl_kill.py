@@ -1,7 +1,9 @@
 """kill, release, kills."""
 
 import re
+import socket
 
+import grpc
 import pytest
 
 SECOND_NS = 1_000_000_000
@@ -93,3 +95,31 @@ def test_kills_lists_what_stops_calls(daemon, costctl, switch, pb):
     assert re.search(r"kill-2 +ENGAGED +everything +tiers above economy .* by hand", out)
     assert costctl("kills", "--released", "--json").json()["kills"][0]["kill_id"] == "kill-1"
     assert daemon.last("ListKills").include_released is True
+
+
+def left_behind(path):
+    """A socket that nobody listens on any more."""
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    return f"unix:{path}"
+
+
+def test_where_a_coordinator_is_gone_it_is_said_how_daemons_are_stopped_without(costctl, tmp_path):
+    address = left_behind(tmp_path / "coordinator.sock")
+    done = costctl("kill", "--reason", "runaway", "--control", address)
+    assert done.code == 5
+    assert f"no coordinator answers at {address}: nobody listens on" in done.err
+    assert "Start one with `costd coordinator --policy FILE" in done.err
+    assert "at its own control socket (--control), or by its kill file" in done.err
+    assert "kill file" not in costctl("kills", "--control", address).err
+
+
+def test_what_a_database_hinders_is_not_taken_for_a_coordinator_that_is_gone(daemon, costctl):
+    """It told of a connection as well, but not of ours."""
+    daemon.answers["ListKills"] = (grpc.StatusCode.UNAVAILABLE, "no connection to PostgreSQL")
+    done = costctl("kills")
+    assert done.code == 5
+    assert done.err == (
+        f"costctl: somebody is at {daemon.control}, but cannot answer this now: no connection to "
+        "PostgreSQL\n"
+    )

@@ -71,7 +71,7 @@ def test_a_tcp_address_that_nobody_serves_is_named(run):
         address = f"127.0.0.1:{reserved.getsockname()[1]}"
         ended = run("status", "--control", address)
     assert ended.returncode == 5
-    assert f"no daemon answers at {address}: " in ended.stderr
+    assert f"no daemon or coordinator answers at {address}: " in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

@@ -197,7 +197,7 @@ def test_the_live_screen_follows_and_is_left_cleanly(screen, answering, status, 
     answering.answers["GetStatus"] = status(1, decisions={"allow/draft": 142})
     screen.wait_for("142")
     answering.answers["GetStatus"] = (grpc.StatusCode.UNAVAILABLE, "restarting")
-    screen.wait_for("no daemon answers")
+    screen.wait_for("cannot answer this now: restarting")
     answering.answers["GetStatus"] = status(2, decisions={"allow/draft": 777})
     screen.wait_for("777")
     if leave == "q":

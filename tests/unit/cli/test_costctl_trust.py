@@ -300,7 +300,7 @@ def test_nobody_there_is_told_as_before(costctl, certifier):
         for shown in ((), flags(ann)):
             ended = costctl("kills", "--control", target, *shown)
             assert ended.code == 5
-            assert f"no daemon answers at {target}" in ended.err
+            assert f"no daemon or coordinator answers at {target}" in ended.err
 
 
 @pytest.mark.parametrize(
@@ -364,4 +364,4 @@ def test_what_is_no_grpc_server_is_no_misunderstanding_of_ours(costctl):
         listening.shutdown(socket.SHUT_RDWR)
         thread.join()
     assert ended.code == 5
-    assert "no daemon answers" in ended.err
+    assert "no daemon or coordinator answers" in ended.err
