@@ -14,7 +14,6 @@ from costd.daemon.fleet_policy import FleetPolicy
 from costd.daemon.member import Member
 from costd.daemon.patience import Patience
 from costd.daemon.tenancy import Situation, Tenancy
-from costd.engine import keys
 from costd.engine.changes import Family
 from costd.model.labels import Selector
 from costd.store.port import Store
@@ -108,14 +107,7 @@ class Fleet:
     async def _policy(self, message: pb.PublishedPolicy) -> None:
         """Follow the fleet's policy; what is held by a limit that was cut is given back at once."""
         await self.policy.heard(message)
-        ledger, cut = self._ledger, []
-        for key in ledger.lent.held:
-            rule, lease = ledger.rules.budgets.get(keys.tag_of(key)), ledger.lease(key)
-            limit = rule.limit if rule is not None else None
-            if lease is not None and limit is not None and limit < lease.limit:
-                cut.append(key)
-        recall = pb.Recall(epoch=self.tenancy.epoch, counter_keys=sorted(cut))
-        self.tenancy.receive(pb.ToDaemon(recall=recall))
+        self.tenancy.policy_changed()
 
     def _kills(self, message: pb.KillList) -> None:
         put_in_force(self._ledger, message)

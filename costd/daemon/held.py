@@ -124,6 +124,16 @@ class Held:
         self._ledger.fleet_changed.update(rated)
         return self.lower(held, keep_rates=True), bool(rated)
 
+    def cut(self) -> list[bytes]:
+        """Find what was lent by a higher limit than the one in force."""
+        ledger, found = self._ledger, []
+        for key in sorted(ledger.lent.held):
+            rule, lease = ledger.rules.budgets.get(keys.tag_of(key)), ledger.lease(key)
+            limit = rule.limit if rule is not None else None
+            if lease is not None and limit is not None and limit < lease.limit:
+                found.append(key)
+        return found
+
     def ask_ahead(self, changed: Iterable[bytes], wall_ns: int, steady_ns: int) -> None:
         """Ask for more of what runs low, and for the next window of what soon ends."""
         wishes = []

@@ -187,6 +187,11 @@ class Tenancy:
         elif kind == "recall" and message.recall.epoch == self.epoch:
             self._give_back(message.recall.counter_keys)
 
+    def policy_changed(self) -> None:
+        """Give back at once what is not used and was lent by a limit that was cut."""
+        if self.is_enrolled:
+            self._give_back(self.held.cut())
+
     # ---- asks --------------------------------------------------------------------------------
 
     def ask(

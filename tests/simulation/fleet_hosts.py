@@ -229,6 +229,7 @@ class Member:
         self.ledger.swap_policy(parsed(message.yaml), actor=message.actor)
         self.disk.commit([(Family.META, POLICY_KEY, message.SerializeToString())])
         self.situation.policy_number = message.number
+        self.tenancy.policy_changed()
 
     def problems(self):
         """Hold its books to the invariants of a single daemon's: I1, I2 and F2."""

@@ -46,11 +46,13 @@ def test_who_is_enrolled_is_not_told_to_be_late():
     assert (enrol.books_are_old, enrol.epoch) == (False, 3)
 
 
+def limited_to(calls_count):
+    budget = f"{{id: b, window: total, limit: {calls_count} calls}}"
+    return parse_policy(f"version: 1\nunmatched: allow\nbudgets: [{budget}]", "p")
+
+
 def fleet_ledger(store):
-    policy = parse_policy(
-        "version: 1\nunmatched: allow\nbudgets: [{id: b, window: total, limit: 100 calls}]", "p"
-    )
-    return Ledger(store, policy, FakeClock(), in_fleet=True)
+    return Ledger(store, limited_to(100), FakeClock(), in_fleet=True)
 
 
 def test_a_daemon_tells_of_all_its_counters_where_the_coordinator_has_forgotten():
@@ -72,6 +74,25 @@ def test_a_daemon_tells_of_all_its_counters_where_the_coordinator_has_forgotten(
     # It goes on until that is receipted, over a restart.
     again = Tenancy(fleet_ledger(store), daemon_id="d1", situation=Situation(boot_id="boot"))
     assert {stand.counter_key for stand in enrol_of(again).stands} == {key, granted}
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(99, 0), (100, 60), (101, 60)])
+def test_what_was_lent_by_a_limit_that_was_cut_is_given_back_at_once(limit, kept):
+    ledger = fleet_ledger(MemoryStore())
+    [rule] = ledger.rules.budgets.values()
+    key = rule.counter_key({}, 0)
+    tenancy = Tenancy(ledger, daemon_id="d1", situation=Situation(name="d1", boot_id="boot"))
+    ledger.set_leases({key: Lease(amount=60, limit=100, version=1)})
+    said = []
+    tenancy.connected(said.append)
+    ledger.swap_policy(limited_to(limit), actor="ops")
+    tenancy.policy_changed()  # before it is enrolled there is nobody to tell
+    tenancy.receive(pb.ToDaemon(welcome=pb.Admittance(epoch=3)))
+    said.clear()
+    tenancy.policy_changed()
+    told = [stand.amount for message in said for stand in message.report.stands]
+    assert told == ([] if kept else [0])
+    assert ledger.lease(key).amount == kept
 
 
 def test_counters_are_told_in_turn_where_more_change_all_the_time_than_a_report_holds():
