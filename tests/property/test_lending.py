@@ -1,6 +1,7 @@
 """The coordinator's books under random grants, reports, losses and cuts: nobody is promised twice."""
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,6 +41,11 @@ def test_equal_holders_who_all_ask_at_once_find_something_each(room, holders_cou
         assert share is not None
         left -= share
     assert left >= room // 2
+
+
+@pytest.mark.parametrize(("holders_count", "share"), [(0, 50), (1, 50), (2, 25), (3, 16), (51, 0)])
+def test_beyond_what_is_needed_a_holder_gets_its_part_of_half_of_what_is_left(holders_count, share):
+    assert apportion(100, holders_count=holders_count, needed=0, wanted=100) == share
 
 
 class Fleet:
