@@ -25,12 +25,13 @@ $(STAMP): requirements.lock pyproject.toml clients/python/pyproject.toml
 demo: $(STAMP) ## Run the main job: a daemon, a few hundred agents, a live screen; TRACE=FILE.csv replays a trace, FLEET=8 lets so many daemons race for one budget.
 	@$(BIN)/python -m costd.cli.demo $(if $(TRACE),--trace "$(TRACE)") $(if $(FLEET),--fleet "$(FLEET)") $(DEMO_ARGS)
 
-# A few hundred programs are started by the tests: what they import is compiled once, beside the source.
+# The tests start a few hundred programs, and wait for them: what those import is compiled once, and
+# there is one worker more than the smallest machine has cores.
 test test-unit coverage: export PYTHONDONTWRITEBYTECODE :=
 test test-unit coverage: export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
 
 test: $(STAMP) ## Run every test.
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 3 --dist worksteal
 
 test-unit: $(STAMP) ## Run the tests that take seconds.
 	$(BIN)/pytest -q -n 2 tests/unit tests/contract tests/style

@@ -18,7 +18,7 @@ from costd.wire.pb import admission_pb2 as pb
 CALLERS_COUNT: Final = 4
 OTHER_CALLERS_COUNTS: Final = (1, 8, 32)
 WARM_COUNT: Final = 3
-IDLE_S_MIN: Final = 3.0
+IDLE_S_MIN: Final = 1.5
 """An idle daemon says something once a second."""
 
 

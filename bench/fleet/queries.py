@@ -23,6 +23,8 @@ from costd.coordinator.usage_rows import DAY_NS, HOUR_NS, day_of
 DAYS_COUNT: Final = 10
 DAEMONS_COUNT: Final = 1_000
 COUNTERS_COUNT: Final = 20_000
+LOGS_COUNT: Final = 100_000
+"""Audit records, and as many alerts."""
 HOURLY_SHARE: Final = 5
 """A row of sums for so many events."""
 BATCH_COUNT: Final = 50
@@ -178,6 +180,8 @@ class NamedQueries:
             "released_by": "",
             "closed_of": [],
             "ended_before_ns": 0,
+            "from_key": self._now_ns.to_bytes(8, "big"),
+            "tags": sorted({key[8:16] for key in keys}),
         }
         if name == "open_share_keys":
             given["daemon_ids"] = daemon_ids[:RETURNING_COUNT]
@@ -235,7 +239,8 @@ class NamedQueries:
             _FILL,
             {
                 "daemons": DAEMONS_COUNT,
-                "counters": COUNTERS_COUNT,
+                "counters": min(COUNTERS_COUNT, self._events_count),
+                "logs": min(LOGS_COUNT, self._events_count),
                 "sums": self._events_count // HOURLY_SHARE,
                 "now_ns": self._now_ns,
                 "hour_ns": self._now_ns // HOUR_NS * HOUR_NS,
@@ -314,10 +319,10 @@ INSERT INTO top_ups
     FROM generate_series(0, 999) AS n;
 INSERT INTO audit (at_ns, actor, action, subject, detail, count, task_class, reason)
     SELECT %(now_ns)s::bigint - n * 1000000000::bigint, 'a', 'b', 'c', '', 1, '', 0
-    FROM generate_series(1, 100000) AS n;
+    FROM generate_series(1, %(logs)s::int) AS n;
 INSERT INTO alerts (raised_ns, kind, rule, message, key, threshold_bp, utilisation_bp, amount_nusd)
     SELECT %(now_ns)s::bigint - n * 1000000000::bigint, 'a', 'b', 'c', '', 1, 1, 0
-    FROM generate_series(1, 100000) AS n;
+    FROM generate_series(1, %(logs)s::int) AS n;
 INSERT INTO usage_hourly
     SELECT %(hour_ns)s::bigint - (n %% %(hours)s::int) * 3600000000000::bigint,
         int8send(n), 'daemon-' || lpad((n %% %(daemons)s::int)::text, 8, '0'), '', 'api',

@@ -50,9 +50,9 @@ class Fleet:
                 for message in heard:
                     daemon.tenancy.receive(message)
 
-    def pass_s(self, time_s, *, away=()):
+    def pass_s(self, time_s, *, away=(), step_s=0.1):
         """Let time pass; whoever is not away reports and is answered."""
-        steps = max(1, round(time_s * 10))
+        steps = max(1, round(time_s / step_s))
         for _ in range(steps):
             self.clock.advance(time_s / steps)
             for name, daemon in self.daemons.items():

@@ -88,7 +88,7 @@ async def test_postgresql_stands_still_for_longer_than_a_tenure(loaded):
 @pytest.mark.slow
 async def test_all_parts_are_killed_at_once_and_come_back(loaded):
     async with loaded.load.running() as load:
-        for _ in range(3):
+        for _ in range(2):
             await do(loaded.postgres.kill)
             for each in (*loaded.fleet.coordinators, *loaded.fleet.daemons):
                 await do(each.kill)

@@ -104,7 +104,7 @@ def test_what_is_idle_is_given_back_with_what_is_in_it():
     assert fleet["b"].passes(6) >= 2
     assert fleet["a"].passes(6) >= 1
     assert 5 <= fleet.passed <= 6  # nothing in it was lost, but what is less than one call
-    fleet.pass_s(3600 * 2)
+    fleet.pass_s(3600 * 2, step_s=4)
     assert fleet.shares() == {"a": 0, "b": 0}
     assert fleet["b"].passes(7) == 6
 
