@@ -9,7 +9,7 @@ from typing import NamedTuple
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from costd.address import default_coordinator_socket
+from costd.address import default_control_socket, default_coordinator_socket
 from costd.cli.address import (
     ADDRESS_VARIABLE,
     CONTROL_VARIABLE,
@@ -30,6 +30,7 @@ ANSWER_S = 10
 """A daemon on the same host answers in milliseconds; later than this it hangs."""
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 """A list of every counter of a large host; gRPC's own 4 MiB would cut it off."""
+CONTROL_SOCKET = default_control_socket().name
 COORDINATOR_SOCKET = default_coordinator_socket().name
 CALLER_METADATA = "costd-caller"
 """The metadata key under which a caller says who it is."""
@@ -186,7 +187,7 @@ def _whose(target: str, wanted: str) -> tuple[str, str]:
     path = socket_path(target)
     if wanted == _FLEET or (path is not None and path.name == COORDINATOR_SOCKET):
         return "coordinator", f"one with {coordinator}"
-    if wanted == _CONTROL and path is None:
+    if wanted == _CONTROL and (path is None or path.name != CONTROL_SOCKET):
         return "daemon or coordinator", f"a daemon with {daemon}, a coordinator with {coordinator}"
     return "daemon", f"one with {daemon}"
 

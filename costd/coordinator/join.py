@@ -125,6 +125,8 @@ class Join:
                     enrolling = done
                     self._reception.arrive(connection, message.enrol)
                 waiting.put_nowait((Received(connection, message), done))
+            if enrolling is not None:
+                await enrolling
         except CostdError as error:
             out.fail(error)
         except DecodeError as error:

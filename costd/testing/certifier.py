@@ -33,6 +33,15 @@ class Pair(NamedTuple):
         return TlsFiles(certificate=self.certificate, key=self.key, ca=self.ca)
 
 
+def replace(pair: Pair, issued: Issued) -> None:
+    """Put another certificate and key in place, the way that tools do: renamed over the old."""
+    for path, raw in ((pair.key, issued.key_pem), (pair.certificate, issued.certificate_pem)):
+        fresh = path.with_suffix(".new")
+        fresh.write_bytes(raw)
+        fresh.chmod(0o600)
+        fresh.replace(path)
+
+
 class Certifier:
     """Makes a CA in a directory of its own, and issues certificates beside it."""
 

@@ -12,7 +12,7 @@ import pytest
 
 from costd.errors import NotPermitted, Unauthenticated
 from costd.testing import DaemonFailed, DaemonProcess
-from costd.testing.certifier import DAY_NS, Certifier
+from costd.testing.certifier import DAY_NS, Certifier, replace
 from costd.trust import (
     Authenticator,
     Kind,
@@ -147,15 +147,6 @@ async def test_a_certificate_out_of_its_time_is_refused_by_both_sides(certifier,
     lax = await serve(TlsFiles(**pair._asdict(), wall_ns=lambda: then))
     said = await call(lax, certifier.pair(Kind.DAEMON, "d").files())
     assert "CERTIFICATE_VERIFY_FAILED" in said
-
-
-def replace(pair, issued):
-    """Put another certificate and key in place, the way that tools do: renamed over the old."""
-    for path, raw in ((pair.key, issued.key_pem), (pair.certificate, issued.certificate_pem)):
-        fresh = path.with_suffix(".new")
-        fresh.write_bytes(raw)
-        fresh.chmod(0o600)
-        fresh.replace(path)
 
 
 async def test_a_certificate_replaced_on_disk_is_used_by_the_next_handshake(certifier, serve):
