@@ -34,6 +34,10 @@ _OURS = (StoreUnavailable, StoreCorrupt, InvariantBroken)
 _LOG_EVERY_NS: Final = NS_PER_S
 """A full disk fails every call; one line a second tells as much as thousands."""
 
+RECHECK_NS: Final = 10 * NS_PER_S
+"""So often a stream that is open is held against its guard again, as it says something: whoever
+showed a certificate may keep a stream for longer than that lasts."""
+
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Handle = Callable[[bytes, Context], Awaitable[bytes]]
 
@@ -83,7 +87,15 @@ class Calls:
     UNKNOWN, for which a client has no rule.
     """
 
-    def __init__(self, *, figures: CallFigures, log: Log, durable: Durable | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        figures: CallFigures,
+        log: Log,
+        durable: Durable | None = None,
+        recheck_ns: int = RECHECK_NS,
+    ) -> None:
+        self._recheck_ns = recheck_ns
         self._figures = figures
         self._log = log
         self._durable = durable
@@ -101,7 +113,8 @@ class Calls:
         """Serve every method the proto declares with the service's method of the same name.
 
         Shape:  methods with streams are those of `streams`, by name; without, they are not served.
-                `guard` is asked before anything of a request or stream is read.
+                `guard` is asked before anything of a request or stream is read, and of a stream
+                again before what comes later.
                 `some` serves what the service has; the rest is UNIMPLEMENTED.
         Errors: AttributeError if the service lacks one.
         """
@@ -173,12 +186,27 @@ class Calls:
             try:
                 if guard is not None:
                     guard.check(context, rpc)
+                    raws = self._rechecked(raws, rpc, guard, context)
                 async for raw in stream(raws, context):
                     yield raw
             except Exception as error:  # noqa: BLE001  every one becomes a status
                 refuse(rpc, error, context)
 
         return handle
+
+    async def _rechecked(
+        self, raws: AsyncIterator[bytes], rpc: str, guard: Guard, context: Context
+    ) -> AsyncIterator[bytes]:
+        """Pass on what comes while its sender is let in.
+
+        Errors: Unauthenticated, NotPermitted; the stream ends with it.
+        """
+        checked_ns = ticks_ns()
+        async for raw in raws:
+            if ticks_ns() - checked_ns >= self._recheck_ns:
+                guard.check(context, rpc)
+                checked_ns = ticks_ns()
+            yield raw
 
     def _refuse(self, rpc: str, error: Exception, context: Context) -> bytes:
         """Turn an error into a status; the reply's bytes do not travel beside one."""

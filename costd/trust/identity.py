@@ -111,13 +111,19 @@ class Authenticator:
         """Say who calls.
 
         Shape:   a token decides if there is one, then the certificate, then the Unix socket.
-        Ensures: a bad token is refused whatever else was shown; a certificate is held against
+        Ensures: a bad token is refused whatever else was shown, and any that came in the clear; a
+                 certificate is held against
                  dates and CA at each call, so that one whose CA was taken out of the file on disk
                  is of no use on a connection that is still open.
         Errors:  Unauthenticated.
         """
         certified = self._certified(context)
         token = _token_of(context)
+        if token is not None and not is_local(context) and not _is_encrypted(context):
+            raise Unauthenticated(
+                "the role token came in the clear, and whoever listens has it by now; send it over "
+                "TLS only, and take its key out of control_keys"
+            )
         if token is not None:
             name, role = verify_token(
                 token, keys=self.keys, audiences=self.audiences, wall_ns=self.wall_ns()

@@ -5,7 +5,7 @@ import pytest
 
 from costd.daemon.durable import GroupSync
 from costd.daemon.servers import ADMISSION, CONTROL
-from costd.errors import IdReused, InvalidAsk, NotPermitted, StoreUnavailable
+from costd.errors import IdReused, InvalidAsk, NotPermitted, StoreUnavailable, Unauthenticated
 from costd.serving.calls import CallFigures, Calls, caller_of
 from costd.telemetry.logs import make_log
 from costd.wire.pb import admission_pb2 as pb
@@ -211,3 +211,45 @@ async def test_a_guard_is_asked_before_a_request_or_a_stream_is_read(figures, lo
     ] == []
     assert (context.code, context.details) == ("PERMISSION_DENIED", "Attach is not for you")
     assert reached == []
+
+
+class Expiring:
+    """Lets somebody pass so many times."""
+
+    def __init__(self, passes_count):
+        self.passes_count = passes_count
+
+    def check(self, context, method):
+        if not self.passes_count:
+            raise Unauthenticated("the certificate has expired")
+        self.passes_count -= 1
+
+
+async def echoed(figures, log, guard, **options):
+    """Say four things on a stream; return what came back, and how it ended."""
+
+    async def said():
+        for number in range(4):
+            yield b"%d" % number
+
+    async def echo(raws, context):
+        async for raw in raws:
+            yield raw
+
+    calls = Calls(figures=figures, log=make_log(level="info", style="json", stream=log), **options)
+    handler = calls.handlers(
+        ADMISSION, Service(None), streams={"Attach": echo}, guard=guard
+    ).service(Details("Attach"))
+    context = Context()
+    return [raw async for raw in handler.stream_stream(said(), context)], context
+
+
+async def test_a_stream_ends_once_its_caller_would_not_be_let_in_any_more(figures, log):
+    back, context = await echoed(figures, log, Expiring(3), recheck_ns=0)
+    assert back == [b"0", b"1"]
+    assert (context.code, context.details) == ("UNAUTHENTICATED", "the certificate has expired")
+
+
+async def test_a_stream_is_not_held_against_its_guard_at_every_message(figures, log):
+    back, _ = await echoed(figures, log, Expiring(1), recheck_ns=3_600 * 10**9)
+    assert len(back) == 4

@@ -1,8 +1,10 @@
 import pytest
 
 from costd.errors import NotPermitted, Unauthenticated
+from costd.grants import keygen, load_private_key, load_public_key
 from costd.trust import KIND_OF, ROLE_OF, Authenticator, Identity, Kind, Role, require
 from costd.trust.identity import ANYBODY, SOCKET_OWNER, Shown
+from costd.trust.tokens import RoleClaims, issue_token
 
 NOW_NS = 1_800_000_000 * 10**9
 
@@ -94,6 +96,23 @@ def test_a_host_told_to_believe_anybody_does_so_without_tls_only():
         identified(Connection(security="ssl"), insecure=True)
     with pytest.raises(Unauthenticated):
         identified(Connection(metadata=[("authorization", "Bearer x")]), insecure=True)
+
+
+def test_a_token_that_came_in_the_clear_is_refused_however_good_it_is():
+    pair, now_s = keygen(), NOW_NS // 10**9
+    claims = RoleClaims(
+        sub="ann", role="viewer", aud=("here",), iat=now_s - 60, exp=now_s + 60, jti="t"
+    )
+    token = issue_token(load_private_key(pair.private_pem), "ops", claims)
+    metadata = [("authorization", f"Bearer {token}")]
+    keys = {"ops": load_public_key(pair.public_key)}
+    for context in (
+        Connection(security="ssl", metadata=metadata),
+        Connection("unix:/run/costd/control.sock", metadata=metadata),
+    ):
+        assert identified(context, keys=keys).actor == "ann"
+    with pytest.raises(Unauthenticated, match="came in the clear"):
+        identified(Connection(metadata=metadata), keys=keys)
 
 
 @pytest.mark.parametrize(
