@@ -1,6 +1,7 @@
 """What a coordinator does with messages that make no sense, and a daemon with a coordinator that does
 not; and policies that change what is lent."""
 
+import itertools
 import queue
 import threading
 import time
@@ -207,6 +208,47 @@ def test_a_daemon_whose_clock_is_an_hour_off_is_lent_nothing_and_operators_see_w
     rows = coordinator.fleet.ListDaemons(fleet_control_pb2.ListDaemonsRequest()).daemons
     (row,) = (row for row in rows if row.daemon_id == stream.daemon_id)
     assert abs(row.clock_offset_ns - HOUR_NS) < 60 * 10**9
+
+
+def test_a_daemon_that_nobody_knows_is_none_that_operators_can_name(coordinator):
+    for ask, request in (
+        (coordinator.fleet.ReclaimLeases, fleet_control_pb2.ReclaimLeasesRequest),
+        (coordinator.fleet.ListLeases, fleet_control_pb2.ListLeasesRequest),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            ask(request(daemon="nobody"))
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        assert "no daemon 'nobody' ever joined" in caught.value.details()
+
+
+def granted(stream, epoch, sequence, team, amount):
+    asked = pb.LeaseRequest(
+        request_id=f"r{sequence}", epoch=epoch, sequence=sequence, wants=[want(team, amount)]
+    )
+    stream.say(request=asked)
+    (grant,) = stream.hear("reply").grants
+    return grant.outcome == pb.LEASE_OUTCOME_GRANTED
+
+
+def test_what_an_unknown_daemon_says_that_it_was_lent_is_lent_to_nobody_else(fleet):
+    """Its coordinator's database may have been restored; money that may be spent stays taken."""
+    (place,) = fleet(POLICY, "--tenure-s", "1").start(daemons=0).coordinators
+    unknown, other, third = streams = [Stream(place.address) for _ in range(3)]
+    try:
+        stand = pb.Stand(
+            counter_key=key_of("claimed"), amount=400 * USD, settled=300 * USD, version=2
+        )
+        welcome = unknown.enrol(epoch=7, heard_epoch=7, heard_sequence=9, stands=[stand])
+        assert welcome.epoch == 8, "what was said in its old epochs is void"
+        assert welcome.has_forgotten
+        assert _row(place, "team=claimed").settled == 300 * USD
+        epoch, sequences = other.enrol().epoch, itertools.count(1)
+        assert not granted(other, epoch, next(sequences), "claimed", 600 * USD), "it learns first"
+        poll(lambda: granted(other, epoch, next(sequences), "claimed", 600 * USD))
+        assert not granted(third, third.enrol().epoch, 1, "claimed", 1)
+    finally:
+        for each in streams:
+            each.close()
 
 
 def _row(coordinator, key):
