@@ -136,10 +136,19 @@ class KillBook:
     async def refresh(self, now_ns: int) -> None:
         """Learn what other replicas stored; tell everybody if something is new.
 
+        Ensures: what a database that was set back to a backup lacks is stored there again.
         Errors:  CoordinatorUnavailable.
         """
         await self.store_all()
+        known = [] if self._unstored else list(self.switches.values())
         _, kept = await self._store.list_kills(include_released=True)
+        changed_ns = {switch.kill_id: switch.changed_ns for switch in kept}
+        for switch in known:
+            if (
+                not _is_over(switch, now_ns)
+                and changed_ns.get(switch.kill_id, -1) < switch.changed_ns
+            ):
+                await self._store.put_kill(switch)
         # The store keeps them for longer, as it keeps the audit.
         self.learn(switch for switch in kept if not _is_over(switch, now_ns))
         for kill_id, switch in list(self.switches.items()):

@@ -13,10 +13,12 @@ class SlowStore:
 
     def __init__(self):
         self.kills, self.audit = [], []
+        self.rows = {}
 
     async def put_kill(self, kill):
         await asyncio.sleep(0)
         self.kills.append(kill.kill_id)
+        self.rows[kill.kill_id] = kill
         return len(self.kills)
 
     async def append_audit(self, records):
@@ -24,7 +26,7 @@ class SlowStore:
         self.audit += [record.subject for record in records]
 
     async def list_kills(self, *, include_released=False):
-        return len(self.kills), []
+        return len(self.kills), list(self.rows.values())
 
 
 async def put(book, kill_id, at_ns):
@@ -46,6 +48,22 @@ async def test_what_is_stored_by_several_at_once_is_stored_and_audited_once(tmp_
     await asyncio.gather(put(book, "a", 1), book.store_all(), put(book, "b", 2), book.refresh(0))
     assert (store.kills, store.audit) == (["a", "b"], ["a", "b"])
     assert (tmp_path / "kills.journal").read_bytes() == b""
+
+
+async def test_what_a_database_lacks_that_was_set_back_is_stored_there_again(tmp_path):
+    store = SlowStore()
+    book = KillBook(store, tmp_path / "kills.journal", lambda message: None)
+    await put(book, "a", 1)
+    early = store.rows["a"]
+    await put(book, "a", 3)
+    await put(book, "b", 2)
+    store.rows = {"a": early}
+    await book.refresh(0)
+    assert {kill_id: kill.engaged_ns for kill_id, kill in store.rows.items()} == {"a": 3, "b": 2}
+    assert store.audit == ["a", "a", "b"]
+    stored = list(store.kills)
+    await book.refresh(0)
+    assert store.kills == stored
 
 
 def test_what_was_released_long_ago_is_neither_learnt_nor_told_again(tmp_path):
