@@ -91,7 +91,7 @@ class FleetControlService:
         # Of a window that ended only who asks for it reads, and there may be many.
         after = b"" if request.include_ended else self._clock.now().wall_ns.to_bytes(8, "big")
         async for key, daemon_id, share in self._shares(wanted, after):
-            row = self._lease_row(key, daemons.get(daemon_id), share)
+            row = self._lease_row(key, daemon_id, share, daemons.get(daemon_id))
             if request.budget and row.budget != request.budget:
                 continue
             if not request.include_ended and 0 < row.window_end_ns <= self._clock.now().wall_ns:
@@ -115,7 +115,7 @@ class FleetControlService:
             async for key, _, share in self._shares(daemon.daemon_id)
             if lend.presumed(share.stand) and tag in {None, keys.tag_of(key)}
         ]
-        leases = [self._lease_row(key, daemon, share) for key, share in held]
+        leases = [self._lease_row(key, daemon.daemon_id, share, daemon) for key, share in held]
         if not held:
             return fpb.ReclaimLeasesResponse()
         now_ns = self._clock.now().wall_ns
@@ -298,7 +298,9 @@ class FleetControlService:
             kills_current=daemon.kills_version >= self._kills.version,
         )
 
-    def _lease_row(self, key: bytes, daemon: Daemon | None, share: Share) -> fpb.LeaseStatus:
+    def _lease_row(
+        self, key: bytes, daemon_id: str, share: Share, daemon: Daemon | None
+    ) -> fpb.LeaseStatus:
         end_ns, tag, per = keys.split_counter_key(key)
         rules = self._reception.published.rules
         rule, rate = rules.budgets.get(tag), rules.shared_rates.get(tag)
@@ -316,8 +318,8 @@ class FleetControlService:
             key=keys.shown(per),
             unit=unit,
             window_end_ns=0 if end_ns >= NEVER_NS else end_ns,
-            daemon=daemon.name if daemon else "",
-            daemon_id=daemon.daemon_id if daemon else "",
+            daemon=daemon.name if daemon else daemon_id,
+            daemon_id=daemon_id,
             amount=stand.amount,
             settled=stand.settled,
             reserved=stand.reserved,

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 
-from costd.coordinator.rows import Daemon, Rows
+from costd.coordinator.rows import Daemon, Rows, Share
 from costd.engine import keys
+from costd.engine.lend import presumed
 from costd.errors import LateEnrol, NotPermitted
 from costd.model.lease import NO_STAND, Stand
+from costd.model.time import NEVER_NS
 from costd.wire.pb import fleet_pb2 as pb
 
 
@@ -34,22 +36,52 @@ def check_enrol(known: Daemon, message: pb.Enrol, peer: str) -> None:
 
 def has_forgotten(known: Daemon, message: pb.Enrol) -> bool:
     """Tell whether a daemon was receipted what this database does not know: it was restored."""
-    is_of_now = message.heard_epoch == known.epoch
+    epoch, sequence = known.epoch, known.sequence
+    if sequence < 0:  # it was given up: no stream has that epoch
+        epoch, sequence = epoch - 1, -1 - sequence
     return (
-        message.epoch > known.epoch
+        message.epoch > epoch
         or message.heard_epoch > known.spoken_epoch
-        or (is_of_now and message.heard_sequence > known.sequence)
+        or (message.heard_epoch == epoch and message.heard_sequence > sequence)
     )
 
 
+def was_given_up(known: Daemon, message: pb.Enrol) -> bool:
+    """Tell whether a daemon has not been heard since it was given up, or forgotten."""
+    return known.sequence < 0 and not has_forgotten(known, message)
+
+
+def is_taken(before: Share | None, stated: Stand | None, *, was_given_up: bool) -> bool:
+    """Tell whether a daemon must be told that a lease was taken back from it.
+
+    Shape:   `before` is what is known of it. Of a daemon that was given up, what is not known was
+             forgotten after it was taken, or by a database that was restored before that.
+    """
+    if before is not None:
+        return before.is_reclaimed
+    return was_given_up and stated is not None and presumed(stated) > 0
+
+
 def has_forgotten_grants(
-    rows: Rows, daemon_id: str, stated: Mapping[bytes, Stand], now_ns: int
+    rows: Rows,
+    daemon_id: str,
+    stated: Mapping[bytes, Stand],
+    now_ns: int,
+    *,
+    was_given_up: bool = False,
 ) -> bool:
-    """Tell whether a daemon was granted more, of a window that lasts, than this database knows."""
+    """Tell whether a daemon was granted more, of a window that lasts, than this database knows.
+
+    Shape:   of a run that was idle for long nothing is known, as `Forgets.counters` has it; a
+             daemon whose books still have it may use nothing more of it. Nor is anything known of
+             what was taken from a daemon that was then forgotten; it is told so (`is_taken`).
+    """
     for key, stand in stated.items():
-        share = rows.share(key, daemon_id)
+        share, end_ns = rows.share(key, daemon_id), keys.split_counter_key(key)[0]
         known = share.stand if share is not None else NO_STAND
         has_more = stand.version > known.version and stand.amount > known.amount
-        if has_more and keys.split_counter_key(key)[0] > now_ns:
+        is_over = share is None and end_ns >= NEVER_NS and not presumed(stand)
+        is_told = share is None and was_given_up
+        if has_more and end_ns > now_ns and not (is_over or is_told):
             return True
     return False

@@ -7,8 +7,7 @@ from collections.abc import Container, Iterable, Sequence
 
 import msgspec
 
-from costd.coordinator import usage
-from costd.coordinator.enrolling import check_enrol, has_forgotten, has_forgotten_grants
+from costd.coordinator import enrolling, usage
 from costd.coordinator.lendable import (
     EXHAUSTED_RETRY_NS,
     Span,
@@ -21,7 +20,7 @@ from costd.coordinator.lendable import (
     retry_ns,
     terms_of,
 )
-from costd.coordinator.rows import Daemon, Rows, Share
+from costd.coordinator.rows import Daemon, Rows, Share, given_up
 from costd.engine import keys, lend, shares
 from costd.engine.rules import BudgetRule, RateRule, Rules
 from costd.errors import InvalidAsk, StaleEpoch, StillSpending
@@ -58,7 +57,7 @@ class Exchange:
         """
         rows, daemon_id = self._rows, message.daemon_id
         known = rows.daemons.get(daemon_id) or Daemon(daemon_id=daemon_id)
-        check_enrol(known, message, peer)
+        enrolling.check_enrol(known, message, peer)
         daemon = msgspec.structs.replace(
             known,
             epoch=max(known.epoch, message.epoch) + 1,
@@ -71,8 +70,9 @@ class Exchange:
         daemon = self._heard(daemon, message.now_ns)
         stated = {stand.counter_key: wire.stand_from_pb(stand) for stand in message.stands}
         held = sorted(key for key, owner in rows.shares if owner == daemon_id)
-        is_behind = has_forgotten(known, message) or has_forgotten_grants(
-            rows, daemon_id, stated, self._now_ns
+        was_given_up = enrolling.was_given_up(known, message)
+        is_behind = enrolling.has_forgotten(known, message) or enrolling.has_forgotten_grants(
+            rows, daemon_id, stated, self._now_ns, was_given_up=was_given_up
         )
         if is_behind:
             # Until it speaks of all, so that an Admittance that is lost on its way does no harm.
@@ -82,13 +82,14 @@ class Exchange:
         reclaimed = []
         for key in sorted({*stated, *held}):
             before = rows.share(key, daemon_id)
-            if before is not None and before.is_reclaimed:
+            is_taken = enrolling.is_taken(before, stated.get(key), was_given_up=was_given_up)
+            if is_taken:
                 reclaimed.append(key)
             if message.books_are_old and self._rate(key) is None:
                 self._lose(daemon, key, stated.get(key))
-            elif before is not None and before.is_reclaimed:
+            elif is_taken:
                 # The daemon does not know yet: it goes on to be told until it has spoken of it.
-                stand = lend.reclaimed(stated.get(key, before.stand))
+                stand = lend.reclaimed(stated.get(key, self._held(daemon, key)))
                 self._restate(daemon, key, stand, is_reclaimed=True)
             elif key in stated:
                 self._restate(daemon, key, stated[key], may_rise=is_behind)
@@ -236,8 +237,7 @@ class Exchange:
                 continue
             amount += lend.presumed(share.stand)
             self._restate(daemon, key, lend.reclaimed(share.stand), is_reclaimed=True)
-        # No message of any stream follows -1: a restored database may count epochs again.
-        self._rows.put_daemon(msgspec.structs.replace(daemon, epoch=daemon.epoch + 1, sequence=-1))
+        self._rows.put_daemon(given_up(daemon))
         return amount
 
     # ---- inside ------------------------------------------------------------------------------
@@ -297,7 +297,9 @@ class Exchange:
         rows = self._rows
         before = rows.share(key, daemon.daemon_id)
         share = before or Share()
-        if not (granted_epoch or may_rise):
+        # What was granted and is not known was all given back or used when it was forgotten.
+        was_forgotten = before is None and stand.version > 0
+        if not (granted_epoch or may_rise or was_forgotten):
             stand = lend.at_most(stand, share.stand)
         beyond = lend.beyond(share.stand, stand)
         # If it came back after all, what it used of what was taken from it comes late.

@@ -5,8 +5,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from costd.clock import Clock
-from costd.coordinator.old_rows import OldRows
+from costd.coordinator.fading import Fading, Kept
+from costd.coordinator.postgres import PostgresStore
 from costd.coordinator.settings import Settings
+from costd.engine.rules import Rules
 from costd.errors import CostdError
 from costd.model.time import NS_PER_S
 from costd.telemetry.logs import Log
@@ -18,6 +20,9 @@ ALERTS_KEPT_NS: Final = 30 * 86_400 * NS_PER_S
 AUDIT_KEPT_NS: Final = 400 * 86_400 * NS_PER_S
 """As daemons keep theirs; released kill switches as long as audit."""
 HOURS_KEPT_NS: Final = 800 * 86_400 * NS_PER_S
+"""So long it is also known who was forgotten: usage that came twice would be counted in no sum."""
+REVIVES_FROM_SCHEMA: Final = 3
+"""Coordinators of an older one do not know a daemon again that was forgotten."""
 
 Task = Callable[[], Awaitable[bool]]
 """Forgets one slice; returns whether there may be more."""
@@ -79,21 +84,32 @@ class Forgetting:
 
     def __init__(
         self,
-        old: OldRows,
+        store: PostgresStore,
+        rules: Callable[[], Rules],
         before: Mapping[str, Task],
         *,
         clock: Clock,
         log: Log,
         settings: Settings,
     ) -> None:
-        """Forget by the settings; `before` is done first in each pass."""
-        self._old = old
+        """Forget by the settings and the policy in force; `before` is done first in each pass."""
+        self._store = store
+        self._old = store.old
         self._clock = clock
         self._settings = settings
+        self._log = log
+        kept = Kept(
+            daemons_ns=settings.daemons_retention_s * NS_PER_S,
+            runs_ns=settings.runs_retention_s * NS_PER_S,
+        )
+        self._fading = Fading(store, rules, kept)
         self.passes = Passes(
             {
                 **before,
                 "windows": self._windows,
+                "daemons": self._daemons,
+                "tombstones": self._tombstones,
+                "counters": self._counters,
                 "hours": self._hours,
                 "alerts": self._alerts,
                 "audit": self._audit,
@@ -113,6 +129,22 @@ class Forgetting:
     async def _windows(self) -> bool:
         kept_ns = self._settings.counters_retention_s * NS_PER_S
         return self._is_full(await self._old.windows(ended_before_ns=self._now_ns - kept_ns))
+
+    async def _daemons(self) -> bool:
+        live = await self._store.list_instances()
+        if any(each.schema_number < REVIVES_FROM_SCHEMA for each in live):
+            return False
+        gone = await self._fading.daemons(self._now_ns)
+        if gone:
+            self._log.info("daemons_forgotten", count=len(gone), first=gone[0], last=gone[-1])
+        return self._fading.has_more_daemons
+
+    async def _tombstones(self) -> bool:
+        return self._is_full(await self._old.tombstones(before_ns=self._now_ns - HOURS_KEPT_NS))
+
+    async def _counters(self) -> bool:
+        await self._fading.counters(self._now_ns)
+        return self._fading.has_more_counters
 
     async def _hours(self) -> bool:
         return self._is_full(await self._old.hours(before_ns=self._now_ns - HOURS_KEPT_NS))

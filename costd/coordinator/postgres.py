@@ -153,9 +153,7 @@ class PostgresStore:
             added = await connection.execute(query("add_top_up"), row)
             if await added.fetchone() is None:
                 return False
-            await connection.execute(
-                query("raise_pool"), {"amount": top_up.amount, "counter_key": key}
-            )
+            await connection.execute(query("raise_pool"), row)
             await _append_audit(connection, [top_up_audit(top_up)])
         return True
 

@@ -30,7 +30,8 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True):
     """The newest epoch in which it has asked or reported: it has read that Admittance, so that an
     Enrol from before it is one that was late on its way."""
     sequence: int = 0
-    """The newest request or report of this epoch."""
+    """The newest request or report of this epoch. Below zero where no stream has this epoch, since
+    the daemon was given up in the one before: -1 less the newest of that one."""
     policy_number: int = 0
     policy_problem: str = ""
     clock_offset_ns: int = 0
@@ -39,6 +40,16 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True):
     overspend_bound_nusd: int = 0
     clients_count: int = 0
     kills_version: int = 0
+
+
+def given_up(daemon: Daemon) -> Daemon:
+    """End a daemon's stream, should it have one; it goes on only once it has enrolled.
+
+    Shape:   pure; one that is given up already stays as it is.
+    """
+    if daemon.sequence < 0:
+        return daemon
+    return msgspec.structs.replace(daemon, epoch=daemon.epoch + 1, sequence=-1 - daemon.sequence)
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):

@@ -78,6 +78,17 @@ class Settings(Configured):
     counters_retention_s: int = Field(
         35 * DAY_S, ge=60, description="How long counters of ended windows are kept, in seconds."
     )
+    runs_retention_s: int = Field(
+        35 * DAY_S,
+        ge=60,
+        description="How long counters of idle runs and rates are kept, in seconds.",
+    )
+    daemons_retention_s: int = Field(
+        35 * DAY_S,
+        ge=3_600,
+        description="How long daemons that hold nothing are kept after they were last heard, in "
+        "seconds.",
+    )
     drain_s: float = Field(
         5.0, ge=0, le=3_600, description="How long a stopping coordinator waits, in s."
     )

@@ -131,7 +131,7 @@ class Forgets(Protocol):
 
     Exists so that a slice is short, whatever there is. Implemented by `OldRows`; in memory, for
     simulations, by `MemoryOldRows`.
-    Shape:   each returns how many rows went.
+    Shape:   each returns how many went, where nothing else is said.
     Errors:  CoordinatorUnavailable, also for a statement that took too long.
     """
 
@@ -139,6 +139,33 @@ class Forgets(Protocol):
 
     def windows(self, *, ended_before_ns: int) -> Awaitable[int]:
         """Forget counters whose window ended before then, with all shares and top-ups."""
+        ...
+
+    def daemons(
+        self, *, heard_before_ns: int, at_ns: int, after_id: str = ""
+    ) -> Awaitable[tuple[str, list[str]]]:
+        """Forget daemons that were not heard since then, and hold nothing.
+
+        Shape:   looks at a slice of all behind `after_id`; returns behind which it goes on, empty
+                 at the end, and who was forgotten. A daemon holds something that may use more than
+                 it said that it does, or has lost some.
+        Ensures: what it used stays counted, and its shares with it; those of which nothing is in
+                 any sum go. If it comes back, `transact` knows it again: its epochs, its name and
+                 how far its usage is stored.
+        """
+        ...
+
+    def counters(
+        self, counter_keys: Collection[bytes], *, changed_before_ns: int
+    ) -> Awaitable[int]:
+        """Forget such of these counters as nobody may use more of, and nobody has for long.
+
+        Shape:   with all shares and top-ups; one that has changed since then stays.
+        """
+        ...
+
+    def recount(self, counter_keys: Collection[bytes], *, heard_after_ns: int) -> Awaitable[int]:
+        """Count anew the daemons that share counters: those that were heard since then."""
         ...
 
 

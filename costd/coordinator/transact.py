@@ -227,7 +227,8 @@ async def _lock(connection: Connection, asked: _Asked, *, adds: bool) -> _Locked
         keys = sorted({*keys, *found})
         async with connection.pipeline():
             await _lock_pools(sent, keys, daemon_ids, adds=adds)
-    new_daemons = {row[0] for row in await sent.rows("add_missing_daemons")}
+    # What has an epoch was forgotten, and is known again.
+    new_daemons = {row[0] for row in await sent.rows("add_missing_daemons") if not row[1]}
     new_pools = {bytes(row[0]) for row in await sent.rows("add_missing_pools")}
     daemons = map(columns.daemon_from_row, await sent.rows("lock_daemons"))
     pools = map(columns.pool_from_row, await sent.rows("lock_pools"))

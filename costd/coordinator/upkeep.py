@@ -53,7 +53,8 @@ class Upkeep:
         self._settings = settings
         self._revive = revive
         self._forgetting = Forgetting(
-            store.old,
+            store,
+            lambda: reception.published.rules,
             {"contract": self._contract, "days": self._turn_days},
             clock=clock,
             log=log,

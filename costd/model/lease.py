@@ -92,7 +92,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     taken: int = 0
     reserve_taken: int = 0
     daemons_count: int = 0
-    """Daemons that ever held a part of it in this window."""
+    """Daemons that hold, or held, a part of it in this window, and were heard of lately."""
     limit: int = -1
     topped_up: int = 0
     """What operators added to the policy's limit for this window."""

@@ -98,6 +98,7 @@ class MemoryFleetStore:
                 if owner in with_all_shares_of and (share.is_open or owner in with_closed_shares_of)
             ),
         }
+        self.old.revive({*locked_ids, *outboxes_of})
         rows = Rows(
             daemons={each: self.daemons[each] for each in locked_ids if each in self.daemons},
             pools={key: self.pools[key] for key in locked_keys if key in self.pools},
@@ -209,7 +210,9 @@ class MemoryFleetStore:
         self.top_ups[top_up.top_up_id] = top_up
         pool = self.pools.get(top_up.counter_key, EMPTY_POOL)
         self.pools[top_up.counter_key] = msgspec.structs.replace(
-            pool, topped_up=pool.topped_up + top_up.amount
+            pool,
+            topped_up=pool.topped_up + top_up.amount,
+            changed_ns=max(pool.changed_ns, top_up.at_ns),
         )
         self.audit.append(top_up_audit(top_up))
         return True
@@ -287,6 +290,7 @@ class MemoryFleetStore:
             for (key, daemon_id), share in self.shares.items()
             if key in keys
             and share.stand.amount > share.stand.settled
+            and daemon_id in self.daemons
             and self.daemons[daemon_id].tenure_ends_ns < ended_before_ns
         ]
         return sorted(found, key=lambda each: (each[0].encode(), each[1]))[:100]

@@ -394,7 +394,7 @@ async def test_a_top_up_counts_once_and_is_audited(store):
     assert await store.top_up(top_up) is False
     more = replace(top_up, top_up_id="t2", amount=1, at_ns=4)
     assert await store.top_up(more) is True
-    assert (await read(store, keys=[KEY])).pools == {KEY: Pool(topped_up=501)}
+    assert (await read(store, keys=[KEY])).pools == {KEY: Pool(topped_up=501, changed_ns=4)}
     assert await store.list_top_ups(KEY) == [more, top_up]
     assert await store.list_top_ups(OTHER) == []
     assert [await store.read_top_up(each) for each in ("t1", "t2", "t\0")] == [top_up, more, None]

@@ -64,6 +64,15 @@ CREATE TABLE public.daemons (
     kills_version bigint DEFAULT 0 NOT NULL
 )
 WITH (fillfactor='50');
+CREATE TABLE public.forgotten_daemons (
+    daemon_id text NOT NULL COLLATE pg_catalog."C",
+    name text NOT NULL,
+    epoch bigint NOT NULL,
+    spoken_epoch bigint NOT NULL,
+    sequence bigint NOT NULL,
+    usage_sequence bigint NOT NULL,
+    forgotten_ns bigint NOT NULL
+);
 CREATE TABLE public.kills (
     kill_id text NOT NULL COLLATE pg_catalog."C",
     version bigint NOT NULL,
@@ -235,6 +244,8 @@ ALTER TABLE ONLY public.coordinators
     ADD CONSTRAINT coordinators_pkey PRIMARY KEY (instance_id);
 ALTER TABLE ONLY public.daemons
     ADD CONSTRAINT daemons_pkey PRIMARY KEY (daemon_id);
+ALTER TABLE ONLY public.forgotten_daemons
+    ADD CONSTRAINT forgotten_daemons_pkey PRIMARY KEY (daemon_id);
 ALTER TABLE ONLY public.kills
     ADD CONSTRAINT kills_pkey PRIMARY KEY (kill_id);
 ALTER TABLE ONLY public.migrations
@@ -259,6 +270,7 @@ ALTER TABLE ONLY public.versions
     ADD CONSTRAINT versions_pkey PRIMARY KEY (name);
 CREATE INDEX alerts_by_time ON public.alerts USING btree (raised_ns, sequence);
 CREATE INDEX audit_by_time ON public.audit USING btree (at_ns, sequence);
+CREATE INDEX forgotten_daemons_by_time ON public.forgotten_daemons USING btree (forgotten_ns, daemon_id);
 CREATE INDEX kills_by_time ON public.kills USING btree (engaged_ns);
 CREATE INDEX recalls_by_time ON public.recalls USING btree (at);
 CREATE INDEX shares_by_daemon ON public.shares USING btree (daemon_id, counter_key);

@@ -19,12 +19,16 @@ DAYS = 5
 NOW_NS = (FIRST_DAY + DAYS) * DAY_NS
 ROWS = 100_000
 KEY = (7).to_bytes(8, "big") + b"b" * 8
-LARGE = re.compile(r"usage_events(_\d+)?|usage_hourly|audit|alerts|shares|pools|daemons|top_ups")
+LARGE = re.compile(
+    r"usage_events(_\d+)?|usage_hourly|audit|alerts|shares|pools|daemons|top_ups|forgotten_daemons|outboxes"
+)
 NOT_PLANNED = {"begin", "commit", "copy_events"}
 """What EXPLAIN does not take."""
 FILLED = {"is_reclaimed": "false", "amount": "(m % 50 = 0)::int"}
 FILL = f"""
 INSERT INTO daemons (daemon_id) SELECT 'd' || n FROM generate_series(1, 20000) AS n;
+INSERT INTO outboxes (daemon_id) SELECT 'd' || n FROM generate_series(1, {ROWS}) AS n;
+INSERT INTO forgotten_daemons SELECT 'f' || n, 'n', 1, 1, -1, 1, n FROM generate_series(1, 20000) AS n;
 INSERT INTO pools (counter_key) SELECT int8send(n) || 'bbbbbbbb' FROM generate_series(1, 20000) AS n;
 INSERT INTO shares (counter_key, daemon_id, {", ".join(SHARE_COLUMNS)})
     SELECT int8send(n), 'd' || m, {", ".join(FILLED.get(c, "0") for c in SHARE_COLUMNS)}
@@ -51,6 +55,7 @@ ASKED = {
     "before_ns": 50, "before_key": KEY, "name": "kills", "include_released": False, "number": 1,
     "before_number": 9, "amount": 1, "within_s": 60.0, "older_s": 60.0, "instance_id": "i",
     "notices": ["kills 1"], "at_ns": 1, "actor": "a", "reason": "r", "top_up_id": "new",
+    "heard_before_ns": 1, "heard_after_ns": 1, "changed_before_ns": 1,
     "ended_before_ns": 1, "from_key": KEY, "tags": [b"b" * 8], "revision": "r", "yaml": "", "published_ns": 1, "note": "", "version": 1,
 }  # fmt: skip
 OF_QUERY = {

@@ -59,6 +59,8 @@ def lease_problems(database, host, *, is_unheard):
         stand = share.stand if share is not None else NO_STAND
         if lease is None or lease.amount <= stand.amount:
             continue
+        if share is None and database.has_forgotten(key, host.name):
+            continue
         if share is not None and share.is_reclaimed:
             continue  # its tenure is over; the next Admittance tells it
         found.append(
@@ -119,6 +121,8 @@ def end_problems(world):
             if rule is None or not rule.is_shared:
                 continue
             share = database.shares.get((key, host.name))
+            if share is None and key in database.over:
+                continue
             told = share.stand if share is not None else NO_STAND
             mine = ledger.stand(key)
             if not same(told, mine):
@@ -190,7 +194,7 @@ def _lost_differences(world):
     found, lossy = [], {host.name for host in world.hosts if host.has_lost}
     for key, used in world.truth.used.items():
         pool = world.database.pools.get(key)
-        if pool is None:
+        if pool is None or key in world.database.over:
             continue
         lost = sum(share.lost for (each, _), share in world.database.shares.items() if each == key)
         if lossy and used > pool.used + lost + world.truth.reclaimed[

@@ -86,8 +86,8 @@ class Ending(Clients):
             tenancy = host.member.tenancy
             if not tenancy.is_enrolled:
                 found.append(f"{host.name} is not enrolled")
-            if host.member.ledger.fleet_changed:
-                found.append(f"{host.name} has something to report")
+            if not tenancy.is_settled:
+                found.append(f"{host.name} has something to report, or waits for a receipt")
             if tenancy.outbox.waiting_count:
                 found.append(f"{host.name} has {tenancy.outbox.waiting_count} usage events")
             if host.member.situation.policy_number != len(self.database.policies):
@@ -129,6 +129,8 @@ class Ending(Clients):
             if rule.limit is None or rule.budget.unit != "nusd":
                 continue
             key = rule.counter_key({**ask.labels, "task_class": "review"}, self.true_ns)
+            if key in self.database.over:
+                return  # what its daemon used of it once counts for that daemon only
             pool = self.database.pools.get(key)
             lost = sum(
                 share.lost for (each, _), share in self.database.shares.items() if each == key

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fleet_backups import Backups
 from fleet_ending import Ending
+from fleet_fading import Fades
 from fleet_faults import Faults
 from fleet_net import END
 from fleet_operators import Operators
@@ -20,7 +21,7 @@ from costd.model.time import NS_PER_S
 STEPS_COUNT = 300
 
 
-class FleetOrder(Faults, Operators, Backups, Ending):
+class FleetOrder(Faults, Operators, Backups, Fades, Ending):
     """One order of events."""
 
     def __init__(self, seed, folder, parts=None):
@@ -237,6 +238,7 @@ WEIGHTS = {
     "notices_lost": 0.7,
     "step_coordinator_clock": 0.7,
     "beat": 3,
+    "forget": 2,
     "publish_policy": 1,
     "top_up": 0.6,
     "reclaim": 1,
@@ -278,6 +280,7 @@ MUST_HAPPEN = (
     "coordinators killed",
     "coordinators killed in a transaction",
     "coordinators' clocks stepped",
+    "daemons forgotten",
     "daemons killed -9",
     "daemons asked at the end of their tenure",
     "daemons stopped for a while",
@@ -290,6 +293,7 @@ MUST_HAPPEN = (
     "drawn calls voided",
     "drills",
     "drills confirmed",
+    "forgotten daemons that came back",
     "holds extended",
     "hosts rebooted",
     "hosts rebooted in good order",
@@ -306,6 +310,7 @@ MUST_HAPPEN = (
     "notices lost",
     "override grants redeemed",
     "partitions",
+    "runs forgotten",
     "streams cut",
     "streams of clients cut",
     "streams ended by CoordinatorUnavailable",

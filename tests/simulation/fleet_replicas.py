@@ -50,6 +50,8 @@ class Database(MemoryFleetStore):
         daemon). Those calls may have ended once it commits."""
         self.changed = set()
         """Counters that were written since somebody last looked."""
+        self.over = set()
+        """Counters of runs that were forgotten, and may have begun anew."""
         self.renewed_ns = {}
         """By daemon, the true time at which its tenure was last renewed."""
 
@@ -90,6 +92,15 @@ class Database(MemoryFleetStore):
             raise CoordinatorUnavailable("the connection was lost while it committed")
         return result
 
+    def has_forgotten(self, key, daemon_id):
+        """Whether what a daemon holds of a counter may be missing.
+
+        Of a run that was forgotten it may use no more than it had when that was; of what was taken
+        from it before it was forgotten itself, the next Admittance tells it.
+        """
+        daemon = self.daemons.get(daemon_id)
+        return key in self.over or daemon is None or daemon.sequence < 0
+
     def state(self):
         """What a backup holds; policies and kill switches are not set back."""
         return (
@@ -98,13 +109,15 @@ class Database(MemoryFleetStore):
             dict(self.shares),
             dict(self.outboxes),
             dict(self.top_ups),
+            dict(self.old.tombstones),
             list(self.usage),
             self.restored_ns,
         )
 
     def set_back(self, state):
-        maps, (usage, self.restored_ns) = [dict(each) for each in state[:5]], state[5:]
-        self.daemons, self.pools, self.shares, self.outboxes, self.top_ups = maps
+        maps, (usage, self.restored_ns) = [dict(each) for each in state[:6]], state[6:]
+        self.daemons, self.pools, self.shares, self.outboxes, self.top_ups, old = maps
+        self.old.tombstones = old
         self.usage = list(usage)
         self.changed = set(self.pools)
 

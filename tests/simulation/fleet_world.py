@@ -73,6 +73,8 @@ class World:
         with the epoch and the report that does."""
         self.admitted = {}
         """By daemon, the epoch of what it was welcomed with since then."""
+        self.faded = set()
+        """Daemons that were forgotten, and have not come back."""
         self.is_healed = False
         self.drill_id = ""
         self.drills = {}
@@ -180,6 +182,9 @@ class World:
         self.problems += window_problems(self, granted)
         for each in rows.written_daemons:
             self.admitted[each] = rows.daemons[each].epoch
+        back = self.faded & rows.written_daemons
+        self.saw("forgotten daemons that came back", len(back))
+        self.faded -= back
         for key, daemon_id in granted:
             self.truth.limit_in_force(key, self.texts())
             if rows.pools[key].changed_ns >= lends_from_ns:

@@ -94,7 +94,8 @@ ON CONFLICT (top_up_id) DO NOTHING
 RETURNING amount;
 
 -- name: raise_pool!
-UPDATE pools SET topped_up = topped_up + :amount WHERE counter_key = :counter_key;
+UPDATE pools SET topped_up = topped_up + :amount, changed_ns = greatest(changed_ns, :at_ns)
+WHERE counter_key = :counter_key;
 
 -- name: read_top_up
 SELECT top_up_id, counter_key, amount, actor, reason, at_ns

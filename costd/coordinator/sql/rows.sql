@@ -6,12 +6,20 @@
 BEGIN ISOLATION LEVEL READ COMMITTED;
 
 -- name: add_missing_daemons
-INSERT INTO daemons (daemon_id)
-SELECT asked.daemon_id FROM unnest(:daemon_ids::text[]) AS asked (daemon_id)
+-- One that was forgotten goes on where it was; nothing of a stream that it had is heard.
+INSERT INTO daemons (daemon_id, name, epoch, spoken_epoch, sequence)
+SELECT
+    asked.daemon_id, coalesce(old.name, ''), coalesce(old.epoch, 0), coalesce(old.spoken_epoch, 0),
+    coalesce(old.sequence, 0)
+FROM unnest(:daemon_ids::text[]) AS asked (daemon_id)
+LEFT JOIN LATERAL (
+    SELECT name, epoch, spoken_epoch, sequence FROM forgotten_daemons
+    WHERE forgotten_daemons.daemon_id = asked.daemon_id COLLATE "C" LIMIT 1
+) AS old ON true
 WHERE NOT EXISTS (SELECT FROM daemons WHERE daemons.daemon_id = asked.daemon_id COLLATE "C")
 ORDER BY asked.daemon_id COLLATE "C"
 ON CONFLICT DO NOTHING
-RETURNING daemon_id;
+RETURNING daemon_id, epoch;
 
 -- name: lock_daemons
 SELECT
@@ -23,8 +31,13 @@ ORDER BY daemon_id
 FOR UPDATE;
 
 -- name: add_missing_outboxes!
-INSERT INTO outboxes (daemon_id)
-SELECT asked.daemon_id FROM unnest(:daemon_ids::text[]) AS asked (daemon_id)
+INSERT INTO outboxes (daemon_id, usage_sequence)
+SELECT asked.daemon_id, coalesce(old.usage_sequence, 0)
+FROM unnest(:daemon_ids::text[]) AS asked (daemon_id)
+LEFT JOIN LATERAL (
+    SELECT usage_sequence FROM forgotten_daemons
+    WHERE forgotten_daemons.daemon_id = asked.daemon_id COLLATE "C" LIMIT 1
+) AS old ON true
 WHERE NOT EXISTS (SELECT FROM outboxes WHERE outboxes.daemon_id = asked.daemon_id COLLATE "C")
 ORDER BY asked.daemon_id COLLATE "C"
 ON CONFLICT DO NOTHING;

@@ -1,8 +1,8 @@
 import pytest
 from msgspec.structs import replace
 
-from costd.coordinator.enrolling import check_enrol, has_forgotten
-from costd.coordinator.rows import Daemon
+from costd.coordinator.enrolling import check_enrol, has_forgotten, was_given_up
+from costd.coordinator.rows import Daemon, given_up
 from costd.errors import LateEnrol, NotPermitted
 from costd.wire.pb import fleet_pb2 as pb
 
@@ -50,3 +50,24 @@ def test_a_daemon_that_was_receipted_more_shows_that_the_database_has_forgotten(
 def test_what_was_forgotten_is_known_until_the_daemon_has_spoken_of_it():
     known = replace(KNOWN, epoch=6, spoken_epoch=4, sequence=0)  # its Admittance was lost
     assert has_forgotten(known, enrol(epoch=5, heard_epoch=5, heard_sequence=1))
+
+
+@pytest.mark.parametrize(
+    ("fields", "forgotten"),
+    [
+        ({"epoch": 4, "heard_epoch": 4, "heard_sequence": 6}, False),
+        ({"epoch": 4, "heard_epoch": 4, "heard_sequence": 7}, True),
+        ({"epoch": 5, "heard_epoch": 4, "heard_sequence": 6}, True),
+        ({"epoch": 3, "heard_epoch": 3, "heard_sequence": 9}, False),
+    ],
+    ids=["the newest report", "a later report", "the epoch it was given up in", "nothing new"],
+)
+def test_that_the_database_has_forgotten_is_seen_of_a_daemon_that_was_given_up(fields, forgotten):
+    known = given_up(replace(KNOWN, spoken_epoch=4, sequence=6))
+    assert given_up(known) == known
+    assert has_forgotten(known, enrol(**fields)) is forgotten
+    assert was_given_up(known, enrol(**fields)) is not forgotten
+
+
+def test_a_daemon_that_was_not_given_up_was_not():
+    assert not was_given_up(replace(KNOWN, sequence=0), enrol(epoch=4))
