@@ -1,8 +1,11 @@
 """Word between replicas: LISTEN and NOTIFY, or polling where the database has neither."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from typing import Final
+
+import psycopg
 
 from costd.coordinator.database import Database
 from costd.coordinator.queries import query
@@ -35,6 +38,25 @@ async def listened(database: Database) -> AsyncIterator[Notice]:
                     await connection.execute("SELECT 1")
         except CoordinatorUnavailable:
             await asyncio.sleep(RETRY_S)
+
+
+async def is_heard(database: Database, *, within_s: float = PROBE_S) -> bool:
+    """Tell whether word gets from one connection to another.
+
+    Shape:   some databases refuse LISTEN, and some poolers accept it and lose what is told.
+    Errors:  CoordinatorUnavailable where the database cannot be reached.
+    """
+    channel = f"{CHANNEL}_{uuid.uuid4().hex}"
+    try:
+        async with database.connect() as hearing, database.connect() as telling:
+            await hearing.execute(f"LISTEN {channel}")
+            await telling.execute("SELECT pg_notify(%s, '')", (channel,))
+            async for _ in hearing.notifies(timeout=within_s, stop_after=1):
+                return True
+    except CoordinatorUnavailable as error:
+        if isinstance(error.__cause__, psycopg.OperationalError):
+            raise
+    return False
 
 
 async def polled(database: Database, *, poll_s: float = POLL_S) -> AsyncIterator[Notice]:

@@ -96,7 +96,8 @@ class PostgresStore:
             row = {name: getattr(policy, name) for name in PolicyText.__struct_fields__}
             await connection.execute(query("add_policy"), {**row, "note": columns.clean(note)})
             await _append_audit(connection, [published_audit(policy)])
-            await tell(connection, [listen.notice_text(Topic.POLICY, number)])
+            if not self._polls:
+                await tell(connection, [listen.notice_text(Topic.POLICY, number)])
         return policy
 
     async def current_policy(self) -> PolicyText | None:
@@ -126,7 +127,8 @@ class PostgresStore:
             version = await next_version(connection, "kills")
             row = {**columns.kill_row(kill), "version": version}
             await connection.execute(query("put_kill"), row)
-            await tell(connection, [listen.notice_text(Topic.KILLS, version)])
+            if not self._polls:
+                await tell(connection, [listen.notice_text(Topic.KILLS, version)])
         return version
 
     async def list_kills(self, *, include_released: bool = False) -> tuple[int, list[KillSwitch]]:

@@ -20,6 +20,7 @@ from costd.coordinator.database import Database
 from costd.coordinator.embedded import EmbeddedPostgres
 from costd.coordinator.join import Join
 from costd.coordinator.killbook import KillBook, stored_soon
+from costd.coordinator.listen import is_heard
 from costd.coordinator.migrate import Migrator, Plan
 from costd.coordinator.operators import ControlService
 from costd.coordinator.postgres import PostgresStore
@@ -95,7 +96,8 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
         migrated = await migrator.run(instance_id, address=settings.listen)
         for each in (*migrated.expansions, *migrated.contractions):
             log.info("migrated", migration=str(each))
-        store = PostgresStore(database, wall_ns=lambda: clock.now().wall_ns)
+        polls = await _polls(settings, database, log)
+        store = PostgresStore(database, wall_ns=lambda: clock.now().wall_ns, polls=polls)
         publishing = Publishing(store, clock, log)
         published = await publishing.first(settings.policy)
         reception = Reception(store, clock, published, settings.span)
@@ -172,6 +174,20 @@ def _make(data: Path) -> None:
         raise StoreUnavailable(
             f"data: {data} cannot be made ({error.strerror}); name another directory"
         ) from error
+
+
+async def _polls(settings: Settings, database: Database, log: Log) -> bool:
+    """Choose how replicas tell each other."""
+    if settings.notices != "auto":
+        return settings.notices == "poll"
+    if await is_heard(database):
+        return False
+    log.warning(
+        "notices_polled",
+        problem=f"{database.where} carries no notifications; replicas ask it again and again, and "
+        "all of them must: say notices: poll for each",
+    )
+    return True
 
 
 def _embedded(settings: Settings) -> EmbeddedPostgres | None:

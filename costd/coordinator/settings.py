@@ -66,6 +66,11 @@ class Settings(Configured):
     metrics_listen: str = Field(
         "127.0.0.1:9467", description="Address of the Prometheus endpoint; `off` for none."
     )
+    notices: Literal["auto", "listen", "poll"] = Field(
+        "auto",
+        description="How replicas tell each other: `listen` (LISTEN and NOTIFY), `poll` where the "
+        "database or a pooler has neither; `auto` tries it at the start.",
+    )
     tenure_s: float = Field(
         10.0, ge=1, le=600, description="How long a daemon may spend without being heard, in s."
     )

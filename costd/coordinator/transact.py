@@ -112,11 +112,13 @@ class Transactions:
                 for kill in rows.kills:
                     parameters = {**columns.kill_row(kill), "version": version}
                     await connection.execute(query("put_kill"), parameters)
-                await tell(connection, [f"{Topic.KILLS} {version}"])
+                if not self._polls:
+                    await tell(connection, [f"{Topic.KILLS} {version}"])
             if rows.lends_from_ns:
                 parameters = {"name": Topic.RESTORED, "version": rows.lends_from_ns}
                 await connection.execute(query("raise_version"), parameters)
-                await tell(connection, [f"{Topic.RESTORED} {rows.lends_from_ns}"])
+                if not self._polls:
+                    await tell(connection, [f"{Topic.RESTORED} {rows.lends_from_ns}"])
             await connection.execute(query("commit"))
 
     def _writes(self, locked: "_Locked") -> list[tuple[str, dict[str, Any]]]:

@@ -81,12 +81,20 @@ class Upkeep:
         await self._forgetting.run()
 
     async def listen(self) -> None:
-        """Hear what other replicas tell, until cancelled."""
-        async for notice in self._store.notices():
-            try:
-                await self._heard(notice)
-            except CoordinatorUnavailable as error:
-                self._tell(str(error))
+        """Hear what other replicas tell, until cancelled.
+
+        Ensures: what could not be read when it was told of is read once the database is back.
+        """
+        async for told in self._store.notices():
+            notice = told
+            while True:
+                try:
+                    await self._heard(notice)
+                    break
+                except CoordinatorUnavailable as error:
+                    self._tell(str(error))
+                    notice = Notice(topic=Topic.ALL)
+                await asyncio.sleep(BEAT_S)
 
     async def _heard(self, notice: Notice) -> None:
         if notice.topic is Topic.RECALL:

@@ -1,0 +1,70 @@
+"""What a replica does where the database fails it for a moment."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from costd.coordinator import upkeep as upkeeping
+from costd.coordinator.store import Notice, Topic
+from costd.coordinator.upkeep import Upkeep
+from costd.errors import CoordinatorUnavailable
+from costd.testing import FakeClock
+
+
+class Log:
+    def __init__(self):
+        self.events = []
+
+    def error(self, event, **_):
+        self.events.append(event)
+
+    info = error
+
+
+class Told:
+    """A database that tells of a kill switch, and cannot be read the first time."""
+
+    old = None
+    where = "PostgreSQL at nowhere"
+
+    def __init__(self):
+        self.fails_count = 1
+        self.read = []
+
+    async def notices(self):
+        yield Notice(topic=Topic.KILLS, version=1)
+
+    async def lends_from_ns(self):
+        return 0
+
+    async def refresh(self, *_now_ns):
+        if self.fails_count:
+            self.fails_count -= 1
+            raise CoordinatorUnavailable("no connection within 5 s")
+        self.read.append("kills" if _now_ns else "policy")
+
+
+@pytest.fixture
+def upkeep(monkeypatch):
+    monkeypatch.setattr(upkeeping, "BEAT_S", 0)
+    monkeypatch.setattr(upkeeping, "Forgetting", lambda *_, **__: None)
+    store = Told()
+    made = Upkeep(
+        store,
+        None,
+        "one",
+        clock=FakeClock(),
+        log=Log(),
+        reception=SimpleNamespace(learn=lambda _ns: None),
+        publishing=store,
+        kills=store,
+        settings=None,
+    )
+    return made, store
+
+
+async def test_a_switch_that_could_not_be_read_when_it_was_told_of_is_read_later(upkeep):
+    made, store = upkeep
+    await made.listen()
+    assert "kills" in store.read
+    assert "policy" in store.read, "nobody knows what else was missed"
