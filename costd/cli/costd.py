@@ -132,6 +132,8 @@ def coordinator(
     skew_max_s: Annotated[str | None, _coordinators("skew_max_s")] = None,
     usage_retention_s: Annotated[str | None, _coordinators("usage_retention_s")] = None,
     counters_retention_s: Annotated[str | None, _coordinators("counters_retention_s")] = None,
+    runs_retention_s: Annotated[str | None, _coordinators("runs_retention_s")] = None,
+    daemons_retention_s: Annotated[str | None, _coordinators("daemons_retention_s")] = None,
     drain_s: Annotated[str | None, _coordinators("drain_s")] = None,
     log_level: Annotated[str | None, _coordinators("log_level")] = None,
     log_format: Annotated[str | None, _coordinators("log_format")] = None,
