@@ -6,7 +6,6 @@ from typing import Final, Protocol
 from costd.clock import Clock
 from costd.coordinator import top_ups
 from costd.coordinator.drills import TIMEOUT_NS, TIMEOUT_NS_MAX, Drills
-from costd.coordinator.exchange import Exchange
 from costd.coordinator.killbook import KillBook
 from costd.coordinator.reception import Reception
 from costd.coordinator.rows import Daemon, Rows, Share
@@ -122,9 +121,7 @@ class FleetControlService:
         actor = request.actor or caller or "unknown"
 
         def work(rows: Rows) -> None:
-            exchange = Exchange(
-                rows, self._reception.published.rules, now_ns=now_ns, span=self._reception.span
-            )
+            exchange = self._reception.exchange(rows, now_ns)
             amount = exchange.reclaim(daemon.daemon_id, [key for key, _ in held])
             detail = f"{len(held)} leases, {amount} in their units: {request.reason}"
             rows.audit.append(

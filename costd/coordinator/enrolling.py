@@ -1,13 +1,14 @@
-"""Who may enrol as which daemon, and what its stands say of rows that were restored."""
+"""Who may enrol as which daemon, who is gone, and what is told of rows that were restored."""
 
 from collections.abc import Mapping
 
+from costd.coordinator.lendable import Span
 from costd.coordinator.rows import Daemon, Rows, Share
 from costd.engine import keys
 from costd.engine.lend import presumed
-from costd.errors import LateEnrol, NotPermitted
+from costd.errors import LateEnrol, NotPermitted, StillSpending
 from costd.model.lease import NO_STAND, Stand
-from costd.model.time import NEVER_NS
+from costd.model.time import NEVER_NS, NS_PER_S
 from costd.wire.pb import fleet_pb2 as pb
 
 
@@ -85,3 +86,24 @@ def has_forgotten_grants(
         if has_more and end_ns > now_ns and not (is_over or is_told):
             return True
     return False
+
+
+def check_reclaim(daemon: Daemon, from_ns: int, *, now_ns: int, span: Span) -> None:
+    """Let what a daemon holds be taken from it, or refuse that.
+
+    Units:   from `from_ns` on, all that live have been heard here. A database that was restored
+             knows nothing of later renewals: a tenure that it says is over may last.
+    Errors:  StillSpending while its tenure lasts, with the skew a clock may have: it may spend.
+    """
+    ends_ns = daemon.tenure_ends_ns + span.skew_ns_max
+    if now_ns < ends_ns:
+        raise StillSpending(
+            f"daemon {daemon.name!r} may still spend what it holds; stop it, or wait "
+            f"{(ends_ns - now_ns) / NS_PER_S:.1f} s more"
+        )
+    if now_ns < from_ns:
+        raise StillSpending(
+            f"daemon {daemon.name!r} may still spend what it holds: this coordinator has just "
+            "begun to listen, or its database was restored, and not all that live have joined yet; "
+            f"wait {(from_ns - now_ns) / NS_PER_S:.1f} s more"
+        )

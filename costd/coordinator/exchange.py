@@ -23,9 +23,8 @@ from costd.coordinator.lendable import (
 from costd.coordinator.rows import Daemon, Rows, Share, given_up
 from costd.engine import keys, lend, shares
 from costd.engine.rules import BudgetRule, RateRule, Rules
-from costd.errors import InvalidAsk, StaleEpoch, StillSpending
+from costd.errors import InvalidAsk, StaleEpoch
 from costd.model.lease import NO_STAND, Stand, Want
-from costd.model.time import NS_PER_S
 from costd.wire import fleet as wire
 from costd.wire.pb import fleet_pb2 as pb
 
@@ -39,7 +38,14 @@ class Exchange:
     """
 
     def __init__(
-        self, rows: Rows, rules: Rules, *, now_ns: int, span: Span, lends_from_ns: int = 0
+        self,
+        rows: Rows,
+        rules: Rules,
+        *,
+        now_ns: int,
+        span: Span,
+        lends_from_ns: int = 0,
+        reclaims_from_ns: int = 0,
     ) -> None:
         self._rows = rows
         self._rules = rules
@@ -47,6 +53,7 @@ class Exchange:
         self._span = span
         self._lends_from_ns = lends_from_ns
         """Until then it learns what daemons hold, and grants nothing."""
+        self._takes_from_ns = max(lends_from_ns, reclaims_from_ns)
 
     # ---- messages ----------------------------------------------------------------------------
 
@@ -78,7 +85,7 @@ class Exchange:
             # Until it speaks of all, so that an Admittance that is lost on its way does no harm.
             spoken_epoch = min(known.spoken_epoch, message.heard_epoch - 1)
             daemon = msgspec.structs.replace(daemon, spoken_epoch=spoken_epoch)
-            rows.lends_from_ns = self._lends_from_ns = self._now_ns + self._span.tenure_ns
+            rows.lends_from_ns = self._lends_from_ns = self._now_ns + self._span.outlived_ns
         reclaimed = []
         for key in sorted({*stated, *held}):
             before = rows.share(key, daemon_id)
@@ -221,15 +228,10 @@ class Exchange:
         """Take back what a daemon that will never come back may still use; returns how much.
 
         Ensures: the daemon's stream, should it have one, is over: its epoch moves on.
-        Errors:  StillSpending while its tenure lasts, with the skew a clock may have: it may spend.
+        Errors:  StillSpending, as `check_reclaim`.
         """
         daemon = self._rows.daemons[daemon_id]
-        ends_ns = daemon.tenure_ends_ns + self._span.skew_ns_max
-        if self._now_ns < ends_ns:
-            raise StillSpending(
-                f"daemon {daemon.name!r} may still spend what it holds; stop it, or wait "
-                f"{(ends_ns - self._now_ns) / NS_PER_S:.1f} s more"
-            )
+        enrolling.check_reclaim(daemon, self._takes_from_ns, now_ns=self._now_ns, span=self._span)
         amount = 0
         for key in sorted(keys_of):
             share = self._rows.share(key, daemon_id)

@@ -37,6 +37,11 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
     early_ns: int = 5 * NS_PER_S
     """How long before a window begins its leases are granted."""
 
+    @property
+    def outlived_ns(self) -> int:
+        """Whoever was not heard for so long by anybody spends nothing, however clocks differ."""
+        return self.tenure_ns + self.skew_ns_max
+
 
 def terms_of(rules: Rules, key: bytes, *, topped_up: int) -> Terms | None:
     """What may be used of a counter in all: by the policy, or by an override grant's own word.

@@ -81,6 +81,8 @@ class Reception:
         """Those whose Enrol waits for the database, or for its return: they are told of kill
         switches all the same."""
         self.kills = pb.KillList()
+        self.heard_from_ns = clock.now().wall_ns
+        """Since when this replica listens to daemons."""
         self.lends_from_ns = 0
         """Until then it learns what daemons hold, and grants nothing."""
         self._recalled_ns: dict[bytes, int] = {}
@@ -190,17 +192,22 @@ class Reception:
                 recall = pb.Recall(epoch=connection.epoch, counter_keys=held)
                 connection.push(pb.ToDaemon(recall=recall))
 
+    def exchange(self, rows: Rows, now_ns: int) -> Exchange:
+        """Make what decides over rows by the policy in force, for one transaction."""
+        return self.rules_of_exchange(
+            rows,
+            self.published.rules,
+            now_ns=now_ns,
+            span=self.span,
+            lends_from_ns=self.lends_from_ns,
+            reclaims_from_ns=self.heard_from_ns + self.span.outlived_ns,
+        )
+
     # ---- inside ------------------------------------------------------------------------------
 
     async def _transact(self, batch: Sequence[Received], now_ns: int) -> _Done:
         def work(rows: Rows) -> _Done:
-            exchange = self.rules_of_exchange(
-                rows,
-                self.published.rules,
-                now_ns=now_ns,
-                span=self.span,
-                lends_from_ns=self.lends_from_ns,
-            )
+            exchange = self.exchange(rows, now_ns)
             answers = [_act(exchange, received) for received in batch]
             return answers, rows
 
@@ -243,8 +250,7 @@ class Reception:
         for daemon_id, key in await self._store.overdue_holders(due, ended_before_ns=ended_ns):
 
             def work(rows: Rows, daemon_id: str = daemon_id, key: bytes = key) -> None:
-                rules = self.published.rules
-                Exchange(rows, rules, now_ns=now_ns, span=self.span).reclaim(daemon_id, [key])
+                self.exchange(rows, now_ns).reclaim(daemon_id, [key])
 
             with suppress(StillSpending):  # it has come back since
                 await self._store.transact(work, daemon_ids=[daemon_id], keys=[key])

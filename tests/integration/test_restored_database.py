@@ -124,7 +124,7 @@ async def test_what_a_restored_database_has_forgotten_is_not_lent_again(
         await other.calls(LIMIT)
         assert other.admitted <= held, "what the database has forgotten is not lent to others"
         await late.join(reception)
-        clock.advance(SPAN.tenure_ns / NS_PER_S + 0.1)
+        clock.advance(SPAN.outlived_ns / NS_PER_S + 0.1)
         for daemon in daemons:
             await daemon.tell()
         for _ in range(20):

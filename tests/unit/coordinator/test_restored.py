@@ -4,14 +4,17 @@ import pytest
 
 from costd.coordinator.exchange import Exchange
 from costd.coordinator.lendable import Span
+from costd.coordinator.reception import Published, Reception
 from costd.coordinator.rows import Daemon, Outbox, Rows, Share
 from costd.engine.lend import restate
 from costd.engine.rules import Rules
-from costd.errors import InvalidAsk
+from costd.errors import InvalidAsk, StillSpending
 from costd.model.lease import EMPTY_POOL, Stand
 from costd.model.time import NS_PER_S
 from costd.policy import parse_policy
 from costd.pricing import PriceBook
+from costd.testing import FakeClock
+from costd.testing.fleet_store import MemoryFleetStore
 from costd.wire import fleet as wire
 from costd.wire.pb import fleet_pb2 as pb
 
@@ -67,7 +70,7 @@ def test_what_a_daemon_holds_is_believed_and_nothing_granted_until_all_have_told
     exchange = enrolled(rows, stated, epoch=epoch)
     assert rows.shares[KEY, "d1"].stand == stated
     assert rows.pools[KEY].taken == LIMIT
-    assert rows.lends_from_ns == NOW_NS + SPAN.tenure_ns
+    assert rows.lends_from_ns == NOW_NS + SPAN.tenure_ns + SPAN.skew_ns_max
     assert granted(exchange, epoch + 1) == pb.LEASE_OUTCOME_NOT_NOW
 
 
@@ -75,7 +78,7 @@ def test_a_counter_that_is_forgotten_altogether_is_believed_likewise():
     rows = Rows(daemons={"d1": Daemon(daemon_id="d1", epoch=3)}, outboxes={"d1": Outbox()})
     enrolled(rows, Stand(amount=7, version=2))
     assert rows.pools[KEY].taken == 7
-    assert rows.lends_from_ns == NOW_NS + SPAN.tenure_ns
+    assert rows.lends_from_ns == NOW_NS + SPAN.tenure_ns + SPAN.skew_ns_max
 
 
 def test_what_others_were_lent_meanwhile_comes_late():
@@ -133,6 +136,41 @@ def test_use_that_was_forgotten_and_lent_to_others_comes_late():
     exchange.report("d1", pb.LeaseReport(epoch=3, sequence=1, now_ns=NOW_NS, stands=[told]))
     assert rows.shares[KEY, "d1"].stand.amount == 20
     assert (rows.pools[KEY].taken, rows.pools[KEY].late) == (LIMIT + 15, 15)
+
+
+def reclaimed(rows, **heard):
+    exchange = Exchange(rows, RULES, now_ns=NOW_NS, span=SPAN, **heard)
+    return exchange.reclaim("d1", [KEY])
+
+
+@pytest.mark.parametrize("heard", ["lends_from_ns", "reclaims_from_ns"])
+def test_a_tenure_that_a_restored_database_says_is_over_is_not_believed_until_all_were_heard(heard):
+    rows = rows_of(Stand(amount=7, version=1))
+    assert rows.daemons["d1"].tenure_ends_ns < NOW_NS
+    with pytest.raises(StillSpending, match=r"its database was restored.* wait 1\.5 s more"):
+        reclaimed(rows, **{heard: NOW_NS + 3 * NS_PER_S // 2})
+    assert rows.shares[KEY, "d1"].stand.amount == 7
+    assert reclaimed(rows, **{heard: NOW_NS}) == 7
+
+
+async def test_a_replica_takes_nothing_from_anybody_who_may_not_have_joined_since_it_started():
+    clock, store = FakeClock(), MemoryFleetStore()
+    published = Published(pb.PublishedPolicy(number=1), RULES)
+    reception = Reception(store, clock, published, SPAN)
+    store.daemons["d1"] = Daemon(daemon_id="d1", name="d1", epoch=3)
+    store.pools[KEY], store.shares[KEY, "d1"] = EMPTY_POOL, Share(stand=Stand(amount=7, version=1))
+
+    async def reclaim():
+        def work(rows):
+            return reception.exchange(rows, clock.now().wall_ns).reclaim("d1", [KEY])
+
+        return await store.transact(work, daemon_ids=["d1"], keys=[KEY])
+
+    clock.advance((SPAN.tenure_ns + SPAN.skew_ns_max) / NS_PER_S - 1)
+    with pytest.raises(StillSpending, match=r"wait 1\.0 s more"):
+        await reclaim()
+    clock.advance(1)
+    assert await reclaim() == 7
 
 
 def test_a_stream_from_before_a_restore_is_over_where_its_daemon_is_reclaimed():
