@@ -125,11 +125,11 @@ def meter_upkeep(metrics: Metrics, upkeep: Upkeep, sweeper: Sweeper) -> None:
 
 
 def meter_kill_files(metrics: Metrics, files: Sequence[KillFile]) -> None:
-    """Observe whether what is written in a kill file is in force, where there is one."""
+    """Observe whether what is written in the kill file, if there is one, is in force."""
     metrics.gauge(
         "costd.kill_file_refused",
         "1 while something in the kill file, or all of it, cannot be read.",
-        lambda: [(int(bool(file.problem)), {}) for file in files],
+        _one(lambda: int(any(file.problem for file in files))),
     )
 
 

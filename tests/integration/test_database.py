@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from costd.coordinator.database import Database
-from costd.coordinator.migrate import Migrator
+from costd.coordinator.migrate import FOLDER, Migrator, read_migrations
 from costd.coordinator.postgres import PostgresStore
 from costd.coordinator.rows import Daemon
 from costd.errors import CoordinatorUnavailable, InvariantBroken, StoreCorrupt
@@ -115,7 +115,8 @@ async def test_a_role_that_may_not_migrate_hears_what_is_missing(make_database, 
     migrator = Migrator(database, release="1")
     with pytest.raises(CoordinatorUnavailable, match=r"0001_fleet\.expand.*Grant the role CREATE"):
         await migrator.run("one")
-    assert [str(each) for each in (await migrator.plan()).expansions] == ["0001_fleet.expand"]
+    left = [str(each) for each in (await migrator.plan()).expansions]
+    assert left == [str(each) for each in read_migrations(FOLDER) if each.phase == "expand"]
     await database.close()
 
 

@@ -177,7 +177,7 @@ async def test_a_database_set_back_to_when_it_was_forgotten_believes_it():
     )
     assert welcome.has_forgotten
     assert list(welcome.reclaimed_keys) == []
-    assert lends_from_ns == NOW_NS + SPAN.tenure_ns
+    assert lends_from_ns == NOW_NS + SPAN.outlived_ns
     assert store.pools[ALL].taken == 9
 
 
@@ -193,7 +193,7 @@ async def test_books_of_a_living_daemon_may_know_a_run_that_is_forgotten():
     store.shares.clear()
     store.pools.clear()
     welcome, lends_from_ns = await enrolled(store, (RUN, held), epoch=4)
-    assert (welcome.has_forgotten, lends_from_ns) == (True, NOW_NS + SPAN.tenure_ns)
+    assert (welcome.has_forgotten, lends_from_ns) == (True, NOW_NS + SPAN.outlived_ns)
     assert store.pools[RUN].taken == 6
 
 
