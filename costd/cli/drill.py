@@ -112,7 +112,14 @@ def _show_fleet(report: fpb.FleetDrillReport, silent_count: int) -> None:
         "the last client of each daemon",
         [each.clients_max_ns for each in report.daemons if each.HasField("clients_max_ns")],
     )
-    _verdict(silent_count, report.confirmed_count)
+    if not report.HasField("elsewhere_count"):
+        unknown = "whether daemons are at other coordinators is not known: the database did not say"
+        screen.print(render.plain(unknown, "yellow"))
+    elif report.elsewhere_count:
+        others = f"{report.elsewhere_count:,} more are at other coordinators; drill there as well"
+        screen.print(render.plain(others, "yellow"))
+    here = " here" if report.elsewhere_count or not report.HasField("elsewhere_count") else ""
+    _verdict(silent_count, report.confirmed_count, here)
 
 
 def _distribution(of: str, values_ns: Iterable[int]) -> None:
@@ -130,11 +137,11 @@ def _distribution(of: str, values_ns: Iterable[int]) -> None:
         screen.print(histogram(in_order))
 
 
-def _verdict(silent_count: int, confirmed_count: int) -> None:
+def _verdict(silent_count: int, confirmed_count: int, here: str = "") -> None:
     if silent_count:
         text = render.plain(f"{silent_count:,} did not confirm in time", "bold red")
     elif confirmed_count:
-        text = render.plain("everyone confirmed", "green")
+        text = render.plain(f"everyone{here} confirmed", "green")
     else:
         return
     render.console().print(text)

@@ -1,5 +1,6 @@
 """What operators see and do at a coordinator, for the whole fleet. The server wraps it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Final, Protocol
 
@@ -12,7 +13,7 @@ from costd.coordinator.rows import Daemon, Rows, Share
 from costd.coordinator.store import CoordinatorStore, Instance, PolicyText
 from costd.engine import keys, lend
 from costd.engine.rules import BudgetRule
-from costd.errors import BudgetNotFound, InvalidAsk
+from costd.errors import BudgetNotFound, CoordinatorUnavailable, InvalidAsk
 from costd.model.events import AuditRecord
 from costd.model.time import NEVER_NS, NS_PER_S
 from costd.wire import convert
@@ -20,6 +21,8 @@ from costd.wire.pb import fleet_control_pb2 as fpb
 
 ROWS_MAX: Final = 1_000
 PAGE_COUNT: Final = 1_000
+ELSEWHERE_S: Final = 1.0
+"""How long a drill waits to hear who is at other replicas."""
 
 
 class Publish(Protocol):
@@ -205,7 +208,15 @@ class FleetControlService:
         timeout_ns = convert.duration_ns(request, "timeout") or TIMEOUT_NS
         if timeout_ns > TIMEOUT_NS_MAX:
             raise InvalidAsk(f"timeout is more than {TIMEOUT_NS_MAX // NS_PER_S} s")
+        asking = asyncio.create_task(self._elsewhere_count())
         report = await self._drills.run(self._reception.listening, timeout_ns)
+        # The drill is not about the database, and does not wait for one that stands still.
+        await asyncio.wait({asking}, timeout=ELSEWHERE_S)
+        if asking.done():
+            elsewhere_count = asking.result()
+            if elsewhere_count is not None:
+                report.elsewhere_count = elsewhere_count
+        asking.cancel()
         told = f"{report.confirmed_count} of {report.daemons_count} daemons"
         await self._kills.note(
             AuditRecord(
@@ -219,6 +230,15 @@ class FleetControlService:
         return report
 
     # ---- inside ------------------------------------------------------------------------------
+
+    async def _elsewhere_count(self) -> int | None:
+        """Count the daemons that other replicas have; None where the database cannot tell."""
+        try:
+            daemons = await self._all_daemons()
+        except CoordinatorUnavailable:
+            return None
+        now_ns, here = self._clock.now().wall_ns, self._reception.listening
+        return sum(each.tenure_ends_ns > now_ns and each.daemon_id not in here for each in daemons)
 
     async def _all_daemons(self) -> list[Daemon]:
         found: list[Daemon] = []

@@ -122,6 +122,16 @@ def test_a_switch_reaches_a_coordinators_daemons_while_postgresql_is_down(parted
     assert sorted(actions) == ["kill_engaged", "kill_released"], "each once, whatever was down"
 
 
+def test_a_drill_says_how_many_daemons_are_at_other_coordinators(parted):
+    for coordinator, name in zip(parted.coordinators, ("d1", "d2"), strict=True):
+
+        def drilled(coordinator=coordinator):
+            found = coordinator.fleet.DrillFleet(fpb.DrillFleetRequest(), wait_for_ready=True)
+            return [row.name for row in found.daemons], found.elsewhere_count
+
+        poll(lambda drilled=drilled, name=name: drilled() == ([name], 1))
+
+
 def test_switches_and_drills_are_answered_while_postgresql_stands_still(parted, team):
     first, second = parted.coordinators
     told = count(first, "database_unavailable")
@@ -134,6 +144,7 @@ def test_switches_and_drills_are_answered_while_postgresql_stands_still(parted, 
         drilled = first.fleet.DrillFleet(fpb.DrillFleetRequest(actor=team, reason="a drill"))
         assert [row.name for row in drilled.daemons] == ["d1"]
         assert drilled.confirmed_count == 1
+        assert not drilled.HasField("elsewhere_count")
     finally:
         parted.postgres.thaw()
     poll(lambda: stopped(parted.desks[1], team))

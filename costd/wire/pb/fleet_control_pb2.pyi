@@ -244,7 +244,7 @@ class DrillFleetRequest(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., actor: _Optional[str] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class FleetDrillReport(_message.Message):
-    __slots__ = ("drill_id", "daemons_count", "confirmed_count", "p50_ns", "p99_ns", "max_ns", "clients_count", "unconfirmed_clients_count", "clients_max_ns", "daemons")
+    __slots__ = ("drill_id", "daemons_count", "confirmed_count", "p50_ns", "p99_ns", "max_ns", "clients_count", "unconfirmed_clients_count", "clients_max_ns", "daemons", "elsewhere_count")
     DRILL_ID_FIELD_NUMBER: _ClassVar[int]
     DAEMONS_COUNT_FIELD_NUMBER: _ClassVar[int]
     CONFIRMED_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -255,6 +255,7 @@ class FleetDrillReport(_message.Message):
     UNCONFIRMED_CLIENTS_COUNT_FIELD_NUMBER: _ClassVar[int]
     CLIENTS_MAX_NS_FIELD_NUMBER: _ClassVar[int]
     DAEMONS_FIELD_NUMBER: _ClassVar[int]
+    ELSEWHERE_COUNT_FIELD_NUMBER: _ClassVar[int]
     drill_id: str
     daemons_count: int
     confirmed_count: int
@@ -265,7 +266,8 @@ class FleetDrillReport(_message.Message):
     unconfirmed_clients_count: int
     clients_max_ns: int
     daemons: _containers.RepeatedCompositeFieldContainer[DrilledDaemon]
-    def __init__(self, drill_id: _Optional[str] = ..., daemons_count: _Optional[int] = ..., confirmed_count: _Optional[int] = ..., p50_ns: _Optional[int] = ..., p99_ns: _Optional[int] = ..., max_ns: _Optional[int] = ..., clients_count: _Optional[int] = ..., unconfirmed_clients_count: _Optional[int] = ..., clients_max_ns: _Optional[int] = ..., daemons: _Optional[_Iterable[_Union[DrilledDaemon, _Mapping]]] = ...) -> None: ...
+    elsewhere_count: int
+    def __init__(self, drill_id: _Optional[str] = ..., daemons_count: _Optional[int] = ..., confirmed_count: _Optional[int] = ..., p50_ns: _Optional[int] = ..., p99_ns: _Optional[int] = ..., max_ns: _Optional[int] = ..., clients_count: _Optional[int] = ..., unconfirmed_clients_count: _Optional[int] = ..., clients_max_ns: _Optional[int] = ..., daemons: _Optional[_Iterable[_Union[DrilledDaemon, _Mapping]]] = ..., elsewhere_count: _Optional[int] = ...) -> None: ...
 
 class DrilledDaemon(_message.Message):
     __slots__ = ("name", "daemon_id", "heard_ns", "clients_count", "unconfirmed_clients_count", "clients_max_ns")

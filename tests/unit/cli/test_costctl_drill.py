@@ -166,6 +166,7 @@ def fleet_report(pb):
         clients_count=10,
         clients_max_ns=10 * MS,
         daemons=daemons,
+        elsewhere_count=0,
     )
 
 
@@ -186,6 +187,25 @@ def test_at_a_coordinator_a_drill_reaches_every_daemon_and_client(
     assert "the last client of each daemon: p50 6.0 ms  p99 10.0 ms  max 10.0 ms\n" in done.out
     assert done.out.endswith("everyone confirmed\n")
     assert fleetctl(*command, "--json").json()["confirmed_count"] == 5
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (3, "3 more are at other coordinators; drill there as well"),
+        (None, "whether daemons are at other coordinators is not known: the database did not say"),
+    ],
+)
+def test_a_drill_claims_nothing_of_daemons_at_other_coordinators(
+    coordinator, fleetctl, fleet_report, count, said
+):
+    fleet_report.ClearField("elsewhere_count")
+    if count is not None:
+        fleet_report.elsewhere_count = count
+    coordinator.answers["DrillFleet"] = fleet_report
+    done = fleetctl("drill")
+    assert done.code == 0
+    assert done.out.endswith(f"{said}\neveryone here confirmed\n")
 
 
 def test_a_daemon_that_did_not_hear_makes_the_command_fail(coordinator, fleetctl, fleet_report, pb):
