@@ -1,6 +1,6 @@
 -- What daemons may still use is summed for operators without reading what is used up. A stored
 -- column, and not the index's own condition, so that a change of amounts touches no index unless
--- it flips. This writes all shares once, while leases wait: a second or two for a million.
+-- it flips. This writes all shares once, while leases wait: some six seconds for a million.
 
 ALTER TABLE shares ADD COLUMN has_unused boolean NOT NULL
     GENERATED ALWAYS AS (amount - reserved > settled) STORED;
