@@ -180,6 +180,10 @@ class NamedQueries:
             "released_by": "",
             "closed_of": [],
             "ended_before_ns": 0,
+            "heard_before_ns": self._now_ns,
+            "heard_after_ns": 0,
+            "changed_before_ns": self._now_ns,
+            "differences": [0] * len(keys),
             "from_key": self._now_ns.to_bytes(8, "big"),
             "tags": sorted({key[8:16] for key in keys}),
         }
