@@ -1,14 +1,25 @@
 """What PostgreSQL forgets: in slices, each of them short, however much there is."""
 
+import asyncio
+import io
+
 import pytest
 
+from costd.coordinator.forgetting import Forgetting
 from costd.coordinator.old_rows import OldRows
 from costd.coordinator.postgres import PostgresStore
-from costd.coordinator.rows import Rows, Share
+from costd.coordinator.rows import Daemon, Rows, Share
+from costd.coordinator.settings import Settings
 from costd.coordinator.store import TopUp
 from costd.coordinator.usage_rows import DAY_NS
+from costd.engine.rules import Rules
 from costd.model.events import Alert, AuditRecord
 from costd.model.lease import Pool, Stand
+from costd.model.time import NEVER_NS
+from costd.policy import parse_policy
+from costd.pricing import PriceBook
+from costd.telemetry.logs import make_log
+from costd.testing import FakeClock
 
 NOW_NS = 20_000 * DAY_NS
 
@@ -67,3 +78,108 @@ async def test_logs_go_a_few_rows_at_a_time(store, old):
     assert await slices(old.audit, before_ns=4) == [3, 1, 0]
     assert [each.raised_ns for _, each in await store.list_alerts()] == [7]
     assert [each.at_ns for _, each in await store.list_audit()] == [7, 6, 5, 4]
+
+
+# ---- while others write -------------------------------------------------------------------------
+
+OLD = Daemon(daemon_id="d1", epoch=1, seen_ns=50, tenure_ends_ns=60)
+RUN = key_of(NEVER_NS, "run=one")
+
+
+async def waited_for(store) -> None:
+    """Return once a transaction waits for another's lock."""
+    while True:
+        async with store._database.connection() as connection:
+            told = await connection.execute(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            )
+            if (await told.fetchone() or (0,))[0]:
+                return
+
+
+@pytest.fixture
+async def faded(store):
+    """A daemon that was not heard for long, and a run that is idle."""
+
+    def work(rows: Rows) -> None:
+        rows.put_daemon(OLD)
+        rows.put(RUN, "d1", Pool(settled=5, taken=5, changed_ns=50), Share(stand=Stand(5, 0, 5)))
+
+    await store.transact(work, daemon_ids=["d1"], keys=[RUN])
+
+
+async def test_a_daemon_that_is_heard_just_then_is_not_forgotten(store, old, faded):
+    async with store._database.connection() as connection, connection.transaction():
+        await connection.execute("UPDATE daemons SET seen_ns = 500")
+        forgetting = asyncio.create_task(old.daemons(heard_before_ns=100, at_ns=NOW_NS))
+        await waited_for(store)
+    assert await forgetting == ("", [])
+    assert [each.seen_ns for each in await store.list_daemons()] == [500]
+
+
+async def test_a_run_that_goes_on_just_then_is_not_forgotten(store, old, faded):
+    async with store._database.connection() as connection, connection.transaction():
+        await connection.execute("UPDATE pools SET changed_ns = 500, taken = 9")
+        forgetting = asyncio.create_task(old.counters([RUN], changed_before_ns=100))
+        await waited_for(store)
+    assert await forgetting == 0
+    assert len(await store.list_shares()) == 1
+
+
+async def test_what_is_forgotten_just_then_is_begun_anew(store, faded):
+    """A transaction that waits for rows which are deleted finds them gone, and adds them."""
+
+    def work(rows: Rows) -> None:
+        seen.append((rows.daemons["d1"].sequence, dict(rows.pools)))
+        rows.put_daemon(rows.daemons["d1"])
+        rows.put(RUN, "d1", Pool(settled=1, taken=1), Share(stand=Stand(1, 0, 1)))
+
+    seen: list[tuple[int, dict[bytes, Pool]]] = []
+    async with store._database.connection() as connection, connection.transaction():
+        await connection.execute("DELETE FROM pools")
+        await connection.execute("DELETE FROM shares")
+        await connection.execute("INSERT INTO forgotten_daemons VALUES ('d1', 'n', 2, 1, -1, 0, 1)")
+        await connection.execute("DELETE FROM daemons")
+        writing = asyncio.create_task(
+            store.transact(work, daemon_ids=["d1"], keys=[RUN], outboxes_of=["d1"])
+        )
+        await waited_for(store)
+    await writing
+    assert seen == [(-1, {})]
+    assert [pool.settled for _, pool in await store.list_pools()] == [1]
+
+
+# ---- a replica's passes -------------------------------------------------------------------------
+
+
+async def test_a_pass_forgets_all_that_is_old_but_daemons_that_older_replicas_would_not_know(
+    store, faded
+):
+    policy = parse_policy("version: 1\nbudgets: [{id: run, window: run, limit: $1}]", "policy.yaml")
+    rules = Rules(policy, PriceBook(policy), in_fleet=True)
+    [rule] = rules.budgets.values()
+    run = rule.counter_key({"run": "two"}, NOW_NS)
+
+    def work(rows: Rows) -> None:
+        rows.put_pool(run, Pool(settled=5, taken=5, changed_ns=50))
+        rows.put_pool(key_of(5), Pool())
+        rows.alerts.append(Alert(raised_ns=5, kind="k", rule="r", message="m"))
+        rows.audit.append(AuditRecord(at_ns=5, actor="a", action="b", subject="c"))
+
+    await store.transact(work, keys=[run, key_of(5)])
+    log = make_log(level="error", style="json", stream=io.StringIO())
+    clock = FakeClock(wall_ns=NOW_NS)
+    forgetting = Forgetting(store, lambda: rules, {}, clock=clock, log=log, settings=Settings())
+    async with store._database.connection() as connection:
+        await connection.execute("INSERT INTO coordinators VALUES ('older', '0.1', 2)")
+    forgetting.passes.begin()
+    assert not await forgetting.passes.slice()
+    assert forgetting.passes.problems == {}
+    assert [key for key, _ in await store.list_pools()] == [RUN]
+    assert (await store.list_alerts(), await store.list_audit()) == ([], [])
+    assert len(await store.list_daemons()) == 1
+    await store.leave("older")
+    forgetting.passes.begin()
+    assert not await forgetting.passes.slice()
+    assert await store.list_daemons() == []
