@@ -29,6 +29,7 @@ from costd.daemon.tenancy import Remembered, Tenancy
 from costd.engine.changes import Family
 from costd.errors import CostdError, InvalidAsk, StoreUnavailable
 from costd.model.time import NS_PER_S
+from costd.testing.fleet_old_rows import MemoryOldRows
 from costd.wire.pb import fleet_pb2 as pb
 
 START_NS = 1_772_409_540 * NS_PER_S
@@ -46,6 +47,7 @@ class Parts:
 
     tenancy: type = Tenancy
     reception: type = Reception
+    old_rows: type = MemoryOldRows
 
 
 class World:
@@ -80,6 +82,7 @@ class World:
         self.drills = {}
         """By drill: daemons that confirmed."""
         self.database = Database(self)
+        self.database.old = self.parts.old_rows(self.database)
         drive(self.store_policy(self.policy))
         self.tracker = next(
             tag

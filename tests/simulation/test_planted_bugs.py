@@ -7,8 +7,10 @@ from fleet_world import Parts
 
 from costd.coordinator.exchange import Exchange
 from costd.coordinator.reception import Reception
+from costd.coordinator.rows import Outbox
 from costd.daemon.tenancy import Tenancy
 from costd.engine import allot, keys, lend
+from costd.testing.fleet_old_rows import MemoryOldRows
 
 SEEDS_MAX = 200
 
@@ -127,6 +129,47 @@ class LowersLater(Tenancy):
         self._later.clear()
 
 
+class NeverKnewThem(MemoryOldRows):
+    """Knows nothing of a daemon that was forgotten."""
+
+    def revive(self, daemon_ids):
+        pass
+
+
+class StoresUsageAgain(MemoryOldRows):
+    """Forgets how far the usage of a daemon is stored."""
+
+    def revive(self, daemon_ids):
+        self.tombstones = {
+            each: (daemon, Outbox()) for each, (daemon, _) in self.tombstones.items()
+        }
+        super().revive(daemon_ids)
+
+
+class ForgetsShares(MemoryOldRows):
+    """Forgets what a daemon used together with it."""
+
+    async def daemons(self, **named):
+        after_id, gone = await super().daemons(**named)
+        shares = self._store.shares
+        self._store.shares = {each: share for each, share in shares.items() if each[1] not in gone}
+        return after_id, gone
+
+
+class ForgetsHolders(MemoryOldRows):
+    """Forgets daemons that may still spend, and what they hold."""
+
+    async def daemons(self, **named):
+        store, told = self._store, dict(self._store.shares)
+        store.shares = {
+            each: msgspec.structs.replace(share, stand=lend.reclaimed(share.stand))
+            for each, share in told.items()
+        }
+        after_id, gone = await super().daemons(**named)
+        store.shares |= {each: told[each] for each in store.shares if each[1] not in gone}
+        return after_id, gone
+
+
 def with_exchange(kind):
     return Parts(reception=type("Bugged", (Reception,), {"rules_of_exchange": kind}))
 
@@ -142,6 +185,10 @@ GUARDS = {
     "version of the lease": with_exchange(NoVersions),
     "what a grant says": with_exchange(LendsGrantsTwice),
     "lower first, tell then": Parts(tenancy=LowersLater),
+    "memory of the forgotten": Parts(old_rows=NeverKnewThem),
+    "how far forgotten usage is stored": Parts(old_rows=StoresUsageAgain),
+    "shares of the forgotten": Parts(old_rows=ForgetsShares),
+    "keeping who holds something": Parts(old_rows=ForgetsHolders),
 }
 """By the guard, the classes that lack it and nothing else."""
 
