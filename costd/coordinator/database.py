@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import os
+import socket
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
@@ -48,13 +51,14 @@ class Database:
         self.where: Final = _where(told)
         """Names the server for people; without the password."""
         self.url: Final = url
+        self._open: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
             kwargs={"autocommit": True, **_connect_arguments(told)},
             min_size=1,
             max_size=connections_max,
             timeout=ACQUIRE_S,
-            configure=_configure,
+            configure=self._configure,
             open=False,
             reconnect_timeout=RETRY_S_MAX,
             name="costd",
@@ -100,6 +104,18 @@ class Database:
         """Give up all connections; closing twice is harmless."""
         await self._pool.close()
 
+    def cut(self) -> None:
+        """End every connection now: a server that stands still answers no query, nor its cancel.
+
+        Ensures: whoever waits for an answer has CoordinatorUnavailable.
+        """
+        for connection in list(self._open):
+            with (
+                contextlib.suppress(psycopg.Error, OSError),
+                socket.socket(fileno=os.dup(connection.pgconn.socket)) as end,
+            ):
+                end.shutdown(socket.SHUT_RDWR)
+
     @contextlib.asynccontextmanager
     async def connection(
         self, *, passing: tuple[type[psycopg.Error], ...] = ()
@@ -135,8 +151,15 @@ class Database:
                 self.url, autocommit=True, **_connect_arguments(conninfo_to_dict(self.url))
             )
             async with connection:
-                await _configure(connection)
+                await self._configure(connection)
                 yield connection
+
+    async def _configure(self, connection: Connection) -> None:
+        # One type for every integer, so that one prepared statement serves whatever the amounts
+        # are. Both formats: lists would else take the type of the first list that came by.
+        connection.adapters.register_dumper(int, Int8Dumper)
+        connection.adapters.register_dumper(int, Int8BinaryDumper)
+        self._open.add(connection)
 
     @contextlib.contextmanager
     def _translated(self, passing: tuple[type[psycopg.Error], ...] = ()) -> Iterator[None]:
@@ -182,13 +205,6 @@ class Database:
                 "was under way may or may not be written, and may be repeated"
             )
         return f"{self.where} failed ({said}); this may be a bug in costd"
-
-
-async def _configure(connection: Connection) -> None:
-    # One type for every integer, so that one prepared statement serves whatever the amounts are.
-    # Both formats: lists would else take the type of the first list that came by.
-    connection.adapters.register_dumper(int, Int8Dumper)
-    connection.adapters.register_dumper(int, Int8BinaryDumper)
 
 
 def _was_cut(connection: Connection) -> bool:

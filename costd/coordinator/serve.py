@@ -144,8 +144,13 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
         await stop.asked.wait()
         log.info("draining", daemons=len(reception.attached))
         await servers.drain()
+        leaving = asyncio.create_task(store.leave(instance_id))
+        await asyncio.wait({leaving}, timeout=settings.drain_s)
+        if not leaving.done():
+            log.warning("database_left", problem=f"{database.where} does not answer")
+            database.cut()
         with contextlib.suppress(Exception):
-            await store.leave(instance_id)
+            await leaving
     log.info("stopped")
 
 

@@ -189,6 +189,19 @@ def test_a_database_that_is_read_only_for_a_while_costs_nothing_but_time(own_pos
     assert running.problems() == []
 
 
+def test_a_coordinator_stops_though_its_database_stands_still(own_postgres):
+    coordinator = CoordinatorProcess("--drain-s", "0.5", database_url=own_postgres.url)
+    try:
+        coordinator.start()
+        own_postgres.freeze()
+        coordinator.wait_for("database_unavailable")
+        assert coordinator.stop() == 0
+        assert "does not answer" in coordinator.wait_for("database_left")["problem"]
+    finally:
+        own_postgres.thaw()
+        coordinator.close()
+
+
 @pytest.mark.parametrize(
     ("url", "said"),
     [
