@@ -140,7 +140,9 @@ class Forgetting:
         return self._fading.has_more_daemons
 
     async def _tombstones(self) -> bool:
-        return self._is_full(await self._old.tombstones(before_ns=self._now_ns - HOURS_KEPT_NS))
+        # An event that came a second time would be refused, and all behind it.
+        kept_ns = max(HOURS_KEPT_NS, self._settings.usage_retention_s * NS_PER_S)
+        return self._is_full(await self._old.tombstones(before_ns=self._now_ns - kept_ns))
 
     async def _counters(self) -> bool:
         await self._fading.counters(self._now_ns)
