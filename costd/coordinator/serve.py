@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import uuid
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ from costd.coordinator.servers import CONTROL, FLEET, FLEET_CONTROL, Servers
 from costd.coordinator.settings import Settings
 from costd.coordinator.upkeep import Upkeep
 from costd.errors import StoreUnavailable
+from costd.serving.background import background
 from costd.serving.calls import CallFigures, Calls
 from costd.serving.loop import new_loop
 from costd.serving.metered import metered
@@ -126,7 +127,7 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
         meters.meter_fleet(metrics, reception, join, kills)
         servers = await stack.enter_async_context(Servers(settings, log, clock, store))
         await stack.enter_async_context(
-            _background(join.run(), upkeep.run(), upkeep.listen(), upkeep.forget())
+            background(join.run(), upkeep.run(), upkeep.listen(), upkeep.forget())
         )
         control = ControlService(store, reception, kills, clock, settings.name)
         fleet = FleetControlService(store, reception, kills, clock, publishing)
@@ -219,14 +220,3 @@ async def _database(
     finally:
         if embedded is not None:
             await asyncio.to_thread(embedded.stop)
-
-
-@contextlib.asynccontextmanager
-async def _background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(one) for one in work]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

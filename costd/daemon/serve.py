@@ -1,11 +1,10 @@
 """One daemon from start to stop: open the books, serve, reload, drain, close."""
 
 import asyncio
-import contextlib
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +34,7 @@ from costd.daemon.timekeeping import Timekeeper
 from costd.daemon.upkeep import Upkeep
 from costd.grants import load_public_key
 from costd.serving import sockets
+from costd.serving.background import background
 from costd.serving.calls import CallFigures, Calls
 from costd.serving.guard import Guard
 from costd.serving.loop import new_loop
@@ -96,7 +96,7 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
         async with (
             metered(settings.name, settings.metrics_endpoint, log) as metrics,
             Servers(settings, log, files) as servers,
-            _background(upkeep.run(), *following),
+            background(upkeep.run(), *following),
         ):
             _meter(metrics, upkeep, sweeper, policy)
             meters.meter_kill_files(metrics, kill_files)
@@ -213,17 +213,6 @@ def _ledger(
     )
     file.govern(ledger)
     return ledger
-
-
-@contextlib.asynccontextmanager
-async def _background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(one) for one in work]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _meter(
