@@ -183,3 +183,28 @@ async def test_a_pass_forgets_all_that_is_old_but_daemons_that_older_replicas_wo
     forgetting.passes.begin()
     assert not await forgetting.passes.slice()
     assert await store.list_daemons() == []
+
+
+@pytest.mark.parametrize(
+    ("retention_days", "left"), [(400, ["d1"]), (1_000, ["d0", "d1"])], ids=["sums", "events"]
+)
+async def test_who_was_forgotten_is_known_as_long_as_sums_and_events_are_kept(
+    store, retention_days, left
+):
+    async with store._database.connection() as connection:
+        for name, days in (("d0", 801), ("d1", 799)):
+            await connection.execute(
+                "INSERT INTO forgotten_daemons VALUES (%s, 'n', 2, 1, -1, 0, %s)",
+                (name, NOW_NS - days * DAY_NS),
+            )
+    log = make_log(level="error", style="json", stream=io.StringIO())
+    settings = Settings(usage_retention_s=retention_days * 86_400)
+    policy = parse_policy("version: 1\n", "policy.yaml")
+    rules = Rules(policy, PriceBook(policy), in_fleet=True)
+    clock = FakeClock(wall_ns=NOW_NS)
+    forgetting = Forgetting(store, lambda: rules, {}, clock=clock, log=log, settings=settings)
+    forgetting.passes.begin()
+    assert not await forgetting.passes.slice()
+    async with store._database.connection() as connection:
+        told = await connection.execute("SELECT daemon_id FROM forgotten_daemons ORDER BY 1")
+        assert [name for (name,) in await told.fetchall()] == left
