@@ -25,7 +25,8 @@ KEPT: Final = ("COSTD_DATABASE_URL",)
 
 _PR_SET_PDEATHSIG: Final = 1
 """From Linux' <linux/prctl.h>; kept across exec."""
-_LIBC: Final = ctypes.CDLL(None)
+_PRCTL: Final = getattr(ctypes.CDLL(None), "prctl", None)
+"""None where the system has no such thing; then children outlive a parent that is killed -9."""
 
 Tell = Callable[[str, str], None]
 """Writes one line of somebody."""
@@ -191,7 +192,8 @@ def _end_with(parent: int) -> Callable[[], None]:
     """
 
     def bind() -> None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if _PRCTL is not None:
+            _PRCTL(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:  # it died in between
             os.kill(os.getpid(), signal.SIGTERM)
 
