@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
@@ -145,14 +145,21 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
         await stop.asked.wait()
         log.info("draining", daemons=len(reception.attached))
         await servers.drain()
-        leaving = asyncio.create_task(store.leave(instance_id))
-        await asyncio.wait({leaving}, timeout=settings.drain_s)
-        if not leaving.done():
-            log.warning("database_left", problem=f"{database.where} does not answer")
-            database.cut()
-        with contextlib.suppress(Exception):
-            await leaving
+        await _leave(store.leave(instance_id), database, settings, log)
     log.info("stopped")
+
+
+async def _leave(
+    word: Coroutine[Any, Any, None], database: Database, settings: Settings, log: Log
+) -> None:
+    """Tell the database that this replica is gone, if it listens."""
+    leaving = asyncio.create_task(word)
+    await asyncio.wait({leaving}, timeout=settings.drain_s)
+    if not leaving.done():
+        log.warning("database_left", problem=f"{database.where} does not answer")
+        database.cut()
+    with contextlib.suppress(Exception):
+        await leaving
 
 
 def _handlers(
