@@ -163,6 +163,14 @@ class Clients(Asks):
             if self.rng.random() < 0.6:
                 self.draw_some(process, self.rng.choice((1, 2, 5, 10)))
 
+    def spree(self):
+        """Let some seconds pass in which clients do little but draw."""
+        for _ in range(10):
+            self.draw()
+            self.poll()
+            self.pass_time(0.2)
+            self.deliver(40)
+
     def draw_some(self, process, count):
         """Have a process make calls by itself; those that it must ask for it leaves."""
         for _ in range(count):

@@ -92,14 +92,6 @@ class FleetOrder(Faults, Operators, Backups, Fades, Ending):
             self.pass_time(0.2)
             self.deliver(40)
 
-    def spree(self):
-        """Let some seconds pass in which clients do little but draw."""
-        for _ in range(10):
-            self.draw()
-            self.poll()
-            self.pass_time(0.2)
-            self.deliver(40)
-
     def cut(self):
         """Break a stream; each side notices at once, and the other's words are lost or not."""
         link = self.link()

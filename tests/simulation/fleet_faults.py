@@ -25,8 +25,11 @@ class Faults(Clients):
 
     def edge_of_tenure(self):
         """Part a daemon from all coordinators until its tenure should just be over, and ask it."""
-        host = self.host()
-        if host is None or host.link is None:
+        homes = [process.home for process in self.living()]
+        if homes:
+            self.spree()  # so that clients have something to draw from
+        host = self.rng.choice(homes) if homes else self.host()
+        if host is None or host.link is None or not self.runs(host):
             return
         self.saw("daemons asked at the end of their tenure")
         link = host.link
@@ -40,6 +43,7 @@ class Faults(Clients):
                 if self.runs(host):
                     self.ask(host, self.new_ask(cents=1), stages=({},))
             for process in self.living(host):
+                self.draw_some(process, 1)
                 self.talk(process)
                 self.draw_some(process, 2)
 
