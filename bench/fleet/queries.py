@@ -16,7 +16,7 @@ from bench.figures import Figure
 from bench.fleet.processes import Coordinator, Server
 from bench.fleet.workload import POLICY
 from costd.clock import SystemClock
-from costd.coordinator.postgres import usage_sums
+from costd.coordinator.postgres import UNUSED_COUNT, usage_sums
 from costd.coordinator.queries import query, query_names
 from costd.coordinator.usage_rows import DAY_NS, HOUR_NS, day_of
 
@@ -184,11 +184,12 @@ class NamedQueries:
             "heard_after_ns": 0,
             "changed_before_ns": self._now_ns,
             "differences": [0] * len(keys),
-            "from_key": self._now_ns.to_bytes(8, "big"),
             "tags": sorted({key[8:16] for key in keys}),
         }
         if name == "open_share_keys":
             given["daemon_ids"] = daemon_ids[:RETURNING_COUNT]
+        if name == "sum_unused":
+            given |= {"after_key": self._now_ns.to_bytes(8, "big"), "limit_count": UNUSED_COUNT}
         if name == "add_policy":
             given["number"] = 1_000
         given["rows"] = self._rows(text, keys, daemon_ids)

@@ -34,6 +34,9 @@ from costd.model.lease import Pool
 
 Result = TypeVar("Result")
 
+UNUSED_COUNT: Final = 10_000
+"""Shares that one statement sums up: some hundredths of a second."""
+
 
 class PostgresStore:
     """Implements `costd.coordinator.store.CoordinatorStore`.
@@ -211,8 +214,22 @@ class PostgresStore:
 
     async def sum_unused(self, tags: Collection[bytes], *, after_ns: int) -> dict[str, int]:
         """Sum up what each daemon may still use of budgets, in windows that end after then."""
-        from_key = (after_ns + 1).to_bytes(8, "big")
-        return dict(await self._rows("sum_unused", tags=sorted(tags), from_key=from_key))
+        unused: dict[str, int] = {}
+        after, count = ((after_ns + 1).to_bytes(8, "big"), ""), UNUSED_COUNT
+        while count == UNUSED_COUNT:
+            after_key, after_id = after
+            rows = await self._rows(
+                "sum_unused",
+                tags=sorted(tags),
+                after_key=after_key,
+                after_id=after_id,
+                limit_count=UNUSED_COUNT,
+            )
+            for daemon_id, _, _, more in rows:
+                unused[daemon_id] = unused.get(daemon_id, 0) + more
+            count = sum(row[1] for row in rows)
+            after = max(((bytes(row[2]), row[0]) for row in rows), default=after)
+        return {daemon_id: sum_ for daemon_id, sum_ in unused.items() if sum_}
 
     async def overdue_holders(
         self, keys: Collection[bytes], *, ended_before_ns: int

@@ -7,6 +7,7 @@ import psycopg
 import pytest
 from msgspec.structs import replace
 
+from costd.coordinator import postgres
 from costd.coordinator.database import Database
 from costd.coordinator.listen import read_notice
 from costd.coordinator.postgres import PostgresStore
@@ -226,6 +227,20 @@ async def test_a_change_of_amounts_touches_no_index_unless_all_is_used_by_it(sto
 
 
 # ---- notices ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slice_count", [1, 2, 3, 8, 9, 100])
+async def test_what_may_still_be_used_is_summed_a_slice_at_a_time(stores, monkeypatch, slice_count):
+    def work(rows: Rows) -> None:
+        for number, key in enumerate(KEYS[:6]):
+            for daemon_id in ("d1", "d2"):
+                held = Share(stand=Stand(amount=10, settled=number % 3 * 5))
+                rows.put(key, daemon_id, Pool(), held)
+
+    await stores[0].transact(work, daemon_ids=["d1", "d2"], keys=KEYS[:6])
+    monkeypatch.setattr(postgres, "UNUSED_COUNT", slice_count)
+    summed = await stores[0].sum_unused([KEYS[0][8:16]], after_ns=0)
+    assert summed == {"d1": 5 + 10 + 5, "d2": 5 + 10 + 5}
 
 
 async def test_one_coordinator_hears_another_and_hears_all_after_a_broken_connection(stores):

@@ -56,7 +56,7 @@ ASKED = {
     "before_number": 9, "amount": 1, "within_s": 60.0, "older_s": 60.0, "instance_id": "i",
     "notices": ["kills 1"], "at_ns": 1, "actor": "a", "reason": "r", "top_up_id": "new",
     "heard_before_ns": 1, "heard_after_ns": 1, "changed_before_ns": 1,
-    "ended_before_ns": 1, "from_key": KEY, "tags": [b"b" * 8], "revision": "r", "yaml": "", "published_ns": 1, "note": "", "version": 1,
+    "ended_before_ns": 1, "tags": [b"b" * 8], "revision": "r", "yaml": "", "published_ns": 1, "note": "", "version": 1,
 }  # fmt: skip
 OF_QUERY = {
     "list_events": {

@@ -144,11 +144,19 @@ FROM shares WHERE (counter_key, daemon_id) > (:after_key::bytea, :after_id::text
 ORDER BY counter_key, daemon_id LIMIT :limit_count;
 
 -- name: sum_unused
-SELECT daemon_id, sum(amount - settled - reserved)::bigint
-FROM shares
-WHERE has_unused AND counter_key >= :from_key
-    AND substring(counter_key FROM 9 FOR 8) = ANY (:tags::bytea[])
-GROUP BY daemon_id;
+-- Of the next so many shares; how far that is, the last key of each daemon says.
+WITH slice AS (
+    SELECT counter_key, daemon_id, amount - settled - reserved AS unused
+    FROM shares
+    WHERE has_unused AND (counter_key, daemon_id) > (:after_key, :after_id)
+    ORDER BY counter_key, daemon_id LIMIT :limit_count
+)
+SELECT
+    daemon_id, count(*), max(counter_key),
+    coalesce(sum(unused) FILTER (
+        WHERE substring(counter_key FROM 9 FOR 8) = ANY (:tags::bytea[])
+    ), 0)::bigint
+FROM slice GROUP BY daemon_id;
 
 -- name: overdue_holders
 SELECT shares.daemon_id, shares.counter_key
