@@ -23,6 +23,13 @@ DAEMONS_SHOWN: Final = 20
 """Those that did not confirm come first, then the slowest."""
 HISTOGRAM_FROM: Final = 4
 """Fewer values are read more easily as they are."""
+UNKNOWN: Final = (
+    "whether there are more daemons is not known: the database did not say who was heard lately"
+)
+ELSEWHERE: Final = (
+    "more were heard lately, and no coordinator that answered has them; `costctl fleet` lists them,"
+    " and where coordinators poll, drill at each"
+)
 NOT_CONFIRMED: Final = Text("NOT CONFIRMED", style="bold white on red")
 
 
@@ -43,7 +50,8 @@ def drill(
     """Measure how long a kill switch takes to reach everyone; nobody is stopped.
 
     At a daemon that is every client, at a coordinator every daemon and every
-    client. Ends with exit code 7 if somebody did not confirm in time.
+    client. Ends with exit code 7 if somebody did not confirm in time, or if
+    nobody was found and it is not certain that nobody is there.
     """
     timeout_ns = TIMEOUT_NS if timeout is None else timeout
     request = pb.DrillRequest(scope=options.pairs(scope, "--scope"), reason=reason, actor=actor)
@@ -68,13 +76,14 @@ def drill(
         if isinstance(report, fpb.FleetDrillReport)
         else sum(map(_is_silent, report.processes))
     )
+    found_nobody = isinstance(report, fpb.FleetDrillReport) and _found_nobody(report)
     if as_json:
         emit(report)
     elif isinstance(report, fpb.FleetDrillReport):
         _show_fleet(report, silent_count)
     else:
         _show(report, silent_count)
-    if silent_count:
+    if silent_count or found_nobody:
         raise typer.Exit(ExitCode.UNREACHED)
 
 
@@ -97,7 +106,7 @@ def _show_fleet(report: fpb.FleetDrillReport, silent_count: int) -> None:
     screen = render.console()
     rows = [_fleet_row(daemon) for daemon in report.daemons]
     screen.print(
-        render.listing(FLEET_COLUMNS, rows[:DAEMONS_SHOWN], nothing="no daemon has a stream here")
+        render.listing(FLEET_COLUMNS, rows[:DAEMONS_SHOWN], nothing="no daemon has a stream")
     )
     if len(rows) > DAEMONS_SHOWN:
         screen.print(Text(f"and {len(rows) - DAEMONS_SHOWN:,} faster", style="dim"))
@@ -113,13 +122,13 @@ def _show_fleet(report: fpb.FleetDrillReport, silent_count: int) -> None:
         [each.clients_max_ns for each in report.daemons if each.HasField("clients_max_ns")],
     )
     if not report.HasField("elsewhere_count"):
-        unknown = "whether daemons are at other coordinators is not known: the database did not say"
-        screen.print(render.plain(unknown, "yellow"))
+        screen.print(render.plain(UNKNOWN, "yellow"))
     elif report.elsewhere_count:
-        others = f"{report.elsewhere_count:,} more are at other coordinators; drill there as well"
-        screen.print(render.plain(others, "yellow"))
-    here = " here" if report.elsewhere_count or not report.HasField("elsewhere_count") else ""
-    _verdict(silent_count, report.confirmed_count, here)
+        screen.print(render.plain(f"{report.elsewhere_count:,} {ELSEWHERE}", "yellow"))
+    if _found_nobody(report):
+        screen.print(render.plain("nobody confirmed", "bold red"))
+        return
+    _verdict(silent_count, report.confirmed_count, "" if _is_whole(report) else " above")
 
 
 def _distribution(of: str, values_ns: Iterable[int]) -> None:
@@ -137,11 +146,11 @@ def _distribution(of: str, values_ns: Iterable[int]) -> None:
         screen.print(histogram(in_order))
 
 
-def _verdict(silent_count: int, confirmed_count: int, here: str = "") -> None:
+def _verdict(silent_count: int, confirmed_count: int, which: str = "") -> None:
     if silent_count:
         text = render.plain(f"{silent_count:,} did not confirm in time", "bold red")
     elif confirmed_count:
-        text = render.plain(f"everyone{here} confirmed", "green")
+        text = render.plain(f"everyone{which} confirmed", "green")
     else:
         return
     render.console().print(text)
@@ -184,6 +193,16 @@ def _silent_in_fleet(report: fpb.FleetDrillReport) -> int:
     """Count daemons that did not hear, and clients that did not confirm."""
     deaf: Sequence[fpb.DrilledDaemon] = [each for each in report.daemons if not _heard(each)]
     return len(deaf) + report.unconfirmed_clients_count
+
+
+def _is_whole(report: fpb.FleetDrillReport) -> bool:
+    """Tell whether it is known that nobody else was heard lately."""
+    return report.HasField("elsewhere_count") and not report.elsewhere_count
+
+
+def _found_nobody(report: fpb.FleetDrillReport) -> bool:
+    """Tell whether nobody was asked, though there may be somebody."""
+    return not report.daemons_count and not _is_whole(report)
 
 
 def _is_silent(process: pb.DrilledProcess) -> bool:

@@ -22,7 +22,7 @@ from costd.wire.pb import fleet_control_pb2 as fpb
 ROWS_MAX: Final = 1_000
 PAGE_COUNT: Final = 1_000
 ELSEWHERE_S: Final = 1.0
-"""How long a drill waits to hear who is at other replicas."""
+"""How long a drill waits for the database to tell who was heard of lately."""
 
 
 class Publish(Protocol):
@@ -45,14 +45,15 @@ class FleetControlService:
         kills: KillBook,
         clock: Clock,
         publish: Publish,
+        *,
+        drills: Drills,
     ) -> None:
         self._store = store
         self._reception = reception
         self._kills = kills
         self._clock = clock
         self._publish = publish
-        self._drills = Drills(clock)
-        reception.drill_heard = self._drills.confirmed
+        self._drills = drills
 
     # ---- daemons and leases ------------------------------------------------------------------
 
@@ -208,14 +209,16 @@ class FleetControlService:
         timeout_ns = convert.duration_ns(request, "timeout") or TIMEOUT_NS
         if timeout_ns > TIMEOUT_NS_MAX:
             raise InvalidAsk(f"timeout is more than {TIMEOUT_NS_MAX // NS_PER_S} s")
-        asking = asyncio.create_task(self._elsewhere_count())
-        report = await self._drills.run(self._reception.listening, timeout_ns)
+        asking = asyncio.create_task(self._living_ids())
         # The drill is not about the database, and does not wait for one that stands still.
-        await asyncio.wait({asking}, timeout=ELSEWHERE_S)
+        report, _ = await asyncio.gather(
+            self._drills.run(timeout_ns), asyncio.wait({asking}, timeout=ELSEWHERE_S)
+        )
         if asking.done():
-            elsewhere_count = asking.result()
-            if elsewhere_count is not None:
-                report.elsewhere_count = elsewhere_count
+            living_ids = asking.result()
+            if living_ids is not None:
+                drilled_ids = {row.daemon_id for row in report.daemons}
+                report.elsewhere_count = len(living_ids - drilled_ids)
         asking.cancel()
         told = f"{report.confirmed_count} of {report.daemons_count} daemons"
         await self._kills.note(
@@ -231,14 +234,14 @@ class FleetControlService:
 
     # ---- inside ------------------------------------------------------------------------------
 
-    async def _elsewhere_count(self) -> int | None:
-        """Count the daemons that other replicas have; None where the database cannot tell."""
+    async def _living_ids(self) -> set[str] | None:
+        """Find who was heard within his tenure; None where the database cannot tell."""
         try:
             daemons = await self._all_daemons()
         except CoordinatorUnavailable:
             return None
-        now_ns, here = self._clock.now().wall_ns, self._reception.listening
-        return sum(each.tenure_ends_ns > now_ns and each.daemon_id not in here for each in daemons)
+        now_ns = self._clock.now().wall_ns
+        return {each.daemon_id for each in daemons if each.tenure_ends_ns > now_ns}
 
     async def _all_daemons(self) -> list[Daemon]:
         found: list[Daemon] = []

@@ -8,6 +8,7 @@ from typing import Final
 import psycopg
 
 from costd.coordinator.database import Database
+from costd.coordinator.drill_words import DrillWord, read_word, word_text
 from costd.coordinator.queries import query
 from costd.coordinator.store import Notice, Topic
 from costd.errors import CoordinatorUnavailable
@@ -96,6 +97,9 @@ async def _poll(database: Database, within_s: float) -> tuple[dict[str, int], di
 def read_notice(payload: str) -> Notice | None:
     """Read a notification; None where it is not ours."""
     topic, *words = payload.split(" ")
+    if topic == Topic.DRILL:
+        word = read_word(payload.removeprefix(f"{topic} "))
+        return Notice(topic=Topic.DRILL, word=word) if word is not None else None
     try:
         if topic == Topic.RECALL:
             return Notice(topic=Topic.RECALL, keys=tuple(bytes.fromhex(word) for word in words))
@@ -107,3 +111,8 @@ def read_notice(payload: str) -> Notice | None:
 def notice_text(topic: Topic, version: int) -> str:
     """Write what `read_notice` reads."""
     return f"{topic} {version}"
+
+
+def drill_text(word: DrillWord) -> str:
+    """Write what `read_notice` reads, of a drill."""
+    return f"{Topic.DRILL} {word_text(word)}"

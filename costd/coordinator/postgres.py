@@ -7,6 +7,7 @@ from psycopg import sql
 
 from costd.coordinator import columns, listen
 from costd.coordinator.database import Connection, Database
+from costd.coordinator.drill_words import DrillWord
 from costd.coordinator.migrate import LIVE_S
 from costd.coordinator.old_rows import OldRows
 from costd.coordinator.queries import query
@@ -316,6 +317,14 @@ class PostgresStore:
         """Say that this replica stops; nobody waits for it any more."""
         async with self._database.connection() as connection:
             await connection.execute(query("leave"), {"instance_id": instance_id})
+
+    async def tell_drill(self, words: Sequence[DrillWord]) -> bool:
+        """Tell every replica that listens now, in this order; False where they poll instead."""
+        if self._polls:
+            return False
+        async with self._database.connection() as connection:
+            await tell(connection, [listen.drill_text(word) for word in words])
+        return True
 
     def notices(self) -> AsyncIterator[Notice]:
         """Yield what replicas tell, for ever; ALL first, and whenever some may have been missed."""

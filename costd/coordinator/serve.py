@@ -17,6 +17,7 @@ from costd.clock import SystemClock, ticks_ns
 from costd.coordinator import meters
 from costd.coordinator.control import FleetControlService
 from costd.coordinator.database import Database
+from costd.coordinator.drills import Drills
 from costd.coordinator.embedded import EmbeddedPostgres
 from costd.coordinator.join import Join
 from costd.coordinator.killbook import KillBook, stored_soon
@@ -94,9 +95,7 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
             log.info("stopped")
             return
         migrator = Migrator(database, release=__version__)
-        migrated = await migrator.run(instance_id, address=settings.listen)
-        for each in (*migrated.expansions, *migrated.contractions):
-            log.info("migrated", migration=str(each))
+        await _migrate(migrator, instance_id, settings, log)
         polls = await _polls(settings, database, log)
         store = PostgresStore(database, wall_ns=lambda: clock.now().wall_ns, polls=polls)
         publishing = Publishing(store, clock, log)
@@ -109,6 +108,7 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
         await kills.refresh(clock.now().wall_ns)
         reception.halted = kills.learn
         join = Join(reception, log, peer_of=_certified_name)
+        drills = Drills(store, reception, clock, instance_id)
         upkeep = Upkeep(
             store,
             migrator,
@@ -118,6 +118,7 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
             reception=reception,
             publishing=publishing,
             kills=kills,
+            drills=drills,
             settings=settings,
             revive=embedded.start if embedded else None,
         )
@@ -127,10 +128,10 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
         meters.meter_fleet(metrics, reception, join, kills)
         servers = await stack.enter_async_context(Servers(settings, log, clock, store))
         await stack.enter_async_context(
-            background(join.run(), upkeep.run(), upkeep.listen(), upkeep.forget())
+            background(join.run(), upkeep.run(), upkeep.listen(), upkeep.forget(), drills.tell())
         )
         control = ControlService(store, reception, kills, clock, settings.name)
-        fleet = FleetControlService(store, reception, kills, clock, publishing)
+        fleet = FleetControlService(store, reception, kills, clock, publishing, drills=drills)
         await servers.start(_handlers(servers, log, join, control, fleet))
         log.info(
             "coordinating",
@@ -147,6 +148,13 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
         await servers.drain()
         await _leave(store.leave(instance_id), database, settings, log)
     log.info("stopped")
+
+
+async def _migrate(migrator: Migrator, instance_id: str, settings: Settings, log: Log) -> None:
+    """Bring the database to this release, and register this replica in it."""
+    migrated = await migrator.run(instance_id, address=settings.listen)
+    for each in (*migrated.expansions, *migrated.contractions):
+        log.info("migrated", migration=str(each))
 
 
 async def _leave(

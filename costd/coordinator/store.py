@@ -6,6 +6,7 @@ from typing import Protocol
 
 import msgspec
 
+from costd.coordinator.drill_words import DrillWord
 from costd.coordinator.rows import Daemon, FleetStore, Share
 from costd.model.events import Alert, AuditRecord
 from costd.model.kill import KillSwitch
@@ -112,6 +113,8 @@ class Topic(StrEnum):
     RESTORED = "restored"
     """The database has forgotten what was granted; its version is the time in ns, by the
     coordinators' wall clock, from which it is granted again."""
+    DRILL = "drill"
+    """A drill is asked for or answered; nothing of it is in the database."""
     ALL = "all"
     """Something may have been missed: read everything again."""
 
@@ -124,6 +127,8 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     """Of kills or policy; of a restored database a time in ns."""
     keys: tuple[bytes, ...] = ()
     """Of a recall."""
+    word: DrillWord | None = None
+    """Of a drill."""
 
 
 class Forgets(Protocol):
@@ -230,6 +235,10 @@ class CoordinatorStore(FleetStore, Protocol):
         self, counter_key: bytes, *, limit_count: int = LIMIT_COUNT
     ) -> Awaitable[list[TopUp]]:
         """List what was added to a counter, newest first."""
+        ...
+
+    def tell_drill(self, words: Sequence[DrillWord]) -> Awaitable[bool]:
+        """Tell every replica that listens now, in this order; False where they poll instead."""
         ...
 
     def list_instances(self) -> Awaitable[list[Instance]]:

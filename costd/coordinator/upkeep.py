@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from costd.clock import Clock
+from costd.coordinator.drills import Drills
 from costd.coordinator.forgetting import Forgetting
 from costd.coordinator.killbook import KillBook
 from costd.coordinator.migrate import Migrator
@@ -38,6 +39,7 @@ class Upkeep:
         reception: Reception,
         publishing: Publishing,
         kills: KillBook,
+        drills: Drills,
         settings: Settings,
         revive: Callable[[], str] | None = None,
     ) -> None:
@@ -50,6 +52,7 @@ class Upkeep:
         self._reception = reception
         self._publishing = publishing
         self._kills = kills
+        self._drills = drills
         self._settings = settings
         self._revive = revive
         self._forgetting = Forgetting(
@@ -99,6 +102,8 @@ class Upkeep:
     async def _heard(self, notice: Notice) -> None:
         if notice.topic is Topic.RECALL:
             self._reception.recall(notice.keys, self._clock.now().wall_ns)
+        if notice.word is not None:
+            self._drills.heard(notice.word)
         if notice.topic in {Topic.KILLS, Topic.ALL}:
             await self._kills.refresh(self._clock.now().wall_ns)
         if notice.topic in {Topic.POLICY, Topic.ALL}:

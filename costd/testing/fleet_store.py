@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from costd.coordinator.drill_words import DrillWord
 from costd.coordinator.rows import Daemon, Outbox, Rows, Share
 from costd.coordinator.store import (
     LIMIT_COUNT,
@@ -353,6 +354,12 @@ class MemoryFleetStore:
         return found[:limit_count]
 
     # ---- notices --------------------------------------------------------------------------------
+
+    async def tell_drill(self, words: Sequence[DrillWord]) -> bool:
+        """Tell every replica that listens now, in this order."""
+        for word in words:
+            self._tell(Notice(topic=Topic.DRILL, word=word))
+        return True
 
     async def notices(self) -> AsyncIterator[Notice]:
         """Yield what is told, for ever; ALL first."""

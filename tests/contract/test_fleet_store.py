@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from msgspec.structs import replace
 
+from costd.coordinator.drill_words import DrillCall, DrillHeard, DrillRoll
 from costd.coordinator.postgres import PostgresStore
 from costd.coordinator.rows import Daemon, Outbox, Rows, Share
 from costd.coordinator.store import (
@@ -548,6 +549,27 @@ async def test_replicas_hear_of_recalls_policies_and_kill_switches(store):
             assert await anext(heard) == Notice(topic=Topic.RESTORED, version=NOW_NS)
             await store.transact(lambda rows: setattr(rows, "lends_from_ns", 7))
             assert await store.lends_from_ns() == NOW_NS
+    finally:
+        await heard.aclose()
+
+
+async def test_replicas_hear_of_drills_word_by_word(store):
+    odd = 'Zürich "1"\0\n'
+    words = [
+        DrillCall(drill_id="d", from_id="a", timeout_ns=NOW_NS),
+        DrillRoll(
+            drill_id="d", to_id="a", from_id="b", slice_number=1, slices_count=2, names={odd: odd}
+        ),
+        DrillHeard(drill_id="d", to_id="a", daemon_id=odd, slowest_ns=7, finished=True),
+    ]
+    heard = store.notices()
+    try:
+        async with asyncio.timeout(10):
+            assert await anext(heard) == Notice(topic=Topic.ALL)
+            tells = not getattr(store, "_polls", False)
+            assert await store.tell_drill(words) is tells, "nobody listens where all poll"
+            for word in words if tells else ():
+                assert await anext(heard) == Notice(topic=Topic.DRILL, word=word)
     finally:
         await heard.aclose()
 

@@ -12,6 +12,7 @@ from costd.coordinator.listen import is_heard
 from costd.errors import CoordinatorUnavailable
 from costd.wire.pb import admission_pb2 as pb
 from costd.wire.pb import control_pb2 as cpb
+from costd.wire.pb import fleet_control_pb2 as fpb
 
 POLICY = """\
 version: 1
@@ -89,6 +90,15 @@ def test_replicas_that_poll_tell_each_other_of_switches_policies_and_recalls(
     revision = second.publish(f"# next\n{POLICY}").revision
     for desk in (one, other):
         poll(lambda desk=desk: desk.status().policy_revision == revision)
+
+    # A drill is nothing that a database could be asked for.
+    for place, name in ((first, "d1"), (second, "d2")):
+
+        def drilled(place=place):
+            found = place.fleet.DrillFleet(fpb.DrillFleetRequest())
+            return [row.name for row in found.daemons], found.elsewhere_count
+
+        poll(lambda drilled=drilled, name=name: drilled() == ([name], 1))
 
     # What one holds and does not use is recalled for the other, by the other's replica.
     one.settle(one.hold(40), 1)

@@ -1,9 +1,11 @@
 """Kill switches and policies of a fleet with two coordinators: who hears of them, and when."""
 
 import itertools
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
+from costd_client import Client
 from desk import Desk, if_available, poll
 
 from costd.testing.fleet import FleetProcesses
@@ -122,14 +124,32 @@ def test_a_switch_reaches_a_coordinators_daemons_while_postgresql_is_down(parted
     assert sorted(actions) == ["kill_engaged", "kill_released"], "each once, whatever was down"
 
 
-def test_a_drill_says_how_many_daemons_are_at_other_coordinators(parted):
-    for coordinator, name in zip(parted.coordinators, ("d1", "d2"), strict=True):
+@pytest.mark.parametrize("asked", [0, 1])
+def test_a_drill_reaches_the_daemons_and_clients_of_every_coordinator(parted, asked):
+    coordinator = parted.coordinators[asked]
 
-        def drilled(coordinator=coordinator):
-            found = coordinator.fleet.DrillFleet(fpb.DrillFleetRequest(), wait_for_ready=True)
-            return [row.name for row in found.daemons], found.elsewhere_count
+    def drilled():
+        found = coordinator.fleet.DrillFleet(fpb.DrillFleetRequest(), wait_for_ready=True)
+        drills.append(found)
+        return (
+            sorted(row.name for row in found.daemons if row.HasField("heard_ns")),
+            [row.clients_count for row in found.daemons],
+            found.elsewhere_count,
+        )
 
-        poll(lambda drilled=drilled, name=name: drilled() == ([name], 1))
+    drills = []
+    with ExitStack() as attached:
+        for daemon in parted.daemons:
+            client = Client(daemon.address, caller="t", labels={"team": next(TEAMS)})
+            attached.enter_context(client)
+            # It is attached once it has a stream; an ask that it makes opens one.
+            client.void(client.admit(task_class="draft", estimated_cost_nusd=1_000))
+        poll(lambda: drilled() == (["d1", "d2"], [1, 1], 0))
+    report = drills[-1]
+    assert report.HasField("elsewhere_count")
+    assert (report.clients_count, report.unconfirmed_clients_count) == (2, 0)
+    for desk in parted.desks:
+        assert any(report.drill_id in row.detail for row in desk.audit("kill_drilled"))
 
 
 def test_switches_and_drills_are_answered_while_postgresql_stands_still(parted, team):

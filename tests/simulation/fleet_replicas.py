@@ -6,6 +6,7 @@ from fleet_net import END
 from fleet_policies import compiled
 
 from costd.coordinator.control import FleetControlService
+from costd.coordinator.drills import Drills
 from costd.coordinator.killbook import KillBook
 from costd.coordinator.reception import Connection, Published, Received, check_order
 from costd.coordinator.store import Notice, Topic
@@ -182,7 +183,12 @@ class Replica:
         drive(self.kills.refresh(clock.now().wall_ns))
         self.reception.halted = self.kills.learn
         self.operators = FleetControlService(
-            self.database, self.reception, self.kills, clock, world.publish
+            self.database,
+            self.reception,
+            self.kills,
+            clock,
+            world.publish,
+            drills=Drills(self.database, self.reception, clock, name),
         )
         self.reception.drill_heard = world.drilled
         self.database._listeners.append(self)

@@ -6,7 +6,7 @@ import threading
 import grpc
 import pytest
 
-from costd.cli import connection
+from costd.cli import connection, drill
 
 MS = 1_000_000
 
@@ -192,11 +192,11 @@ def test_at_a_coordinator_a_drill_reaches_every_daemon_and_client(
 @pytest.mark.parametrize(
     ("count", "said"),
     [
-        (3, "3 more are at other coordinators; drill there as well"),
-        (None, "whether daemons are at other coordinators is not known: the database did not say"),
+        (3, f"3 {drill.ELSEWHERE}"),
+        (None, drill.UNKNOWN),
     ],
 )
-def test_a_drill_claims_nothing_of_daemons_at_other_coordinators(
+def test_a_drill_claims_nothing_of_daemons_that_it_did_not_find(
     coordinator, fleetctl, fleet_report, count, said
 ):
     fleet_report.ClearField("elsewhere_count")
@@ -205,7 +205,29 @@ def test_a_drill_claims_nothing_of_daemons_at_other_coordinators(
     coordinator.answers["DrillFleet"] = fleet_report
     done = fleetctl("drill")
     assert done.code == 0
-    assert done.out.endswith(f"{said}\neveryone here confirmed\n")
+    assert " ".join(done.out.split()).endswith(f"{said} everyone above confirmed")
+
+
+@pytest.mark.parametrize(("count", "said"), [(3, f"3 {drill.ELSEWHERE}"), (None, drill.UNKNOWN)])
+def test_a_drill_that_found_nobody_though_somebody_may_be_there_fails(
+    coordinator, fleetctl, pb, count, said
+):
+    report = pb.FleetDrillReport(drill_id="drill-2")
+    if count is not None:
+        report.elsewhere_count = count
+    coordinator.answers["DrillFleet"] = report
+    done = fleetctl("drill")
+    assert done.code == 7
+    assert " ".join(done.out.split()).endswith(f"{said} nobody confirmed")
+    assert "everyone" not in done.out
+    assert fleetctl("drill", "--json").code == 7
+
+
+def test_a_drill_of_a_fleet_that_has_nobody_is_no_failure(coordinator, fleetctl, pb):
+    coordinator.answers["DrillFleet"] = pb.FleetDrillReport(drill_id="d", elsewhere_count=0)
+    done = fleetctl("drill")
+    assert done.code == 0
+    assert done.out == "no daemon has a stream\nd: 0 of 0 daemons heard, and 0 clients confirmed\n"
 
 
 def test_a_daemon_that_did_not_hear_makes_the_command_fail(coordinator, fleetctl, fleet_report, pb):

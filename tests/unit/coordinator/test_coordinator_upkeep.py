@@ -58,6 +58,7 @@ def upkeep(monkeypatch):
         reception=SimpleNamespace(learn=lambda _ns: None),
         publishing=store,
         kills=store,
+        drills=None,
         settings=None,
     )
     return made, store
