@@ -86,7 +86,8 @@ class Upkeep:
     async def listen(self) -> None:
         """Hear what other replicas tell, until cancelled.
 
-        Ensures: what could not be read when it was told of is read once the database is back.
+        Ensures: what could not be read when it was told of is read once the database is back; what
+                 cannot be acted upon, such as a policy of a newer release, is logged and passed by.
         """
         async for told in self._store.notices():
             notice = told
@@ -97,6 +98,9 @@ class Upkeep:
                 except CoordinatorUnavailable as error:
                     self._tell(str(error))
                     notice = Notice(topic=Topic.ALL)
+                except Exception as error:  # noqa: BLE001  the next kill switch must be heard of
+                    self._log.error("upkeep_failed", exc_info=error)
+                    break
                 await asyncio.sleep(BEAT_S)
 
     async def _heard(self, notice: Notice) -> None:
@@ -106,10 +110,11 @@ class Upkeep:
             self._drills.heard(notice.word)
         if notice.topic in {Topic.KILLS, Topic.ALL}:
             await self._kills.refresh(self._clock.now().wall_ns)
-        if notice.topic in {Topic.POLICY, Topic.ALL}:
-            await self._publishing.refresh()
         if notice.topic in {Topic.RESTORED, Topic.ALL}:
             self._reception.learn(await self._store.lends_from_ns())
+        # Last: one that this release cannot read must not keep the others from being heard.
+        if notice.topic in {Topic.POLICY, Topic.ALL}:
+            await self._publishing.refresh()
 
     async def _beat_watched(self) -> None:
         """Beat; a database that stands still breaks nothing and answers nothing, and is told of."""

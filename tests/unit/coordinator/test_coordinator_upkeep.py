@@ -7,7 +7,7 @@ import pytest
 from costd.coordinator import upkeep as upkeeping
 from costd.coordinator.store import Notice, Topic
 from costd.coordinator.upkeep import Upkeep
-from costd.errors import CoordinatorUnavailable
+from costd.errors import CoordinatorUnavailable, InvalidPolicy
 from costd.testing import FakeClock
 
 
@@ -69,3 +69,23 @@ async def test_a_switch_that_could_not_be_read_when_it_was_told_of_is_read_later
     await made.listen()
     assert "kills" in store.read
     assert "policy" in store.read, "nobody knows what else was missed"
+
+
+async def test_a_policy_that_cannot_be_read_keeps_nobody_from_hearing_of_kill_switches(upkeep):
+    made, store = upkeep
+    store.fails_count, learned = 0, []
+    made._reception.learn = learned.append
+
+    async def unreadable():
+        raise InvalidPolicy("policy 7: version 2 is not known")
+
+    async def notices():
+        yield Notice(topic=Topic.ALL)
+        yield Notice(topic=Topic.KILLS, version=1)
+
+    made._publishing = SimpleNamespace(refresh=unreadable)
+    store.notices = notices
+    await made.listen()
+    assert store.read == ["kills", "kills"]
+    assert learned == [0]
+    assert made._log.events == ["upkeep_failed"]
