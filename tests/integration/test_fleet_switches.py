@@ -78,6 +78,13 @@ def stopped(desk, team):
     return desk.admit(0.01, labels={"team": team}).reason == pb.REASON_KILL_SWITCH
 
 
+def drill(coordinator):
+    """Drill from one coordinator, in a second and one more for whom nobody hears."""
+    request = fpb.DrillFleetRequest(reason="a drill")
+    request.timeout.FromSeconds(1)
+    return coordinator.fleet.DrillFleet(request, wait_for_ready=True)
+
+
 def count(process, event):
     return sum(line.get("event") == event for line in process.lines)
 
@@ -129,7 +136,7 @@ def test_a_drill_reaches_the_daemons_and_clients_of_every_coordinator(parted, as
     coordinator = parted.coordinators[asked]
 
     def drilled():
-        found = coordinator.fleet.DrillFleet(fpb.DrillFleetRequest(), wait_for_ready=True)
+        found = drill(coordinator)
         drills.append(found)
         return (
             sorted(row.name for row in found.daemons if row.HasField("heard_ns")),
@@ -140,16 +147,28 @@ def test_a_drill_reaches_the_daemons_and_clients_of_every_coordinator(parted, as
     drills = []
     with ExitStack() as attached:
         for daemon in parted.daemons:
-            client = Client(daemon.address, caller="t", labels={"team": next(TEAMS)})
-            attached.enter_context(client)
-            # It is attached once it has a stream; an ask that it makes opens one.
-            client.void(client.admit(task_class="draft", estimated_cost_nusd=1_000))
+            client = attached.enter_context(Client(daemon.address, caller="t"))
+            # Its first ask opens the stream; of no budget, since its daemon may be joining anew.
+            assert client.admit(task_class="draft", estimated_cost_nusd=1_000).allowed
         poll(lambda: drilled() == (["d1", "d2"], [1, 1], 0))
     report = drills[-1]
     assert report.HasField("elsewhere_count")
     assert (report.clients_count, report.unconfirmed_clients_count) == (2, 0)
     for desk in parted.desks:
         assert any(report.drill_id in row.detail for row in desk.audit("kill_drilled"))
+
+
+def test_a_drill_counts_the_daemons_of_a_coordinator_that_does_not_answer(parted):
+    first, second = parted.coordinators
+    poll(lambda: drill(first).daemons_count == 2)
+    second.kill()
+    try:
+        report = drill(first)
+        assert [row.name for row in report.daemons if row.HasField("heard_ns")] == ["d1"]
+        assert (report.daemons_count, report.elsewhere_count) == (1, 1)
+    finally:
+        second.start()
+    poll(lambda: drill(first).confirmed_count == 2)
 
 
 def test_switches_and_drills_are_answered_while_postgresql_stands_still(parted, team):

@@ -43,9 +43,15 @@ class Carrier(MemoryFleetStore):
         self.loses = lambda _word: False
         self.polls = self.is_away = False
         self.goes_on = asyncio.Event()
+        self.lists = asyncio.Event()
         self.goes_on.set()
+        self.lists.set()
         self.told = []
         """Each time, what was told together."""
+
+    async def list_instances(self):
+        await self.lists.wait()
+        return await super().list_instances()
 
     async def tell_drill(self, words):
         await self.goes_on.wait()
@@ -278,6 +284,16 @@ async def test_a_slice_that_comes_twice_counts_once(fleet):
     await settled()
     assert not task.done()
     task.cancel()
+
+
+async def test_a_roll_that_comes_before_it_is_known_who_is_there_is_not_waited_for_again(fleet):
+    fleet.store.lists.clear()
+    fleet.b.join("d2")
+    task = await fleet.drill(fleet.a)
+    assert not task.done(), "there may be others"
+    fleet.store.lists.set()
+    await settled()
+    assert heard(task.result()) == ["D2"]
 
 
 async def test_a_call_that_comes_twice_is_acted_on_once(fleet):
