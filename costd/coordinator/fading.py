@@ -64,7 +64,7 @@ class Fading:
             for key, pool in page
             if is_over(key, pool, rules, now_ns=now_ns, changed_before_ns=changed_before_ns)
         ]
-        shared = [key for key, pool in page if is_shared(key, pool, rules) and key not in over]
+        shared = [key for key, _ in page if is_shared(key, rules) and key not in over]
         if over:
             await old.counters(over, changed_before_ns=changed_before_ns)
         if shared:
@@ -97,9 +97,11 @@ def is_over(key: bytes, pool: Pool, rules: Rules, *, now_ns: int, changed_before
     return rated is not None and shares.unclaimed_ns(pool, now_ns) >= shares.burst_ns(rated.rate)
 
 
-def is_shared(key: bytes, pool: Pool, rules: Rules) -> bool:
+def is_shared(key: bytes, rules: Rules) -> bool:
     """Tell whether it matters how many daemons share a counter.
 
-    Rates count by themselves who holds some.
+    Rates count by themselves who holds some, and a run lies with one daemon. How many were counted
+    last says nothing: after an outage that was nobody, and all of them have come back since.
     """
-    return pool.daemons_count > 1 and keys.tag_of(key) in rules.budgets
+    rule = rules.budgets.get(keys.tag_of(key))
+    return rule is not None and rule.budget.window.kind is not WindowKind.RUN

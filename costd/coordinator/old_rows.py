@@ -62,12 +62,14 @@ class OldRows:
         asked = {"keys": sorted(counter_keys), "heard_after_ns": heard_after_ns}
         async with self._database.connection() as connection:
             wrong = await _rows(connection, "miscounted_pools", **asked)
-            if wrong:
-                named = {"keys": [key for key, _ in wrong], "differences": [by for _, by in wrong]}
-                async with connection.transaction():
-                    await connection.execute(query("lock_pools"), named)
-                    await connection.execute(query("recount_daemons"), named)
-        return len(wrong)
+            if not wrong:
+                return 0
+            names = ("keys", "was_counts", "is_counts")
+            named = dict(zip(names, map(list, zip(*wrong, strict=True)), strict=True))
+            async with connection.transaction():
+                await connection.execute(query("lock_pools"), named)
+                recounted = await connection.execute(query("recount_daemons"), named)
+        return recounted.rowcount
 
     async def tombstones(self, *, before_ns: int) -> int:
         """Forget that there were daemons which were forgotten before then."""

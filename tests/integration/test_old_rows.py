@@ -86,15 +86,15 @@ OLD = Daemon(daemon_id="d1", epoch=1, seen_ns=50, tenure_ends_ns=60)
 RUN = key_of(NEVER_NS, "run=one")
 
 
-async def waited_for(store) -> None:
-    """Return once a transaction waits for another's lock."""
+async def waited_for(store, *, count: int = 1) -> None:
+    """Return once so many transactions wait for another's lock."""
     while True:
         async with store._database.connection() as connection:
             told = await connection.execute(
                 "SELECT count(*) FROM pg_stat_activity"
                 " WHERE wait_event_type = 'Lock' AND datname = current_database()"
             )
-            if (await told.fetchone() or (0,))[0]:
+            if (await told.fetchone() or (0,))[0] >= count:
                 return
 
 
@@ -148,6 +148,23 @@ async def test_what_is_forgotten_just_then_is_begun_anew(store, faded):
     await writing
     assert seen == [(-1, {})]
     assert [pool.settled for _, pool in await store.list_pools()] == [1]
+
+
+async def test_two_replicas_that_count_the_same_daemons_count_them_once(store, old):
+    names = ["d1", "d2", "d3"]
+
+    def work(rows: Rows) -> None:
+        for name in names:
+            rows.put_daemon(Daemon(daemon_id=name, seen_ns=500))
+            rows.put(RUN, name, Pool(daemons_count=9), Share())
+
+    await store.transact(work, daemon_ids=names, keys=[RUN])
+    async with store._database.connection() as connection, connection.transaction():
+        await connection.execute("SELECT FROM pools FOR UPDATE")
+        counting = [asyncio.create_task(old.recount([RUN], heard_after_ns=100)) for _ in "ab"]
+        await waited_for(store, count=2)
+    assert sorted([await each for each in counting]) == [0, 1]
+    assert [pool.daemons_count for _, pool in await store.list_pools()] == [3]
 
 
 # ---- a replica's passes -------------------------------------------------------------------------

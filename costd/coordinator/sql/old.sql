@@ -118,9 +118,10 @@ DELETE FROM shares WHERE counter_key = ANY (:keys::bytea[]);
 DELETE FROM top_ups WHERE counter_key = ANY (:keys::bytea[]);
 
 -- name: miscounted_pools
--- Read without a lock: the difference is right whatever comes in between.
-SELECT counter_key, difference FROM (
-    SELECT pools.counter_key, counted.count - pools.daemons_count AS difference
+-- Read without a lock: `recount_daemons` leaves alone what changed since.
+SELECT counter_key, was_count, is_count FROM (
+    SELECT
+        pools.counter_key, pools.daemons_count AS was_count, counted.count AS is_count
     FROM pools CROSS JOIN LATERAL (
         SELECT count(*) AS count FROM shares CROSS JOIN LATERAL (
             SELECT FROM daemons
@@ -130,10 +131,12 @@ SELECT counter_key, difference FROM (
     ) AS counted
     WHERE pools.counter_key = ANY (:keys::bytea[])
 ) AS compared
-WHERE difference <> 0
+WHERE is_count <> was_count
 ORDER BY counter_key;
 
 -- name: recount_daemons!
-UPDATE pools SET daemons_count = greatest(0, daemons_count + wrong.difference)
-FROM unnest(:keys::bytea[], :differences::bigint[]) AS wrong (counter_key, difference)
-WHERE pools.counter_key = wrong.counter_key;
+-- Another replica may have counted the same, or a daemon may have joined; the next pass sees.
+UPDATE pools SET daemons_count = is_count
+FROM unnest(:keys::bytea[], :was_counts::bigint[], :is_counts::bigint[])
+    AS counted (counter_key, was_count, is_count)
+WHERE pools.counter_key = counted.counter_key AND daemons_count = was_count;

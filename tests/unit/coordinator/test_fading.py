@@ -84,10 +84,26 @@ def test_a_rate_that_nobody_holds_is_over_once_it_is_full_again():
     assert not over(PACE, replace(unheld, taken=1))
 
 
-def test_rates_count_by_themselves_who_holds_some():
-    assert is_shared(ALL, IDLE, RULES)
-    assert not is_shared(ALL, replace(IDLE, daemons_count=1), RULES)
-    assert not is_shared(PACE, IDLE, RULES)
+def test_daemons_are_counted_where_several_share_a_budget():
+    assert is_shared(ALL, RULES)
+    assert is_shared(DAY, RULES)
+    assert not is_shared(RUN, RULES)
+    assert not is_shared(PACE, RULES)
+    assert not is_shared(GONE, RULES)
+
+
+async def test_daemons_that_come_back_after_an_outage_are_counted_again():
+    store = MemoryFleetStore()
+    store.pools = {ALL: replace(IDLE, daemons_count=3)}
+    store.shares = {(ALL, f"d{number}"): Share() for number in range(3)}
+    store.daemons = {f"d{number}": Daemon(daemon_id=f"d{number}") for number in range(3)}
+    fading = Fading(store, lambda: RULES, KEPT)
+    await fading.counters(NOW_NS)
+    assert store.pools[ALL].daemons_count == 0
+    heard = {each: replace(daemon, seen_ns=NOW_NS) for each, daemon in store.daemons.items()}
+    store.daemons = heard
+    await fading.counters(NOW_NS)
+    assert store.pools[ALL].daemons_count == 3
 
 
 async def test_counters_are_looked_at_page_by_page_from_now_on():
