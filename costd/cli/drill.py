@@ -128,7 +128,7 @@ def _show_fleet(report: fpb.FleetDrillReport, silent_count: int) -> None:
     if _found_nobody(report):
         screen.print(render.plain("nobody confirmed", "bold red"))
         return
-    _verdict(silent_count, report.confirmed_count, "" if _is_whole(report) else " above")
+    _verdict(silent_count, report.confirmed_count, "" if _is_whole(report) else " who was asked")
 
 
 def _distribution(of: str, values_ns: Iterable[int]) -> None:

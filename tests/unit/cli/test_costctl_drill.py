@@ -205,7 +205,7 @@ def test_a_drill_claims_nothing_of_daemons_that_it_did_not_find(
     coordinator.answers["DrillFleet"] = fleet_report
     done = fleetctl("drill")
     assert done.code == 0
-    assert " ".join(done.out.split()).endswith(f"{said} everyone above confirmed")
+    assert " ".join(done.out.split()).endswith(f"{said} everyone who was asked confirmed")
 
 
 @pytest.mark.parametrize(("count", "said"), [(3, f"3 {drill.ELSEWHERE}"), (None, drill.UNKNOWN)])
