@@ -147,6 +147,14 @@ async def test_one_that_comes_back_goes_on_where_it_was(store):
     assert (await known(store, "d1"))[0] == replace(daemon, epoch=7, sequence=-1)
 
 
+async def test_one_that_is_forgotten_twice_before_it_tells_of_its_usage_goes_on_behind_it(store):
+    await put(store, outboxes={"d1": Outbox(usage_sequence=12, epoch=4)})
+    await store.old.daemons(heard_before_ns=100, at_ns=NOW_NS)
+    await store.transact(lambda rows: rows.put_daemon(rows.daemons["d1"]), daemon_ids=["d1"])
+    assert await store.old.daemons(heard_before_ns=100, at_ns=NOW_NS) == ("", ["d1"])
+    assert (await known(store, "d1"))[1] == Outbox(usage_sequence=12)
+
+
 async def test_one_that_never_was_there_is_not_known(store):
     await put(store)
     await store.old.daemons(heard_before_ns=100, at_ns=NOW_NS)

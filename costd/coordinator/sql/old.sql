@@ -90,7 +90,9 @@ FROM daemons LEFT JOIN outboxes ON outboxes.daemon_id = daemons.daemon_id
 WHERE daemons.daemon_id = ANY (:daemon_ids::text[])
 ON CONFLICT (daemon_id) DO UPDATE SET
     name = excluded.name, epoch = excluded.epoch, spoken_epoch = excluded.spoken_epoch,
-    sequence = excluded.sequence, usage_sequence = excluded.usage_sequence, forgotten_ns = excluded.forgotten_ns;
+    sequence = excluded.sequence, forgotten_ns = excluded.forgotten_ns,
+    -- Forgotten a second time before it told of its usage, it has no outbox.
+    usage_sequence = greatest(forgotten_daemons.usage_sequence, excluded.usage_sequence);
 
 -- name: drop_outboxes!
 DELETE FROM outboxes WHERE daemon_id = ANY (:daemon_ids::text[]);
