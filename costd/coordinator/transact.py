@@ -161,7 +161,7 @@ class Transactions:
 
 
 class _LostEarly(Exception):
-    """The connection broke before anything was written; another one may do."""
+    """The connection broke, or rows went, before anything was written; once more may do."""
 
 
 class _Locked(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,6 +172,15 @@ class _Locked(msgspec.Struct, frozen=True, kw_only=True):
     new_daemons: set[str]
     """Inserted to be locked; nobody knows them unless they are written."""
     new_pools: set[bytes]
+
+    def lacks_rows(self, asked: "_Asked") -> bool:
+        """Tell whether something that was asked for is not there to be locked."""
+        rows = self.rows
+        return (
+            len(rows.daemons) + len(self.new_daemons) < len(asked.daemon_ids)
+            or len(rows.outboxes) < len(asked.outboxes_of)
+            or len(rows.pools) + len(self.new_pools) < len(self.keys)
+        )
 
 
 class _Asked(NamedTuple):
@@ -192,18 +201,17 @@ async def _locked(connection: Connection, asked: _Asked) -> _Locked:
     """
     try:
         locked = await _lock(connection, asked, adds=False)
-        rows = locked.rows
-        if (
-            len(rows.daemons) < len(asked.daemon_ids)
-            or len(rows.outboxes) < len(asked.outboxes_of)
-            or len(rows.pools) < len(locked.keys)
-        ):
+        if locked.lacks_rows(asked):
             await connection.rollback()
             locked = await _lock(connection, asked, adds=True)
     except OperationalError as error:
         if not connection.broken:
             raise
         raise _LostEarly(str(error)) from error
+    if locked.lacks_rows(asked):
+        # What was there as rows were added, and was forgotten before it was locked: nothing would
+        # be written of it.
+        raise _LostEarly("rows were forgotten meanwhile")
     return locked
 
 

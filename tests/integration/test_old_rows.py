@@ -150,6 +150,26 @@ async def test_what_is_forgotten_just_then_is_begun_anew(store, faded):
     assert [pool.settled for _, pool in await store.list_pools()] == [1]
 
 
+async def test_what_is_forgotten_just_as_other_rows_are_added_is_begun_anew(store, faded):
+    other = key_of(NEVER_NS, "run=two")
+
+    def work(rows: Rows) -> None:
+        rows.put_daemon(rows.daemons["d1"])
+        rows.put(RUN, "d1", Pool(settled=1, taken=1), Share(stand=Stand(1, 0, 1)))
+
+    async with store._database.connection() as connection, connection.transaction():
+        await connection.execute("INSERT INTO pools (counter_key) VALUES (%s)", (other,))
+        writing = asyncio.create_task(
+            store.transact(work, daemon_ids=["d1"], keys=[RUN, other], outboxes_of=["d1"])
+        )
+        await waited_for(store)  # it has found the run, and adds the other one
+        await connection.execute("DELETE FROM shares")
+        await connection.execute("DELETE FROM pools WHERE counter_key = %s", (RUN,))
+    await writing
+    assert [pool.settled for _, pool in await store.list_pools()] == [1, 0]
+    assert [key for key, _, _ in await store.list_shares()] == [RUN]
+
+
 async def test_two_replicas_that_count_the_same_daemons_count_them_once(store, old):
     names = ["d1", "d2", "d3"]
 
