@@ -2,12 +2,12 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Final
 
 import psycopg
 
-from costd.coordinator.database import Database
+from costd.coordinator.database import Connection, Database
 from costd.coordinator.drill_words import DrillWord, read_word, word_text
 from costd.coordinator.queries import query
 from costd.coordinator.store import Notice, Topic
@@ -15,28 +15,37 @@ from costd.errors import CoordinatorUnavailable
 
 CHANNEL: Final = "costd"
 PROBE_S: Final = 5.0
-"""How long a silent connection is believed; then it must answer."""
+"""How long a connection is believed; then it must answer, and say what it may have lost."""
 RETRY_S: Final = 0.5
 POLL_S: Final = 0.1
 RECALLS_KEPT_S: Final = 60.0
+_TOPICS: Final = frozenset(Topic)
 
 
 async def listened(database: Database) -> AsyncIterator[Notice]:
     """Yield what others tell, for ever; ALL on every new connection.
 
-    Ensures: what is committed before ALL is yielded can be read, what comes after is yielded.
+    Ensures: what is committed before ALL is yielded can be read, what comes after is yielded; of
+             switches and policies also what a replica stored that polls and tells nobody, later.
     """
     while True:
         try:
             async with database.connect() as connection:
                 await connection.execute(f"LISTEN {CHANNEL}")
+                versions = await _versions(connection)
                 yield Notice(topic=Topic.ALL)
                 while True:
                     async for told in connection.notifies(timeout=PROBE_S):
                         notice = read_notice(told.payload)
-                        if notice is not None:
-                            yield notice
-                    await connection.execute("SELECT 1")
+                        if notice is None:
+                            continue
+                        if notice.topic in versions:
+                            versions[notice.topic] = notice.version
+                        yield notice
+                    found = await _versions(connection)
+                    for notice in _untold(found, versions):
+                        yield notice
+                    versions = found
         except CoordinatorUnavailable:
             await asyncio.sleep(RETRY_S)
 
@@ -75,9 +84,8 @@ async def polled(database: Database, *, poll_s: float = POLL_S) -> AsyncIterator
         if not connected:
             yield Notice(topic=Topic.ALL)
         else:
-            for name, version in found.items():
-                if version != versions.get(name):
-                    yield Notice(topic=Topic(name), version=version)
+            for notice in _untold(found, versions):
+                yield notice
             keys = tuple(sorted(key for key, at in fresh.items() if recalls.get(key) != at))
             if keys:
                 yield Notice(topic=Topic.RECALL, keys=keys)
@@ -87,11 +95,22 @@ async def polled(database: Database, *, poll_s: float = POLL_S) -> AsyncIterator
 
 async def _poll(database: Database, within_s: float) -> tuple[dict[str, int], dict[bytes, int]]:
     async with database.connection() as connection:
-        versions = await connection.execute(query("read_versions"))
+        versions = await _versions(connection)
         recalls = await connection.execute(query("fresh_recalls"), {"within_s": within_s})
-        return dict(await versions.fetchall()), {
-            bytes(key): at for key, at in await recalls.fetchall()
-        }
+        return versions, {bytes(key): at for key, at in await recalls.fetchall()}
+
+
+async def _versions(connection: Connection) -> dict[str, int]:
+    """Read how far each list is, by its topic."""
+    versions = await connection.execute(query("read_versions"))
+    return dict(await versions.fetchall())
+
+
+def _untold(found: Mapping[str, int], known: Mapping[str, int]) -> Iterator[Notice]:
+    """Yield of which lists something new is found; those of a newer release are not ours."""
+    for name, version in found.items():
+        if name in _TOPICS and version != known.get(name):
+            yield Notice(topic=Topic(name), version=version)
 
 
 def read_notice(payload: str) -> Notice | None:

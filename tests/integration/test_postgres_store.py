@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from msgspec.structs import replace
 
-from costd.coordinator import postgres
+from costd.coordinator import listen, postgres
 from costd.coordinator.database import Database
 from costd.coordinator.listen import read_notice
 from costd.coordinator.postgres import PostgresStore
@@ -36,7 +36,8 @@ async def stores(make_database, open_database):
 
 async def ask(store: PostgresStore, text: str):
     async with store._database.connection() as connection:
-        return await (await connection.execute(text)).fetchall()
+        cursor = await connection.execute(text)
+        return await cursor.fetchall() if cursor.description else []
 
 
 def spend(daemon_id: str, keys):
@@ -258,6 +259,24 @@ async def test_one_coordinator_hears_another_and_hears_all_after_a_broken_connec
             assert await anext(heard) == Notice(topic=Topic.ALL)
             await stores[0].publish_policy(revision="r", yaml="", actor="a", at_ns=1)
             assert await anext(heard) == Notice(topic=Topic.POLICY, version=2)
+    finally:
+        await heard.aclose()
+
+
+async def test_who_listens_hears_later_what_a_replica_that_polls_tells_nobody(stores, monkeypatch):
+    monkeypatch.setattr(listen, "PROBE_S", 0.05)
+    polling = PostgresStore(stores[0]._database, wall_ns=lambda: NOW_NS, polls=True)
+    heard = stores[1].notices()
+    try:
+        async with asyncio.timeout(20):
+            assert await anext(heard) == Notice(topic=Topic.ALL)
+            await ask(polling, "INSERT INTO versions VALUES ('of a newer release', 1)")
+            await polling.publish_policy(revision="r", yaml="", actor="a", at_ns=1)
+            assert await anext(heard) == Notice(topic=Topic.POLICY, version=1)
+            await stores[0].publish_policy(revision="r", yaml="", actor="a", at_ns=1)
+            assert await anext(heard) == Notice(topic=Topic.POLICY, version=2)
+            await polling.transact(lambda rows: setattr(rows, "lends_from_ns", 7))
+            assert await anext(heard) == Notice(topic=Topic.RESTORED, version=7), "none twice"
     finally:
         await heard.aclose()
 
