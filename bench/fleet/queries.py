@@ -183,7 +183,8 @@ class NamedQueries:
             "heard_before_ns": self._now_ns,
             "heard_after_ns": 0,
             "changed_before_ns": self._now_ns,
-            "differences": [0] * len(keys),
+            "was_counts": [0] * len(keys),
+            "is_counts": [0] * len(keys),
             "tags": sorted({key[8:16] for key in keys}),
         }
         if name == "open_share_keys":
