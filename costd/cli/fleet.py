@@ -66,7 +66,7 @@ def daemons_table(
     return render.listing(
         COLUMNS,
         [_row(daemon, answer, now_ns) for daemon in answer.daemons[:count_max]],
-        nothing="no daemon ever joined",
+        nothing="no daemon is known",
         truncated=answer.truncated,
         # Where all run one version, the summary says it.
         spare=("version",) if len(versions) == 1 else (),

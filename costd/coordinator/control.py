@@ -286,7 +286,10 @@ class FleetControlService:
             ids = ", ".join(daemon.daemon_id for daemon in named)
             raise InvalidAsk(f"{len(named)} daemons are called {name!r}; name one by its id: {ids}")
         if not named:
-            raise BudgetNotFound(f"no daemon {name!r} ever joined; `costctl fleet` lists them")
+            raise BudgetNotFound(
+                f"no daemon {name!r} is known: it never joined, or was forgotten; "
+                "`costctl fleet` lists them"
+            )
         return named[0]
 
     async def _policy_numbered(self, number: int) -> PolicyText:

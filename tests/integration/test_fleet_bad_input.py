@@ -218,7 +218,7 @@ def test_a_daemon_that_nobody_knows_is_none_that_operators_can_name(coordinator)
         with pytest.raises(grpc.RpcError) as caught:
             ask(request(daemon="nobody"))
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-        assert "no daemon 'nobody' ever joined" in caught.value.details()
+        assert "no daemon 'nobody' is known" in caught.value.details()
 
 
 def granted(stream, epoch, sequence, team, amount):

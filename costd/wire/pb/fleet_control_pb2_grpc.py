@@ -80,7 +80,7 @@ class FleetControlServicer:
     """Missing associated documentation comment in .proto file."""
 
     def ListDaemons(self, request, context):
-        """Every daemon that ever joined, and the fleet's worst case.
+        """Every daemon that joined and is not forgotten, and the fleet's worst case.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

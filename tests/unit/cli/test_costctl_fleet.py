@@ -92,7 +92,7 @@ def test_versions_are_listed_where_they_differ(daemons, fleetctl, pb):
 
 def test_an_empty_fleet_is_said_in_words(daemons, fleetctl):
     daemons()
-    assert fleetctl("fleet").out.startswith("no daemon ever joined\n")
+    assert fleetctl("fleet").out.startswith("no daemon is known\n")
 
 
 def test_replicas_of_the_coordinator_are_listed_and_one_that_is_silent_is_coloured(
