@@ -96,7 +96,7 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
         async with (
             metered(settings.name, settings.metrics_endpoint, log) as metrics,
             Servers(settings, log, files) as servers,
-            background(upkeep.run(), *following),
+            background(log, upkeep.run(), *following),
         ):
             _meter(metrics, upkeep, sweeper, policy)
             meters.meter_kill_files(metrics, kill_files)
