@@ -127,11 +127,8 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
         )
         meters.meter_fleet(metrics, reception, join, kills)
         servers = await stack.enter_async_context(Servers(settings, log, clock, store))
-        await stack.enter_async_context(
-            background(
-                log, join.run(), upkeep.run(), upkeep.listen(), upkeep.forget(), drills.tell()
-            )
-        )
+        beside = (join.run(), upkeep.run(), upkeep.listen(), upkeep.forget(), drills.tell())
+        await stack.enter_async_context(background(log, *beside))
         control = ControlService(store, reception, kills, clock, settings.name)
         fleet = FleetControlService(store, reception, kills, clock, publishing, drills=drills)
         await servers.start(_handlers(servers, log, join, control, fleet))

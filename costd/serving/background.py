@@ -24,7 +24,7 @@ async def background(log: Log, *work: Coroutine[Any, Any, None]) -> AsyncIterato
         if not task.cancelled() and task.exception() is not None:
             log.error("background_failed", work=task.get_name(), exc_info=task.exception())
 
-    tasks = {asyncio.create_task(one, name=one.__qualname__) for one in work}
+    tasks = {asyncio.create_task(one, name=getattr(one, "__qualname__", "")) for one in work}
     for task in tasks:
         task.add_done_callback(tell)
     try:
