@@ -108,3 +108,24 @@ def test_a_step_that_the_fleet_reaches_together_alerts_once(streams):
             streams.hear(connection, pb.ToCoordinator(report=report))
         alerts.append(len(streams.store.alerts))
     assert alerts == [0, 1, 1]
+
+
+def test_everybody_hears_of_kill_switches_also_who_is_not_enrolled_yet_and_nobody_who_is_gone(
+    streams,
+):
+    streams.open("a")
+    gone = streams.open("b")
+    streams.reception.lost(gone)
+    arriving, left = [], []
+    for said, daemon_id in ((arriving, "c"), (left, "d")):
+        connection = Connection(said.append, lambda error: None)
+        streams.reception.arrive(connection, pb.Enrol(daemon_id=daemon_id, name=daemon_id))
+    streams.reception.lost(connection)
+    for said in streams.said.values():
+        said.clear()
+    streams.reception.kill(pb.KillList(version=7))
+    told = [[message.kills.version for message in said] for said in streams.said.values()]
+    assert told == [[7], []]
+    assert [message.kills.version for message in arriving] == [7]
+    assert left == []
+    assert sorted(streams.reception.listening) == ["a", "c"]
