@@ -61,6 +61,10 @@ class Received(NamedTuple):
     message: pb.ToCoordinator
 
 
+CLIENTS_COUNT_MAX: Final = 1_000_000
+SLOWEST_S_MAX: Final = 3_600
+"""What a daemon may confirm in a drill, which lasts a minute at most."""
+
 _Done = tuple[list[pb.ToDaemon], Rows]
 
 
@@ -149,7 +153,16 @@ class Reception:
             del self.attached[connection.daemon_id]
 
     def drilled(self, connection: Connection, message: pb.DrillConfirmation) -> None:
-        """Pass on what a daemon found in a drill."""
+        """Pass on what a daemon found in a drill.
+
+        Errors:  InvalidAsk for figures that no host can have: they would spoil the sums of all.
+        """
+        counts = (message.clients_count, message.unconfirmed_count)
+        is_sound = 0 <= message.slowest.seconds <= SLOWEST_S_MAX and message.slowest.nanos >= 0
+        if not (is_sound and 0 <= min(counts) <= max(counts) <= CLIENTS_COUNT_MAX):
+            raise InvalidAsk(
+                f"a daemon has 0 to {CLIENTS_COUNT_MAX} clients, which take 0 to {SLOWEST_S_MAX} s"
+            )
         if self.drill_heard is not None:
             self.drill_heard(connection, message)
 

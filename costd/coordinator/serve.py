@@ -162,11 +162,15 @@ async def _leave(
     """Tell the database that this replica is gone, if it listens."""
     leaving = asyncio.create_task(word)
     await asyncio.wait({leaving}, timeout=settings.drain_s)
-    if not leaving.done():
+    is_silent = not leaving.done()
+    if is_silent:
         log.warning("database_left", problem=f"{database.where} does not answer")
         database.cut()
-    with contextlib.suppress(Exception):
+    try:
         await leaving
+    except Exception as error:  # noqa: BLE001  whatever that was, this replica stops
+        if not is_silent:
+            log.warning("database_left", problem=str(error))
 
 
 def _handlers(

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from policy_parts import budget, policy, rate, step
 
 from costd.coordinator.lendable import Span
@@ -129,3 +130,23 @@ def test_everybody_hears_of_kill_switches_also_who_is_not_enrolled_yet_and_nobod
     assert [message.kills.version for message in arriving] == [7]
     assert left == []
     assert sorted(streams.reception.listening) == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {"clients_count": 2**63 - 1},
+        {"unconfirmed_count": -1},
+        {"slowest": Duration(seconds=3_601)},
+        {"slowest": Duration(nanos=-1)},
+    ],
+)
+def test_a_daemon_that_confirms_a_drill_with_nonsense_spoils_nobody_elses(streams, figures):
+    heard = []
+    streams.reception.drill_heard = lambda connection, message: heard.append(message)
+    connection = streams.open("a")
+    with pytest.raises(InvalidAsk, match="0 to 1000000 clients"):
+        streams.reception.drilled(connection, pb.DrillConfirmation(drill_id="d", **figures))
+    assert heard == []
+    streams.reception.drilled(connection, pb.DrillConfirmation(drill_id="d", clients_count=3))
+    assert len(heard) == 1
