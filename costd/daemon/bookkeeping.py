@@ -8,6 +8,7 @@ from costd.clock import Clock
 from costd.daemon.asking import Trust
 from costd.daemon.costs import Costs
 from costd.daemon.enacting import compiled, unregistered
+from costd.daemon.fullest import Fullest
 from costd.daemon.lent import Lent
 from costd.daemon.switches import Switches
 from costd.daemon.tallies import Tallies
@@ -102,6 +103,7 @@ class Bookkeeping:
         self.closed_keep_ns = closed_keep_s * NS_PER_S
         self.totals = Totals.load(store)
         self.tallies = Tallies()
+        self.fullest = Fullest()
         self.switches = Switches(store)
         self.watcher: Watcher | None = None
         self.recent_alerts: list[Any] = []
@@ -214,6 +216,10 @@ class Bookkeeping:
         except BaseException:
             self.totals = Totals.load(self.store)
             raise
+        if changes.usage:
+            self.tallies.used(changes.usage, self.rules)
+        if self.rules.has_keyed:
+            self.fullest.written(puts)
         if changes.alerts:
             self.recent_alerts += changes.alerts
         if changes.audit:  # nobody flips a kill switch without a record of it

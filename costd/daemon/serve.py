@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from costd import __version__
 from costd.clock import ticks_ns
-from costd.daemon import meters
+from costd.daemon import meters, money_meters
 from costd.daemon.admission import AdmissionService
 from costd.daemon.allowances import AllowanceBooks
 from costd.daemon.asking import Trust
@@ -219,6 +219,8 @@ def _meter(
     metrics: Metrics, upkeep: Upkeep, sweeper: Sweeper, file: PolicyFile | FleetPolicy
 ) -> None:
     meters.meter_ledger(metrics, sweeper.ledger)
+    money_meters.meter_spending(metrics, sweeper.ledger)
+    money_meters.meter_budgets(metrics, sweeper.ledger)
     if sweeper.desk is not None:
         meters.meter_allowances(metrics, sweeper.desk)
     meters.meter_upkeep(metrics, upkeep, sweeper)

@@ -186,6 +186,8 @@ class Rules:
         rates = [RateRule(rate, shadow=policy.shadow, in_fleet=in_fleet) for rate in policy.rates]
         self.shared_rates = {rule.tag: rule for rule in rates if rule.is_shared}
         """Rates of the fleet's, by tag; none without a coordinator."""
+        self.has_keyed = any(budget.per for budget in policy.budgets)
+        """Whether a budget has more than one counter a window."""
         self.has_shadow = (
             policy.shadow
             or any(rule.shadow for rule in self.budgets.values())

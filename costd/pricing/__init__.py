@@ -3,7 +3,7 @@
 Importing this package loads the catalogue; programs that price nothing should not import it.
 """
 
-from costd.pricing.book import PriceBook
+from costd.pricing.book import PriceBook, provider_names
 from costd.pricing.catalogue import CATALOGUE_VERSION
 from costd.pricing.listing import ModelListing, search
 from costd.pricing.responses import usage_from_response
@@ -14,6 +14,7 @@ __all__ = [
     "CATALOGUE_VERSION",
     "ModelListing",
     "PriceBook",
+    "provider_names",
     "search",
     "tier_warnings",
     "usage_from_response",

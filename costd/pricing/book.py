@@ -10,7 +10,14 @@ from costd.errors import InvalidPolicy
 from costd.model.policy import Discount, PolicyPrice, PolicySet
 from costd.model.price import Price, PriceSource, UnitPrice
 from costd.model.time import NEVER_NS
-from costd.pricing.catalogue import CATALOGUE_VERSION, Found, edges_near, find_model, units_at
+from costd.pricing.catalogue import (
+    CATALOGUE_VERSION,
+    Found,
+    edges_near,
+    find_model,
+    providers,
+    units_at,
+)
 from costd.pricing.units import discounted, with_parts
 
 MEMO_MAX = 4096
@@ -116,6 +123,13 @@ class PriceBook:
         content = msgspec.msgpack.encode((units, source, context_window))
         price_id = blake2b(content, digest_size=8).hexdigest()
         return self._prices.setdefault(price_id, Price(price_id, units, source, context_window))
+
+
+def provider_names(policy: PolicySet) -> frozenset[str]:
+    """List the providers that the policy or the catalogue knows, whatever callers send."""
+    named = {ref.provider for tier in policy.tiers for ref in tier.models}
+    named |= {price.models.partition("/")[0] for price in policy.prices if "/" in price.models}
+    return frozenset({name for name in named if "*" not in name} | {p.id for p in providers()})
 
 
 def _names(provider: str, model: str, found: Found | None) -> set[tuple[str, str]]:
