@@ -170,20 +170,24 @@ class Want(_message.Message):
     def __init__(self, stand: _Optional[_Union[Stand, _Mapping]] = ..., amount_min: _Optional[int] = ..., amount_wanted: _Optional[int] = ..., critical: _Optional[bool] = ...) -> None: ...
 
 class LeaseRequest(_message.Message):
-    __slots__ = ("request_id", "epoch", "wants", "sequence", "ahead", "override_grant")
+    __slots__ = ("request_id", "epoch", "wants", "sequence", "ahead", "override_grant", "traceparent", "tracestate")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     WANTS_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     AHEAD_FIELD_NUMBER: _ClassVar[int]
     OVERRIDE_GRANT_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    TRACESTATE_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     epoch: int
     wants: _containers.RepeatedCompositeFieldContainer[Want]
     sequence: int
     ahead: bool
     override_grant: str
-    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[int] = ..., wants: _Optional[_Iterable[_Union[Want, _Mapping]]] = ..., sequence: _Optional[int] = ..., ahead: _Optional[bool] = ..., override_grant: _Optional[str] = ...) -> None: ...
+    traceparent: str
+    tracestate: str
+    def __init__(self, request_id: _Optional[str] = ..., epoch: _Optional[int] = ..., wants: _Optional[_Iterable[_Union[Want, _Mapping]]] = ..., sequence: _Optional[int] = ..., ahead: _Optional[bool] = ..., override_grant: _Optional[str] = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ...) -> None: ...
 
 class Grant(_message.Message):
     __slots__ = ("counter_key", "outcome", "amount", "reserve_amount", "level", "version", "unused_ns", "grant_refusal")
