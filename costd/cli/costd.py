@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from costd import __version__, address
 from costd.cli import up
 from costd.cli.program import Command, Group
+from costd.cli.telling import telling
 from costd.configuration import Configured, SettingsError
 from costd.coordinator import serve as coordinating
 from costd.coordinator import settings as coordinator_settings
@@ -22,7 +23,6 @@ from costd.daemon.serve import run
 from costd.daemon.settings import Settings, load_settings
 from costd.errors import CostdError, InvalidPolicy
 from costd.serving.sockets import CannotListen
-from costd.telemetry.logs import adopt_library_logs, make_log
 from costd.trust import TlsFault
 
 COULD_NOT_RUN: Final = 1
@@ -82,6 +82,7 @@ def serve(
     drain_s: Annotated[str | None, _setting("drain_s")] = None,
     log_level: Annotated[str | None, _setting("log_level")] = None,
     log_format: Annotated[str | None, _setting("log_format")] = None,
+    trace_labels: Annotated[str | None, _setting("trace_labels")] = None,
     print_settings: Annotated[
         bool, typer.Option("--print-settings", help="Print the settings in force, and end.")
     ] = False,
@@ -98,9 +99,8 @@ def serve(
         if print_settings:
             YAML().dump(settings.model_dump(mode="json", exclude={"config"}), sys.stdout)
             return
-        log = make_log(level=settings.log_level, style=settings.log_format, stream=sys.stderr)
-        adopt_library_logs(style=settings.log_format, stream=sys.stderr)
-        run(settings, log)
+        with telling("costd", settings) as (log, exports):
+            run(settings, log, exports)
     except (SettingsError, InvalidPolicy, TlsFault) as error:
         _end(error, BAD_SETTINGS)
     except (CostdError, CannotListen) as error:
@@ -161,9 +161,8 @@ def coordinator(
         if check:
             _tell_plan(*asyncio.run(coordinating.plan(settings)))
             return
-        log = make_log(level=settings.log_level, style=settings.log_format, stream=sys.stderr)
-        adopt_library_logs(style=settings.log_format, stream=sys.stderr)
-        coordinating.run(settings, log)
+        with telling("costd-coordinator", settings) as (log, exports):
+            coordinating.run(settings, log, exports)
     except (SettingsError, InvalidPolicy) as error:
         _end(error, BAD_SETTINGS)
     except (CostdError, CannotListen, TlsFault) as error:

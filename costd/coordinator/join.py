@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
+from costd.coordinator.lease_spans import LeaseSpans
 from costd.coordinator.reception import Connection, Received, Reception, check_order
 from costd.errors import CoordinatorUnavailable, CostdError, InvalidAsk, Overloaded
 from costd.telemetry.logs import Log
@@ -36,7 +37,15 @@ class Join:
              busy coordinator does fewer and larger transactions.
     """
 
-    def __init__(self, reception: Reception, log: Log, *, peer_of: PeerOf = lambda _: "") -> None:
+    def __init__(
+        self,
+        reception: Reception,
+        log: Log,
+        *,
+        peer_of: PeerOf = lambda _: "",
+        spans: LeaseSpans | None = None,
+    ) -> None:
+        self._spans = spans
         self._reception = reception
         self._log = log
         self._peer_of = peer_of
@@ -88,8 +97,13 @@ class Join:
     async def _transact(self, batch: list[_Waiting]) -> None:
         self.transactions_count += 1
         self.messages_count += len(batch)
+        spans = [received.span for received, _ in batch if received.span is not None]
+        for span in spans:
+            span.begun(len(batch))
+        failed = True
         try:
             await self._reception.receive([received for received, _ in batch])
+            failed = False
         except CoordinatorUnavailable as error:
             # Nobody knows what was written: each daemon enrols anew, and tells.
             self._log.warning("database_unavailable", problem=str(error), messages=len(batch))
@@ -100,6 +114,8 @@ class Join:
             for received, _ in batch:
                 received.connection.close(InvalidAsk("a bug in costd; the coordinator's log tells"))
         finally:
+            for span in spans:
+                span.over(failed=failed)
             for _, done in batch:
                 if not done.done():
                     done.set_result(None)
@@ -124,7 +140,8 @@ class Join:
                 if enrolling is None:
                     enrolling = done
                     self._reception.arrive(connection, message.enrol)
-                waiting.put_nowait((Received(connection, message), done))
+                span = None if self._spans is None else self._spans.of(message, connection.name)
+                waiting.put_nowait((Received(connection, message, span), done))
             if enrolling is not None:
                 await enrolling
         except CostdError as error:

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from costd.clock import Clock
 from costd.coordinator.exchange import Exchange
+from costd.coordinator.lease_spans import LeaseSpan
 from costd.coordinator.lendable import Span
 from costd.coordinator.rows import FleetStore, Rows
 from costd.engine.rules import Rules
@@ -59,6 +60,8 @@ class Received(NamedTuple):
 
     connection: Connection
     message: pb.ToCoordinator
+    span: LeaseSpan | None = None
+    """Where the ask that it is for is traced."""
 
 
 CLIENTS_COUNT_MAX: Final = 1_000_000
@@ -269,7 +272,9 @@ class Reception:
                 await self._store.transact(work, daemon_ids=[daemon_id], keys=[key])
 
     def _answer(self, received: Received, answer: pb.ToDaemon) -> None:
-        connection, message = received
+        connection, message = received.connection, received.message
+        if received.span is not None:
+            received.span.answered(answer.reply)
         if message.HasField("enrol"):
             older = self.attached.get(message.enrol.daemon_id)
             if older is not None and older is not connection:
@@ -320,7 +325,7 @@ def check_order(connection: Connection, message: pb.ToCoordinator) -> None:
 
 
 def _act(exchange: Exchange, received: Received) -> pb.ToDaemon:
-    connection, message = received
+    connection, message = received.connection, received.message
     kind = message.WhichOneof("message")
     if kind == "enrol":
         return pb.ToDaemon(welcome=exchange.enrol(message.enrol, connection.peer))

@@ -21,6 +21,7 @@ from costd.coordinator.drills import Drills
 from costd.coordinator.embedded import EmbeddedPostgres
 from costd.coordinator.join import Join
 from costd.coordinator.killbook import KillBook, stored_soon
+from costd.coordinator.lease_spans import LeaseSpans
 from costd.coordinator.listen import is_heard
 from costd.coordinator.migrate import Migrator, Plan
 from costd.coordinator.operators import ControlService
@@ -35,7 +36,9 @@ from costd.serving.background import background
 from costd.serving.calls import CallFigures, Calls
 from costd.serving.loop import new_loop
 from costd.serving.metered import metered
+from costd.serving.spans import spans_to
 from costd.serving.stop import Stop
+from costd.telemetry.exports import NO_EXPORTS, Exports
 from costd.telemetry.logs import Log
 from costd.trust import peer_of
 
@@ -43,13 +46,13 @@ DATABASE_WAIT_S: Final = 60.0
 """How long a start waits for a database that is not there yet: in a pod both start at once."""
 
 
-def run(settings: Settings, log: Log) -> None:
+def run(settings: Settings, log: Log, exports: Exports = NO_EXPORTS) -> None:
     """Run a coordinator in this process until SIGTERM or SIGINT.
 
     Errors: as `serve`.
     """
     with asyncio.Runner(loop_factory=new_loop()) as runner:
-        runner.run(_serve_until_signalled(settings, log))
+        runner.run(_serve_until_signalled(settings, log, exports))
 
 
 async def plan(settings: Settings) -> tuple[str, Plan | None]:
@@ -66,15 +69,15 @@ async def plan(settings: Settings) -> tuple[str, Plan | None]:
         return database.where, await Migrator(database, release=__version__).plan()
 
 
-async def _serve_until_signalled(settings: Settings, log: Log) -> None:
+async def _serve_until_signalled(settings: Settings, log: Log, exports: Exports) -> None:
     stop = Stop()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.ask)
-    await serve(settings, log, stop)
+    await serve(settings, log, stop, exports)
 
 
-async def serve(settings: Settings, log: Log, stop: Stop) -> None:
+async def serve(settings: Settings, log: Log, stop: Stop, exports: Exports = NO_EXPORTS) -> None:
     """Run a coordinator until it is asked to stop.
 
     Errors:  InvalidPolicy, CoordinatorUnavailable, StoreCorrupt, CannotListen, TlsFault; nothing
@@ -107,7 +110,8 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
         )
         await kills.refresh(clock.now().wall_ns)
         reception.halted = kills.learn
-        join = Join(reception, log, peer_of=_certified_name)
+        lease_spans = LeaseSpans(exports.tracer) if exports.tracer is not None else None
+        join = Join(reception, log, peer_of=_certified_name, spans=lease_spans)
         drills = Drills(store, reception, clock, instance_id)
         upkeep = Upkeep(
             store,
@@ -123,7 +127,7 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
             revive=embedded.start if embedded else None,
         )
         metrics = await stack.enter_async_context(
-            metered(settings.name, settings.metrics_endpoint, log)
+            metered(settings.name, settings.metrics_endpoint, log, exports)
         )
         meters.meter_fleet(metrics, reception, join, kills)
         servers = await stack.enter_async_context(Servers(settings, log, clock, store))
@@ -131,7 +135,8 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
         await stack.enter_async_context(background(log, *beside))
         control = ControlService(store, reception, kills, clock, settings.name)
         fleet = FleetControlService(store, reception, kills, clock, publishing, drills=drills)
-        await servers.start(_handlers(servers, log, join, control, fleet))
+        calls = Calls(figures=CallFigures(), log=log, spans=spans_to(exports.tracer))
+        await servers.start(_handlers(servers, calls, join, control, fleet))
         log.info(
             "coordinating",
             version=__version__,
@@ -174,10 +179,9 @@ async def _leave(
 
 
 def _handlers(
-    servers: Servers, log: Log, join: Join, control: ControlService, fleet: FleetControlService
+    servers: Servers, calls: Calls, join: Join, control: ControlService, fleet: FleetControlService
 ) -> dict[ServiceDescriptor, grpc.GenericRpcHandler]:
     """Wrap the services, each with who watches over it."""
-    calls = Calls(figures=CallFigures(), log=log)
     return {
         FLEET: calls.handlers(FLEET, None, streams={"Join": join}, guard=servers.guard(FLEET)),
         CONTROL: calls.handlers(CONTROL, control, guard=servers.guard(CONTROL), some=True),

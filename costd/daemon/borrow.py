@@ -11,6 +11,7 @@ from costd.engine import keys
 from costd.model.lease import Lease, Stand, Want
 from costd.model.money import AMOUNT_MAX
 from costd.model.time import NS_PER_S
+from costd.model.trace import NO_TRACE, Trace
 from costd.wire import fleet as wire
 from costd.wire.pb import fleet_pb2 as pb
 
@@ -107,14 +108,21 @@ class _Request:
 
     __slots__ = (
         "again_ns", "ahead", "keys", "override_grant", "recalls_count", "request_id", "shorts",
-        "waiters",
+        "trace", "waiters",
     )  # fmt: skip
 
     def __init__(
-        self, shorts: Sequence[Short], *, override_grant: str = "", ahead: bool = False
+        self,
+        shorts: Sequence[Short],
+        *,
+        override_grant: str = "",
+        ahead: bool = False,
+        trace: Trace = NO_TRACE,
     ) -> None:
         self.request_id = ""
         self.override_grant = override_grant
+        self.trace = trace
+        """Of whoever waited for it first; the spans of the others link to that one's."""
         self.ahead = ahead
         """Whether nobody waited for it when it was made."""
         self.shorts = {short.key: short for short in shorts}
@@ -167,10 +175,12 @@ class Borrowing:
         done: Done | None = None,
         *,
         override_grant: str = "",
+        trace: Trace = NO_TRACE,
     ) -> bool:
         """Ask for room on counters; `done` is called once there is more to know.
 
         Of an override grant's counters nothing is lent without its token, `override_grant`.
+        The coordinator's span follows `trace`.
 
         Shape:   False where asking makes no sense now: nobody is there, or has just said no.
         """
@@ -182,10 +192,16 @@ class Borrowing:
             (self._by_key[short.key] for short in shorts if short.key in self._by_key), None
         )
         if request is None:
-            request = self._begin(_Request(shorts, override_grant=override_grant), now_ns)
+            request = _Request(shorts, override_grant=override_grant, trace=trace)
+            self._begin(request, now_ns)
         if done is not None:
             request.waiters.append(done)
         return True
+
+    def trace_of(self, waiter: Done) -> Trace:
+        """Tell in whose trace the request goes that somebody waits for."""
+        traces = (each.trace for each in self._out.values() if waiter in each.waiters)
+        return next(traces, NO_TRACE)
 
     def ask_ahead(self, wishes: Iterable[Ahead], now_ns: int) -> None:
         """Ask together for what is not needed yet; not for what was not to be had a moment ago."""
@@ -278,11 +294,10 @@ class Borrowing:
         pace = self._pace.get(key)
         return pace.step if pace else 0
 
-    def _begin(self, request: _Request, now_ns: int) -> _Request:
+    def _begin(self, request: _Request, now_ns: int) -> None:
         for key in request.keys:
             self._by_key[key] = request
         self._dispatch(request, now_ns)
-        return request
 
     def _dispatch(self, request: _Request, now_ns: int) -> None:
         assert self._send is not None
@@ -303,6 +318,8 @@ class Borrowing:
                 wants=wants,
                 ahead=request.ahead,
                 override_grant=request.override_grant,
+                traceparent=request.trace.traceparent,
+                tracestate=request.trace.tracestate,
             )
         )
 

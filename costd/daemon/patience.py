@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 from costd.daemon.tenancy import Tenancy
 from costd.model.lease import Wanting
 from costd.model.time import NS_PER_S
+from costd.serving.waits import Wait, Waits, untraced
 
 Answer = TypeVar("Answer")
 Decided_co = TypeVar("Decided_co", covariant=True)
@@ -32,6 +33,8 @@ class Patience:
     def __init__(self, tenancy: Tenancy, wait_ns: Callable[[], int]) -> None:
         self._tenancy = tenancy
         self._wait_ns = wait_ns
+        self.waits: Waits = untraced
+        """What makes a span of each wait, where traces are exported."""
 
     def decide(
         self, *decides: Decide[Answer], tell: Callable[[Answer], Message]
@@ -61,8 +64,15 @@ class Patience:
 
     async def _decided(self, decide: Decide[Answer], wanting: Wanting) -> Answer | Wanting:
         """Decide once there is nothing more to wait for."""
+        with self.waits(len(wanting.shortages)) as wait:
+            return await self._waited(decide, wanting, wait)
+
+    async def _waited(
+        self, decide: Decide[Answer], wanting: Wanting, wait: Wait
+    ) -> Answer | Wanting:
         loop = asyncio.get_running_loop()
         ends = loop.time() + self._wait_ns() / NS_PER_S
+        borrowing, clock = self._tenancy.borrowing, self._tenancy.ledger.clock
         while True:
             heard = loop.create_future()
 
@@ -70,18 +80,28 @@ class Patience:
                 if not heard.done():
                     heard.set_result(None)
 
-            token = wanting.override_grant
-            if not self._tenancy.ask(wanting.shortages, wake, override_grant=token):
+            if not borrowing.ask(
+                wanting.shortages,
+                clock.now().steady_ns,
+                wake,
+                override_grant=wanting.override_grant,
+                trace=wait.trace,
+            ):
+                wait.ended("not_asked")
                 break
+            if wait.trace:
+                wait.asked_with(borrowing.trace_of(wake))
             try:
                 async with asyncio.timeout_at(ends):
                     await heard
             except TimeoutError:
+                wait.ended("timed_out")
                 break
             finally:
-                self._tenancy.borrowing.forget(wake)
+                borrowing.forget(wake)
             answer = decide(may_wait=True)
             if not isinstance(answer, Wanting):
+                wait.ended("decided")
                 return answer
             wanting = answer
         return decide(may_wait=False)

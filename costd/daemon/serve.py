@@ -39,8 +39,10 @@ from costd.serving.calls import CallFigures, Calls
 from costd.serving.guard import Guard
 from costd.serving.loop import new_loop
 from costd.serving.metered import metered
+from costd.serving.spans import Spans, spans_to
 from costd.serving.stop import Stop
 from costd.store.rocks import STORE_FOLDER, RocksStore
+from costd.telemetry.exports import NO_EXPORTS, Exports
 from costd.telemetry.logs import Log
 from costd.telemetry.metrics import Metrics
 from costd.trust import Authenticator, Kind, TlsFiles
@@ -49,24 +51,24 @@ SWEEP_SLICE_COUNT: Final = 100
 """About 10 ms of expiring; asks are answered between slices."""
 
 
-def run(settings: Settings, log: Log) -> None:
+def run(settings: Settings, log: Log, exports: Exports = NO_EXPORTS) -> None:
     """Run a daemon in this process until SIGTERM or SIGINT.
 
     Errors: as `serve`.
     """
     with asyncio.Runner(loop_factory=new_loop()) as runner:
-        runner.run(_serve_until_signalled(settings, log))
+        runner.run(_serve_until_signalled(settings, log, exports))
 
 
-async def _serve_until_signalled(settings: Settings, log: Log) -> None:
+async def _serve_until_signalled(settings: Settings, log: Log, exports: Exports) -> None:
     stop = Stop()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.ask)
-    await serve(settings, log, stop)
+    await serve(settings, log, stop, exports)
 
 
-async def serve(settings: Settings, log: Log, stop: Stop) -> None:
+async def serve(settings: Settings, log: Log, stop: Stop, exports: Exports = NO_EXPORTS) -> None:
     """Run a daemon until it is asked to stop.
 
     Ensures: on return the books are written out and closed, and the sockets are gone.
@@ -94,7 +96,7 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
             fleet = membership(settings, log, desk, policy=policy, timekeeper=timekeeper)
             following.append(fleet.run())
         async with (
-            metered(settings.name, settings.metrics_endpoint, log) as metrics,
+            metered(settings.name, settings.metrics_endpoint, log, exports) as metrics,
             Servers(settings, log, files) as servers,
             background(log, upkeep.run(), *following),
         ):
@@ -108,7 +110,8 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
             for file in kill_files:
                 file.read()  # again: what tiers there are is known by now
             meters.meter_calls(metrics, figures, now_ns=lambda: timekeeper.clock.now().wall_ns)
-            calls = Calls(figures=figures, log=log, durable=durable)
+            spans = _spans(settings, exports, fleet)
+            calls = Calls(figures=figures, log=log, durable=durable, spans=spans)
             control = ControlService(
                 ledger,
                 policy,
@@ -140,6 +143,14 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
     finally:
         store.close()
     log.info("stopped")
+
+
+def _spans(settings: Settings, exports: Exports, fleet: Fleet | None) -> Spans | None:
+    """Make spans of calls, and of their waits for leases, where traces are exported."""
+    spans = spans_to(exports.tracer, labels=settings.trace_labels)
+    if spans is not None and fleet is not None:
+        fleet.patience.waits = spans.waiting
+    return spans
 
 
 def _tell_serving(

@@ -151,6 +151,10 @@ class Settings(Configured):
     log_format: Literal["json", "console"] = Field(
         "json", description="`json` for machines, `console` for people."
     )
+    trace_labels: Words = Field(
+        default=(),
+        description="Labels of asks that spans carry too: label,…; they leave this host then.",
+    )
 
     def faults(self) -> Iterator[str]:
         """Yield what is wrong between settings, a line each, that begins with the one to change."""

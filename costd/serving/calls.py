@@ -15,6 +15,7 @@ from costd.clock import ticks_ns
 from costd.errors import CostdError, InvalidAsk, InvariantBroken, StoreCorrupt, StoreUnavailable
 from costd.model.time import NS_PER_S
 from costd.serving.guard import Guard
+from costd.serving.spans import Spans
 from costd.telemetry.histogram import Durations
 from costd.telemetry.logs import Log
 from costd.trust.identity import Identity
@@ -62,7 +63,7 @@ class Respond(Protocol):
     lease) returns one then.
     """
 
-    def __call__(self, request: Any, caller: str) -> Any:
+    def __call__(self, request: Any, caller: str, /) -> Any:
         """Answer one request; raises `costd.errors`."""
         ...
 
@@ -93,12 +94,15 @@ class Calls:
         figures: CallFigures,
         log: Log,
         durable: Durable | None = None,
+        spans: Spans | None = None,
         recheck_ns: int = RECHECK_NS,
     ) -> None:
         self._recheck_ns = recheck_ns
         self._figures = figures
         self._log = log
         self._durable = durable
+        self._spans = spans
+        """Who makes a span of each call; None where traces go nowhere: then nothing is wrapped."""
         self._logged_ns: dict[tuple[str, str], int] = {}
 
     def handlers(
@@ -120,7 +124,8 @@ class Calls:
         """
         table: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             method.name: grpc.unary_unary_rpc_method_handler(
-                self._handle(
+                self._traced(
+                    descriptor.full_name,
                     method.name,
                     getattr(service, method.name),
                     GetMessageClass(method.input_type).FromString,
@@ -133,6 +138,21 @@ class Calls:
         for name, stream in (streams or {}).items():
             table[name] = grpc.stream_stream_rpc_method_handler(self._stream(name, stream, guard))
         return grpc.method_handlers_generic_handler(descriptor.full_name, table)
+
+    def _traced(
+        self,
+        service: str,
+        rpc: str,
+        respond: Respond,
+        parse: Callable[[bytes], Message],
+        guard: Guard | None,
+    ) -> Handle:
+        """Handle one method, in a span of its own where traces are exported."""
+        if self._spans is None:
+            return self._handle(rpc, respond, parse, guard)
+        method = f"{service}/{rpc}"
+        noting = self._spans.noting(method, respond)
+        return self._spans.around(method, self._handle(rpc, noting, parse, guard))
 
     def _handle(
         self,

@@ -6,17 +6,20 @@ from contextlib import asynccontextmanager
 from costd import __version__
 from costd.endpoint import Endpoint
 from costd.serving.sockets import CannotListen
+from costd.telemetry.exports import NO_EXPORTS, Exports
 from costd.telemetry.logs import Log
 from costd.telemetry.metrics import Metrics
 
 
 @asynccontextmanager
-async def metered(name: str, endpoint: Endpoint | None, log: Log) -> AsyncIterator[Metrics]:
-    """Serve a host's metrics while the block runs; nowhere if there is no endpoint.
+async def metered(
+    name: str, endpoint: Endpoint | None, log: Log, exports: Exports = NO_EXPORTS
+) -> AsyncIterator[Metrics]:
+    """Serve a host's metrics while the block runs, at its endpoint and wherever they are exported.
 
     Errors: CannotListen if the address cannot be had.
     """
-    metrics = Metrics(version=__version__, name=name)
+    metrics = Metrics(version=__version__, name=name, exports=exports)
     try:
         if endpoint is not None:
             try:

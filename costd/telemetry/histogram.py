@@ -52,6 +52,6 @@ class Durations:
             sum=self._sum_ns / NS_PER_S,
             bucket_counts=buckets,
             explicit_bounds=[bound / NS_PER_S for bound in BOUNDS_NS],
-            min=0.0,
-            max=0.0,
+            min=None,  # type: ignore[arg-type]  # nobody kept them; OTLP leaves them out then
+            max=None,  # type: ignore[arg-type]  # likewise
         )

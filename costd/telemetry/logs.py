@@ -2,10 +2,15 @@
 
 import contextlib
 import logging
-from typing import Literal, TextIO, cast
+import sys
+from typing import Final, Literal, TextIO, cast
 
 import structlog
+from opentelemetry._logs import Logger, SeverityNumber
 from structlog.typing import FilteringBoundLogger, Processor
+
+from costd.clock import SystemClock, ticks_ns
+from costd.model.time import NS_PER_S
 
 Level = Literal["debug", "info", "warning", "error"]
 Style = Literal["json", "console"]
@@ -17,17 +22,32 @@ _LEVELS: dict[str, int] = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
+_SEVERITIES: Final = {
+    "debug": SeverityNumber.DEBUG,
+    "info": SeverityNumber.INFO,
+    "warning": SeverityNumber.WARN,
+    "error": SeverityNumber.ERROR,
+}
+_TOLD_APART: Final = frozenset({"time", "level", "event", "exc_info"})
+
+SELDOM_NS: Final = 60 * NS_PER_S
+"""A collector that is away fails every batch; one line a minute tells as much as hundreds."""
 
 
-def make_log(*, level: Level, style: Style, stream: TextIO) -> Log:
+def make_log(*, level: Level, style: Style, stream: TextIO, copy: Logger | None = None) -> Log:
     """Make a logger that writes `time`, `level`, `event` and fields to a stream.
 
+    Shape:   `copy` is told the same, for a collector.
     Ensures: no process-wide settings change; whoever logs is handed this logger. A line that cannot
              be written is lost, and nobody else: whoever reads may be gone, or the disk full.
     """
     logger = structlog.wrap_logger(
         _Writer(stream),
-        processors=[*_described(), *_rendered(style, stream)],
+        processors=[
+            *_described(),
+            *([_copied_to(copy)] if copy is not None else ()),
+            *_rendered(style, stream),
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         cache_logger_on_first_use=True,
     )
@@ -38,10 +58,12 @@ def adopt_library_logs(*, style: Style, stream: TextIO) -> None:
     """Write what libraries log through `logging`, from warnings up, in the same form.
 
     Ensures: a header that is no UTF-8, of which gRPC would write a stack trace, is left out: it
-             is refused with a reason, and whoever sends it must not fill the log.
+             is refused with a reason, and whoever sends it must not fill the log. Nor must a
+             collector that is away: each complaint of OpenTelemetry is written once a minute.
     """
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_bad_header)
     handler = logging.StreamHandler(stream)
+    handler.addFilter(_Seldom("opentelemetry"))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *_described()],
@@ -60,6 +82,25 @@ def _is_no_bad_header(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("Invalid encoding on")
 
 
+class _Seldom(logging.Filter):
+    """Lets each thing that a library says pass once in a while, and all that others say."""
+
+    def __init__(self, library: str) -> None:
+        super().__init__()
+        self._library = library
+        self._passed_ns: dict[tuple[str, str], int] = {}
+        """By logger and text without its figures, and so as many as the library has."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.partition(".")[0] != self._library:
+            return True
+        said, now_ns = (record.name, str(record.msg)), ticks_ns()
+        if now_ns - self._passed_ns.get(said, now_ns - SELDOM_NS) < SELDOM_NS:
+            return False
+        self._passed_ns[said] = now_ns
+        return True
+
+
 class _Writer(structlog.WriteLogger):
     """Writes lines, and goes on where one cannot be written."""
 
@@ -70,6 +111,39 @@ class _Writer(structlog.WriteLogger):
 
     log = debug = info = warn = warning = msg
     fatal = failure = err = error = critical = exception = msg
+
+
+def _copied_to(logger: Logger) -> Processor:
+    """Make what tells a collector of each line: the event, and its fields as attributes."""
+    clock = SystemClock()
+
+    def copy(
+        _logger: object, _method: str, fields: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        level, event = str(fields["level"]), str(fields["event"])
+        logger.emit(
+            timestamp=clock.now().wall_ns,
+            severity_number=_SEVERITIES.get(level, SeverityNumber.UNSPECIFIED),
+            severity_text=level,
+            body=event,
+            event_name=f"costd.{event}",
+            attributes={
+                name: value if isinstance(value, str | bool | int | float) else str(value)
+                for name, value in fields.items()
+                if name not in _TOLD_APART and value is not None
+            },
+            exception=_exception_in(fields.get("exc_info")),
+        )
+        return fields
+
+    return copy
+
+
+def _exception_in(told: object) -> BaseException | None:
+    """Find the exception that goes with a line: `exc_info` is one, or true for the one at hand."""
+    if isinstance(told, BaseException):
+        return told
+    return sys.exc_info()[1] if told else None
 
 
 def _described() -> list[Processor]:

@@ -1,4 +1,4 @@
-"""OpenTelemetry metrics, read when somebody asks and served to Prometheus.
+"""OpenTelemetry metrics, read when somebody asks: served to Prometheus, sent to collectors.
 
 Nothing is counted here: instruments observe plain numbers that the daemon keeps anyway, so that
 an admit pays for a dictionary entry and no more.
@@ -15,9 +15,11 @@ from opentelemetry.sdk.metrics.export import (
     Histogram,
     HistogramDataPoint,
     Metric,
+    MetricExporter,
+    MetricReader,
     MetricsData,
+    PeriodicExportingMetricReader,
 )
-from opentelemetry.sdk.resources import Resource
 from prometheus_client import (
     CollectorRegistry,
     GCCollector,
@@ -26,29 +28,36 @@ from prometheus_client import (
     start_http_server,
 )
 
+from costd.telemetry.exports import NO_EXPORTS, SCOPE, Exports, describe
+
 Readings = Iterable[tuple[int | float, dict[str, str]]]
 Read = Callable[[], Readings]
 
-SCOPE: Final = "costd"
+LAST_PUSH_MS: Final = 1_000
+"""How long the end of a host waits for a collector to take its figures once more."""
+
+Durations = tuple[str, str, Callable[[], list[HistogramDataPoint]]]
+"""Histograms that were counted elsewhere: name, description, and what reads them."""
 
 
 class Metrics:
-    """One daemon's instruments and the endpoint that serves them.
+    """One host's instruments, the endpoint that serves them, and the collectors they are sent to.
 
-    Instruments are read in the endpoint's thread: a `Read` copies what it reads in one step
+    Instruments are read in the threads of both: a `Read` copies what it reads in one step
     (`list(mapping.items())`) and calls nothing that the event loop may be changing.
     """
 
-    def __init__(self, *, version: str, name: str) -> None:
+    def __init__(self, *, version: str, name: str, exports: Exports = NO_EXPORTS) -> None:
         self._registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
-        self._reader = _Reader(registry=self._registry)
-        resource = Resource(
-            {"service.name": "costd", "service.version": version, "host.name": name}
-        )
+        self._durations: list[Durations] = []
+        readers: list[MetricReader] = [_Served(self._durations, self._registry)]
+        readers += [_Pushed(self._durations, exporter) for exporter in exports.metrics]
         self._provider = MeterProvider(
-            metric_readers=[self._reader], resource=resource, shutdown_on_exit=False
+            metric_readers=readers,
+            resource=exports.resource or describe("costd", version=version, name=name),
+            shutdown_on_exit=False,
         )
         self._meter = self._provider.get_meter(SCOPE, version)
         self._stop: Callable[[], None] | None = None
@@ -65,7 +74,7 @@ class Metrics:
         self, name: str, description: str, read: Callable[[], list[HistogramDataPoint]]
     ) -> None:
         """Observe histograms that were counted elsewhere."""
-        self._reader.histograms.append((name, description, read))
+        self._durations.append((name, description, read))
 
     def listen(self, host: str, port: int) -> str:
         """Serve `/metrics`; returns the address, with the port that was given for port 0.
@@ -83,36 +92,55 @@ class Metrics:
         return f"{host}:{server.server_port}"
 
     def close(self) -> None:
-        """Stop serving."""
+        """Stop serving, and send what is to be sent once more."""
         if self._stop is not None:
             self._stop()
             self._stop = None
-        self._provider.shutdown()
+        self._provider.shutdown(LAST_PUSH_MS)
 
 
-class _Reader(PrometheusMetricReader):
-    """Adds histograms counted elsewhere to what the SDK collected; it has no observable ones."""
+class _Served(PrometheusMetricReader):
+    """Serves durations beside what the SDK collected; it has no observable histograms."""
 
-    def __init__(self, *, registry: CollectorRegistry) -> None:
+    def __init__(self, durations: list[Durations], registry: CollectorRegistry) -> None:
         super().__init__(scope_info_enabled=False, registry=registry)
-        self.histograms: list[tuple[str, str, Callable[[], list[HistogramDataPoint]]]] = []
+        self._durations = durations
 
     def _receive_metrics(
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
     ) -> None:
-        if metrics_data is not None and metrics_data.resource_metrics:
-            metrics = metrics_data.resource_metrics[0].scope_metrics[0].metrics
-            assert isinstance(metrics, list)
-            metrics.extend(
-                Metric(
-                    name=name,
-                    description=description,
-                    unit="s",
-                    data=Histogram(read(), AggregationTemporality.CUMULATIVE),
-                )
-                for name, description, read in self.histograms
-            )
+        _add_durations(metrics_data, self._durations)
         super()._receive_metrics(metrics_data, timeout_millis, **kwargs)
+
+
+class _Pushed(PeriodicExportingMetricReader):
+    """Sends the same; how often, OTEL_METRIC_EXPORT_INTERVAL says."""
+
+    def __init__(self, durations: list[Durations], exporter: MetricExporter) -> None:
+        self._durations = durations
+        super().__init__(exporter)
+
+    def _receive_metrics(
+        self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
+    ) -> None:
+        _add_durations(metrics_data, self._durations)
+        super()._receive_metrics(metrics_data, timeout_millis, **kwargs)
+
+
+def _add_durations(metrics_data: MetricsData, durations: list[Durations]) -> None:
+    if metrics_data is None or not metrics_data.resource_metrics:
+        return
+    metrics = metrics_data.resource_metrics[0].scope_metrics[0].metrics
+    assert isinstance(metrics, list)
+    metrics.extend(
+        Metric(
+            name=name,
+            description=description,
+            unit="s",
+            data=Histogram(read(), AggregationTemporality.CUMULATIVE),
+        )
+        for name, description, read in durations
+    )
 
 
 def _observing(read: Read) -> Callable[[CallbackOptions], Iterable[Observation]]:

@@ -1,6 +1,7 @@
 """A real program in a process of its own, watched by its log."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,8 @@ class CostdProcess:
         """What to run it under, such as `ip netns exec NAME`, which becomes the program."""
         self.source: Path | None = None
         """Where the package `costd` of another release lies; None: the one that is installed."""
+        self.environment: dict[str, str] = {}
+        """Variables that it is started with, beside those of this process."""
         self._process: subprocess.Popen[str] | None = None
         self._reader: Thread | None = None
         self._said = Condition()
@@ -79,6 +82,7 @@ class CostdProcess:
             stderr=subprocess.PIPE,
             text=True,
             cwd=self.source,
+            env={**os.environ, **self.environment},
         )
         self._reader = Thread(target=self._read, args=(self._process.stderr,), daemon=True)
         self._reader.start()
