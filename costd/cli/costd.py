@@ -127,6 +127,7 @@ def coordinator(
     tls_ca: Annotated[str | None, _coordinators("tls_ca")] = None,
     control_keys: Annotated[str | None, _coordinators("control_keys")] = None,
     metrics_listen: Annotated[str | None, _coordinators("metrics_listen")] = None,
+    metrics_insecure: Annotated[bool | None, _coordinators("metrics_insecure")] = None,
     notices: Annotated[str | None, _coordinators("notices")] = None,
     tenure_s: Annotated[str | None, _coordinators("tenure_s")] = None,
     skew_max_s: Annotated[str | None, _coordinators("skew_max_s")] = None,

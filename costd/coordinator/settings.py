@@ -66,6 +66,11 @@ class Settings(Configured):
     metrics_listen: str = Field(
         "127.0.0.1:9467", description="Address of the Prometheus endpoint; `off` for none."
     )
+    metrics_insecure: bool = Field(
+        default=False,
+        description="Serve metrics also where others can reach them: nothing encrypts or "
+        "authenticates them. `listen_insecure` implies it.",
+    )
     notices: Literal["auto", "listen", "poll"] = Field(
         "auto",
         description="How replicas tell each other: `listen` (LISTEN and NOTIFY), `poll` where the "
@@ -131,10 +136,11 @@ class Settings(Configured):
         metrics, fault = endpoint_or_fault("metrics_listen", self.metrics_listen)
         if fault:
             yield fault
-        if metrics is not None and not metrics.is_loopback and not self.listen_insecure:
+        is_meant = self.metrics_insecure or self.listen_insecure
+        if metrics is not None and not metrics.is_loopback and not is_meant:
             yield (
                 f"metrics_listen: {metrics} can be reached by others, and nothing encrypts or "
-                "authenticates it; use 127.0.0.1, or say listen_insecure: true"
+                "authenticates it; use 127.0.0.1, or say metrics_insecure: true"
             )
 
     @property

@@ -220,6 +220,18 @@ def test_every_fault_of_a_coordinators_settings_is_told_at_once(flags, said):
     ]
 
 
+@pytest.mark.parametrize("meant", ["metrics_insecure", "listen_insecure"])
+def test_a_coordinator_serves_metrics_to_others_if_it_is_told_to(meant):
+    found = coordinator_settings.load_settings({"metrics_listen": "0.0.0.0:9467", meant: True})
+    assert found.metrics_endpoint.port == 9467
+
+
+def test_a_coordinator_with_a_certificate_can_serve_metrics_to_others():
+    tls = {"tls_cert": "c.crt", "tls_key": "c.key", "tls_ca": "ca.crt"}
+    flags = tls | {"listen": "0.0.0.0:9466", "metrics_listen": "0.0.0.0:9467"}
+    assert coordinator_settings.load_settings(flags | {"metrics_insecure": True}).endpoint
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
