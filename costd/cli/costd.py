@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 from costd import __version__, address
 from costd.cli import up
+from costd.cli.injector import injector
 from costd.cli.program import Command, Group
 from costd.cli.telling import telling
 from costd.configuration import Configured, SettingsError
@@ -181,6 +182,9 @@ def _tell_plan(where: str, plan: Plan | None) -> None:
     if plan.refusal:
         typer.echo(f"costd: a start would be refused: {plan.refusal}", err=True)
         raise typer.Exit(COULD_NOT_RUN)
+
+
+app.command(cls=Command)(injector)
 
 
 @app.command("up", cls=Command)

@@ -1,0 +1,1 @@
+"""The admission webhook that puts a daemon beside agents in Kubernetes."""

@@ -1,0 +1,311 @@
+"""The rules: a pod in, a JSON patch out, or the reason why there is none.
+
+Pure: the same pod under the same settings gives the same patch, and a pod that has been patched
+gives none.
+"""
+
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from costd.injector import names
+from costd.injector.annotations import asked, wished
+from costd.injector.edit import Edit
+from costd.injector.labels import fixed_labels
+from costd.injector.outcome import NOT_LET_IN, UNFIT, NotPatched, Outcome, Pod, Reason
+from costd.injector.shape import check_shape
+from costd.injector.sidecar import container, drain_s, mount, volumes
+from costd.injector.wishes import Sidecar
+
+ANNOTATIONS_BYTES_MAX: Final = 256 * 1024
+"""Of one object, all keys and values together; the API refuses more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What holds for every pod: an injector's settings, read."""
+
+    sidecar: Sidecar
+    version: str
+    namespaces_excluded: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: tuple[str, ...] = ("*",)
+    behind: tuple[str, ...] = ()
+    host_network: bool = False
+    refuse_unfit: bool = False
+
+
+def inject(pod: Any, namespace: str, rules: Rules, *, only_asked: bool = False) -> Outcome:
+    """Decide about one pod that is being created.
+
+    Shape:   pure; `pod` is unchanged. `only_asked` leaves pods alone that do not ask by their own
+             label or annotation; else whoever sent it has been asked for it by the namespace.
+    Ensures: every field that the pod has stays as it is, but for lists that grow and a sidecar of
+             ours that is replaced; a patched pod gives `already_injected`.
+    """
+    try:
+        return _injected(check_shape(pod), namespace, rules, only_asked=only_asked)
+    except NotPatched as why:
+        let_in = why.reason not in NOT_LET_IN
+        if why.reason in UNFIT:
+            let_in = not rules.refuse_unfit
+        warnings = (f"costd: {why}",) if let_in and why.reason in UNFIT else ()
+        return Outcome(reason=why.reason, message=str(why), is_let_in=let_in, warnings=warnings)
+
+
+def _injected(pod: Pod, namespace: str, rules: Rules, *, only_asked: bool) -> Outcome:
+    metadata, spec = pod["metadata"], pod["spec"]
+    annotations = metadata.get("annotations") or {}
+    labels = metadata.get("labels") or {}
+    _check_wanted(labels, annotations, namespace, rules, only_asked=only_asked)
+    _check_fit(spec, rules)
+    sidecar = wished(annotations, rules.sidecar, rules.annotations)
+    if sidecar.mode == "container" and spec.get("restartPolicy") in {"Never", "OnFailure"}:
+        raise NotPatched(
+            Reason.NEVER_ENDS,
+            f"restartPolicy is {spec['restartPolicy']}, and an ordinary container beside it never "
+            f"ends, so this pod would not either; let {names.PREFIX}mode be native (Kubernetes "
+            f"1.29 or later), or say {names.INJECT}: false",
+        )
+    fixed, warnings = fixed_labels(labels, rules.labels)
+    metrics_port, more = _metrics_port(sidecar, spec)
+    made = container(sidecar, pod, namespace, fixed, metrics_port)
+    is_marked = names.INJECTED in annotations
+    _check_room(spec, sidecar, is_marked=is_marked)
+
+    # All checks passed but the size; only writes below.
+    edit = Edit(pod)
+    _put_container(edit, made, sidecar, rules.behind)
+    _put_volumes(edit, sidecar)
+    own = [*warnings, *more, *_warnings(sidecar, spec), *_connect(edit, sidecar)]
+    _mark(edit, rules.version)
+    if not edit.operations:
+        raise NotPatched(Reason.ALREADY_INJECTED, "the pod has its sidecar already")
+    return Outcome(
+        reason=Reason.COMPLETED if is_marked else Reason.INJECTED,
+        message="the pod has a sidecar now",
+        patch=tuple(edit.operations),
+        warnings=tuple(f"costd: {each}" for each in own),
+        pod=edit.pod,
+    )
+
+
+def _check_wanted(
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+    namespace: str,
+    rules: Rules,
+    *,
+    only_asked: bool,
+) -> None:
+    """Pass by pods that nobody wants a sidecar in."""
+    if namespace in rules.namespaces_excluded:
+        raise NotPatched(
+            Reason.NAMESPACE_EXCLUDED, f"no pod of the namespace {namespace} gets a sidecar"
+        )
+    if names.MIRROR in annotations:
+        raise NotPatched(
+            Reason.MIRROR_POD, "this is the image of a static pod, which the kubelet owns"
+        )
+    wants = asked(labels, annotations)
+    if wants is False:
+        raise NotPatched(Reason.OPTED_OUT, f"the pod says {names.INJECT}: false")
+    if wants is None and only_asked:
+        raise NotPatched(Reason.NOT_ASKED, f"the pod does not say {names.INJECT}: true")
+
+
+def _check_fit(spec: Mapping[str, Any], rules: Rules) -> None:
+    """Pass by pods that no sidecar can be put into."""
+    security = spec.get("securityContext") or {}
+    system = (spec.get("os") or {}).get("name")
+    chosen = (spec.get("nodeSelector") or {}).get("kubernetes.io/os", system)
+    if "windows" in {system, chosen} or security.get("windowsOptions"):
+        raise NotPatched(
+            Reason.WINDOWS, "costd runs on Linux only; no sidecar in a pod for Windows"
+        )
+    if spec.get("hostNetwork") and not rules.host_network:
+        raise NotPatched(
+            Reason.HOST_NETWORK,
+            "no sidecar in a pod on its node's network (hostNetwork); the injector's "
+            "host_network: true allows it",
+        )
+
+
+def _metrics_port(sidecar: Sidecar, spec: Mapping[str, Any]) -> tuple[int, Sequence[str]]:
+    """Choose where metrics are served: nowhere if that port is somebody else's in the pod."""
+    port = sidecar.metrics_port
+    if not port:
+        return 0, ()
+    if spec.get("hostNetwork"):
+        return 0, ("hostNetwork: no metrics are served, since all such pods have the same ports",)
+    for each in _containers(spec):
+        if each["name"] == names.CONTAINER:
+            continue
+        if any(one.get("containerPort") == port for one in each.get("ports") or ()):
+            warning = (
+                f"container {each['name']} has port {port}, so the sidecar serves no metrics; "
+                f"give it another by {names.PREFIX}metrics-port"
+            )
+            return 0, (warning,)
+    return port, ()
+
+
+def _check_room(spec: Mapping[str, Any], sidecar: Sidecar, *, is_marked: bool) -> None:
+    """See that names and paths are free, or are what we put there before."""
+    if not is_marked and any(each["name"] == names.CONTAINER for each in _containers(spec)):
+        raise NotPatched(
+            Reason.NAME_TAKEN,
+            f"the pod has a container {names.CONTAINER} of its own; give it another name, or say "
+            f"{names.INJECT}: false",
+        )
+    ours = {each["name"]: each for each in volumes(sidecar)}
+    for each in spec.get("volumes") or ():
+        if each["name"] in ours and not is_marked and each != ours[each["name"]]:
+            raise NotPatched(
+                Reason.NAME_TAKEN,
+                f"the pod has a volume {each['name']} of its own; give it another name, or say "
+                f"{names.INJECT}: false",
+            )
+    for each in _containers(spec):
+        for one in each.get("volumeMounts") or ():
+            path = posixpath.normpath(one.get("mountPath") or "")
+            taken = path == names.RUN_PATH or path.startswith(f"{names.RUN_PATH}/")
+            if taken and one.get("name") != names.RUN:
+                raise NotPatched(
+                    Reason.PATH_TAKEN,
+                    f"container {each['name']} mounts {one.get('name')} at {path}, where the "
+                    f"socket is to be; mount it elsewhere, or say {names.INJECT}: false",
+                )
+
+
+def _put_container(
+    edit: Edit, made: dict[str, Any], sidecar: Sidecar, behind: Sequence[str]
+) -> None:
+    """Put the sidecar where it belongs, unless it is there."""
+    is_native = sidecar.mode == "native"
+    home, other = ("initContainers", "containers")[:: 1 if is_native else -1]
+    spec = edit.pod["spec"]
+    for position, each in enumerate(spec.get(other) or ()):
+        if each["name"] == names.CONTAINER:
+            edit.remove("spec", other, position)
+            break
+    for position, each in enumerate(edit.need([], "spec", home)):
+        if each["name"] == names.CONTAINER:
+            if _essence(each) != _essence(made):
+                edit.replace(made, "spec", home, position)
+            return
+    if not is_native:
+        # The first container is the one that `kubectl logs` and `kubectl exec` mean.
+        edit.append(made, "spec", home)
+        return
+    position = 0
+    for each in spec[home]:
+        if each["name"] not in behind:
+            break
+        position += 1
+    edit.add(made, "spec", home, position)
+
+
+def _essence(one: Mapping[str, Any]) -> Any:
+    """Reduce a sidecar to what makes it ours: what other webhooks and the API add is left out."""
+    variables = []
+    for each in one.get("env") or ():
+        if each["name"].startswith(("COSTD_", "POD_")):
+            source = (each.get("valueFrom") or {}).get("fieldRef") or {}
+            variables.append((each["name"], each.get("value"), source.get("fieldPath")))
+    mounts = {
+        each.get("name"): (each.get("mountPath"), each.get("subPathExpr"))
+        for each in one.get("volumeMounts") or ()
+        if str(each.get("name")).startswith("costd-")
+    }
+    plain = [one.get(key) for key in ("command", "args", "envFrom", "restartPolicy")]
+    return plain, variables, mounts
+
+
+def _put_volumes(edit: Edit, sidecar: Sidecar) -> None:
+    present = edit.need([], "spec", "volumes")
+    positions = {each["name"]: position for position, each in enumerate(present)}
+    for each in volumes(sidecar):
+        if each["name"] not in positions:
+            edit.append(each, "spec", "volumes")
+        elif not _is_like(present[positions[each["name"]]], each):
+            edit.replace(each, "spec", "volumes", positions[each["name"]])
+
+
+def _is_like(one: Any, ours: Any) -> bool:
+    """Tell whether a volume is what we wrote, whatever defaults the API added."""
+    if isinstance(ours, dict):
+        return isinstance(one, dict) and all(_is_like(one.get(k), v) for k, v in ours.items())
+    return bool(one == ours)
+
+
+def _connect(edit: Edit, sidecar: Sidecar) -> Sequence[str]:
+    """Let every container reach the socket; returns what to warn of."""
+    warnings = []
+    lists = ["containers", "initContainers"][: 2 if sidecar.mode == "native" else 1]
+    for home in lists:
+        for position, each in enumerate(edit.pod["spec"].get(home) or ()):
+            if each["name"] == names.CONTAINER:
+                continue
+            at = ("spec", home, position)
+            if not any(one.get("name") == names.RUN for one in each.get("volumeMounts") or ()):
+                edit.need([], *at, "volumeMounts")
+                edit.append(mount(), *at, "volumeMounts")
+            said = {one["name"]: one.get("value") for one in edit.need([], *at, "env")}
+            if names.SOCKET_VARIABLE not in said:
+                socket = {"name": names.SOCKET_VARIABLE, "value": names.SOCKET_PATH}
+                edit.add(socket, *at, "env", 0)
+            elif said[names.SOCKET_VARIABLE] != names.SOCKET_PATH:
+                warnings.append(_stays(each["name"], names.SOCKET_VARIABLE))
+            if names.ADDRESS_VARIABLE in said:
+                warnings.append(_stays(each["name"], names.ADDRESS_VARIABLE))
+    return warnings
+
+
+def _stays(name: str, variable: str) -> str:
+    return f"container {name} sets {variable} itself, and may not ask the sidecar"
+
+
+def _warnings(sidecar: Sidecar, spec: Mapping[str, Any]) -> Sequence[str]:
+    """Say what an operator may be surprised by."""
+    found = []
+    given_s = spec.get("terminationGracePeriodSeconds")
+    if drain_s(sidecar, spec) < sidecar.drain_s:
+        found.append(
+            f"terminationGracePeriodSeconds is {given_s}, less than the drain of "
+            f"{sidecar.drain_s:g} s; open calls are waited for that long only"
+        )
+    if spec.get("shareProcessNamespace"):
+        found.append(
+            "shareProcessNamespace: a container that runs as root or as user "
+            f"{names.USER} can change what the sidecar fixes"
+        )
+    group = (spec.get("securityContext") or {}).get("fsGroup")
+    if sidecar.data_claim and group is None:
+        found.append(
+            f"the claim {sidecar.data_claim} must be writable by user {names.USER}; a "
+            "securityContext.fsGroup makes it so"
+        )
+    return found
+
+
+def _mark(edit: Edit, version: str) -> None:
+    """Note in the pod's annotations that it has a sidecar; the last of the checks is here."""
+    annotations = edit.need({}, "metadata", "annotations")
+    if names.INJECTED not in annotations:
+        edit.add(version, "metadata", "annotations", names.INJECTED)
+        listed = [each for each in annotations.get(names.SAFE_TO_EVICT, "").split(",") if each]
+        more = [each for each in (names.RUN, names.DATA) if each not in listed]
+        edit.add(",".join([*listed, *more]), "metadata", "annotations", names.SAFE_TO_EVICT)
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items())
+    if size > ANNOTATIONS_BYTES_MAX:
+        raise NotPatched(
+            Reason.TOO_LARGE,
+            f"the pod's annotations would have {size} bytes with ours, and the API takes "
+            f"{ANNOTATIONS_BYTES_MAX}; shorten them, or say {names.INJECT}: false",
+        )
+
+
+def _containers(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [*(spec.get("initContainers") or ()), *spec["containers"]]

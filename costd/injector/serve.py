@@ -1,0 +1,149 @@
+"""One injector from start to stop: the certificate, the webhook, the metrics."""
+
+import asyncio
+import contextlib
+import math
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+
+import uvicorn
+from cryptography import x509
+
+from costd import __version__
+from costd.clock import ticks_ns
+from costd.injector.connection import KEEP_ALIVE_S, Connection
+from costd.injector.handshake import Files, Source, server_context
+from costd.injector.meters import meter_injector
+from costd.injector.reviews import Reviews
+from costd.injector.settings import Settings
+from costd.serving.loop import new_loop
+from costd.serving.metered import metered
+from costd.serving.sockets import CannotListen
+from costd.serving.stop import Stop
+from costd.telemetry.logs import Log
+from costd.trust import TlsFiles
+from costd.trust.certificates import read_certificates
+
+
+def run(settings: Settings, log: Log) -> None:
+    """Run an injector in this process until SIGTERM or SIGINT.
+
+    Errors: as `serve`.
+    """
+    with asyncio.Runner(loop_factory=new_loop()) as runner:
+        runner.run(_serve_until_signalled(settings, log))
+
+
+async def _serve_until_signalled(settings: Settings, log: Log) -> None:
+    stop = Stop()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.ask)
+    await serve(settings, log, stop)
+
+
+async def serve(settings: Settings, log: Log, stop: Stop) -> None:
+    """Run an injector until it is asked to stop.
+
+    Errors:  TlsFault, CannotListen; nothing was served.
+    """
+    started_ns = ticks_ns()
+
+    def refused(problem: str) -> None:
+        log.error("tls_files_refused", problem=problem)
+
+    async with contextlib.AsyncExitStack() as stack:
+        source = _source(settings, refused)
+        reviews = Reviews(
+            settings.rules,
+            log,
+            is_ready=lambda: source.pair() is not None and not stop.asked.is_set(),
+            body_bytes_max=settings.body_bytes_max,
+            deadline_s=settings.deadline_s,
+        )
+        metrics = await stack.enter_async_context(
+            metered(settings.service, settings.metrics_endpoint, log)
+        )
+        meter_injector(metrics, reviews, lambda: _ends_s(source))
+        server = _server(settings, reviews, server_context(source, refused))
+        listener = _listening(settings)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        stack.push_async_callback(_ended, server, serving)
+        log.info(
+            "injecting",
+            version=__version__,
+            pid=os.getpid(),
+            address="{}:{}".format(*listener.getsockname()[:2]),
+            started_in_ms=(ticks_ns() - started_ns) // 1_000_000,
+        )
+        await stop.asked.wait()
+        log.info("draining", connections=len(server.server_state.connections))
+        # The API server goes on calling until it has heard that this replica is going.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.insisted.wait(), settings.drain_s)
+    log.info("stopped")
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to whoever runs it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+def _server(settings: Settings, reviews: Reviews, context: ssl.SSLContext) -> uvicorn.Server:
+    config = uvicorn.Config(
+        reviews.app(),
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=settings.connections_count_max,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=max(1, math.ceil(settings.deadline_s)),
+        ssl_context_factory=lambda _config, _default: context,
+    )
+    return _Server(config)
+
+
+def _listening(settings: Settings) -> socket.socket:
+    """Bind the address.
+
+    Errors: CannotListen.
+    """
+    endpoint = settings.endpoint
+    try:
+        family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+        return socket.create_server((endpoint.host, endpoint.port), family=family, backlog=256)
+    except OSError as error:
+        raise CannotListen(
+            f"listen: {endpoint} cannot be bound ({error.strerror}); name another address"
+        ) from error
+
+
+async def _ended(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
+    """Let open reviews end, and the listener with them."""
+    server.should_exit = True
+    await serving
+
+
+def _source(settings: Settings, refused: Callable[[str], None]) -> Source:
+    return Files(TlsFiles(certificate=settings.tls_cert, key=settings.tls_key, tell=refused))
+
+
+def _ends_s(source: Source) -> int | None:
+    """When the certificate in force ends, in Unix seconds."""
+    pair = source.pair()
+    if pair is None:
+        return None
+    leaf: x509.Certificate = read_certificates(pair.certificate_pem, "the certificate")[0]
+    return int(leaf.not_valid_after_utc.timestamp())
