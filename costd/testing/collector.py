@@ -117,6 +117,13 @@ class Collector:
         """
         return self._wait(lambda: self.metrics.get(service, {}).get(name), name)
 
+    def wait(self, condition: Callable[[], bool]) -> None:
+        """Return once what was sent makes a condition true.
+
+        Errors: DaemonFailed.
+        """
+        self._wait(lambda: condition() or None, "enough; its `spans` tell what it was sent")
+
     def _wait(self, found: Callable[[], Found | None], what: str) -> Found:
         with self._said:
             self._said.wait_for(found, ANSWER_S)

@@ -126,6 +126,8 @@ class FleetProcesses:
         self._flags = coordinator_flags
         self._database_url = database_url
         self._policy = policy
+        self.environment: dict[str, str] = {}
+        """Variables that all are started with."""
         self.coordinators: list[CoordinatorProcess] = []
         self.daemons: list[DaemonProcess] = []
 
@@ -137,6 +139,7 @@ class FleetProcesses:
                 database_url=self._database_url,
                 policy=self._policy,
             )
+            made.environment = self.environment
             self.coordinators.append(made)
             made.launch()
         for made in self.coordinators:
@@ -170,6 +173,7 @@ class FleetProcesses:
             *flags,
         )
         daemon.prefix = prefix
+        daemon.environment = self.environment
         self.daemons.append(daemon)
         daemon.launch()
         return daemon
