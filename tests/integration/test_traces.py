@@ -2,7 +2,9 @@
 
 import grpc
 import pytest
+from costd_client import AsyncClient, Client
 from desk import Desk, ask, new_id
+from opentelemetry.sdk.trace import TracerProvider
 
 from costd.testing import DaemonProcess
 from costd.testing.collector import Collector
@@ -347,3 +349,39 @@ def test_an_exporter_that_is_not_installed_is_named_with_its_remedy(daemon, tmp_
     assert process.ended() == 2
     assert "OTEL_EXPORTER_OTLP_ENDPOINT" in process.log_text()
     assert "pip install costd[otlp]" in process.log_text()
+
+
+# ---- clients ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tracer():
+    """What the caller's own spans are made by; they are sent nowhere."""
+    return TracerProvider(shutdown_on_exit=False).get_tracer("test")
+
+
+def asking(desk, make):
+    said = {"task_class": "draft", "labels": {"user": "ann"}}
+    return make(desk.daemon.address, caller="test", allowances=False, **said)
+
+
+def test_the_client_asks_in_the_trace_of_its_caller(collector, traced, tracer):
+    with asking(traced, Client) as client, tracer.start_as_current_span("agent") as parent:
+        decision = client.admit(estimated_cost_nusd=1_000_000)
+        client.settle(decision, cost_nusd=900_000)
+    check_children(collector, decision, parent.get_span_context())
+
+
+async def test_the_client_of_asyncio_does_too(collector, traced, tracer):
+    async with asking(traced, AsyncClient) as client:
+        with tracer.start_as_current_span("agent") as parent:
+            decision = await client.admit(estimated_cost_nusd=1_000_000)
+            await client.settle(decision, cost_nusd=900_000)
+    check_children(collector, decision, parent.get_span_context())
+
+
+def check_children(collector, decision, parent):
+    for name in (ADMIT, SETTLE):
+        span = collector.wait_for_span(name, costd__reservation__id=decision.reservation_id)
+        assert span.trace_id == f"{parent.trace_id:032x}"
+        assert span.parent_id == f"{parent.span_id:016x}"

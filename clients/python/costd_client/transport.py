@@ -12,6 +12,7 @@ import grpc.aio
 
 from costd_client.pb.admission_pb2_grpc import AdmissionStub
 from costd_client.steps import Rpc, RpcFailed
+from costd_client.trace import with_trace
 
 if TYPE_CHECKING:
     import asyncio
@@ -81,7 +82,9 @@ class Transport:
         """
         method = getattr(self._enter(), rpc.method)
         try:
-            reply: Message = method(rpc.request, timeout=rpc.timeout_s, metadata=self._metadata)
+            reply: Message = method(
+                rpc.request, timeout=rpc.timeout_s, metadata=with_trace(self._metadata)
+            )
         except grpc.RpcError as error:
             raise RpcFailed(error.code(), error.details() or "") from error
         finally:
@@ -179,7 +182,7 @@ class AsyncTransport:
         method = getattr(self._connected(), rpc.method)
         try:
             reply: Message = await method(
-                rpc.request, timeout=rpc.timeout_s, metadata=self._metadata
+                rpc.request, timeout=rpc.timeout_s, metadata=with_trace(self._metadata)
             )
         except grpc.aio.AioRpcError as error:
             raise RpcFailed(error.code(), error.details() or "") from error
