@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+PROMETHEUS := $(BIN)/prometheus
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-unit lint types contracts format bench crash soak sim mutants proto lock coverage clean
@@ -10,7 +11,7 @@ STAMP := $(VENV)/.stamp
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-setup: $(STAMP) ## Make .venv from the lock file.
+setup: $(STAMP) $(PROMETHEUS) ## Make .venv from the lock file, with the Prometheus that tests ask.
 
 $(STAMP): requirements.lock pyproject.toml clients/python/pyproject.toml
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "costd needs Python 3.11 or newer"'
@@ -22,6 +23,13 @@ $(STAMP): requirements.lock pyproject.toml clients/python/pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e clients/python
 	@touch $@
 
+# Debian's, unpacked and not installed: installing it starts a service.
+$(PROMETHEUS): | $(STAMP)
+	@mkdir -p build/debian && cd build/debian && rm -f prometheus_*.deb && \
+	{ apt-get download -qq prometheus || { apt-get update -qq && apt-get download -qq prometheus; }; } 2>/dev/null && \
+	dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x -C "$(CURDIR)/$(BIN)" --strip-components=3 ./usr/bin && rm -f prometheus_*.deb || \
+	echo "prometheus cannot be had with apt-get here; what is tested with it is skipped"
+
 demo: $(STAMP) ## Run the main job: a daemon, a few hundred agents, a live screen; TRACE=FILE.csv replays a trace, FLEET=8 lets so many daemons race for one budget.
 	@$(BIN)/python -m costd.cli.demo $(if $(TRACE),--trace "$(TRACE)") $(if $(FLEET),--fleet "$(FLEET)") $(DEMO_ARGS)
 
@@ -30,7 +38,7 @@ demo: $(STAMP) ## Run the main job: a daemon, a few hundred agents, a live scree
 test test-unit coverage: export PYTHONDONTWRITEBYTECODE :=
 test test-unit coverage: export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
 
-test: $(STAMP) ## Run every test.
+test: $(STAMP) $(PROMETHEUS) ## Run every test.
 	$(BIN)/pytest -n 3 --dist worksteal
 
 test-unit: $(STAMP) ## Run the tests that take seconds.
