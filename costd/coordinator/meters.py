@@ -3,10 +3,13 @@
 from costd.coordinator.join import Join
 from costd.coordinator.killbook import KillBook
 from costd.coordinator.reception import Reception
+from costd.coordinator.upkeep import Upkeep
 from costd.telemetry.metrics import Metrics
 
 
-def meter_fleet(metrics: Metrics, reception: Reception, join: Join, kills: KillBook) -> None:
+def meter_fleet(
+    metrics: Metrics, reception: Reception, join: Join, kills: KillBook, upkeep: Upkeep
+) -> None:
     """Observe the fleet as this replica sees it."""
     metrics.gauge(
         "costd_fleet_daemons",
@@ -32,4 +35,9 @@ def meter_fleet(metrics: Metrics, reception: Reception, join: Join, kills: KillB
         "costd_fleet_kills",
         "Kill switches known, engaged or released lately.",
         lambda: [(len(kills.switches), {})],
+    )
+    metrics.gauge(
+        "costd_fleet_database_available",
+        "1 while the database can be used.",
+        lambda: [(int(not upkeep.database_problem), {})],
     )

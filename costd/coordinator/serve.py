@@ -35,7 +35,7 @@ from costd.errors import StoreUnavailable
 from costd.serving.background import background
 from costd.serving.calls import CallFigures, Calls
 from costd.serving.loop import new_loop
-from costd.serving.metered import metered
+from costd.serving.metered import meter_certificate, metered
 from costd.serving.spans import spans_to
 from costd.serving.stop import Stop
 from costd.telemetry.exports import NO_EXPORTS, Exports
@@ -129,29 +129,35 @@ async def serve(settings: Settings, log: Log, stop: Stop, exports: Exports = NO_
         metrics = await stack.enter_async_context(
             metered(settings.name, settings.metrics_endpoint, log, exports)
         )
-        meters.meter_fleet(metrics, reception, join, kills)
+        meters.meter_fleet(metrics, reception, join, kills, upkeep)
         servers = await stack.enter_async_context(Servers(settings, log, clock, store))
+        meter_certificate(metrics, servers.files)
         beside = (join.run(), upkeep.run(), upkeep.listen(), upkeep.forget(), drills.tell())
         await stack.enter_async_context(background(log, *beside))
         control = ControlService(store, reception, kills, clock, settings.name)
         fleet = FleetControlService(store, reception, kills, clock, publishing, drills=drills)
         calls = Calls(figures=CallFigures(), log=log, spans=spans_to(exports.tracer))
         await servers.start(_handlers(servers, calls, join, control, fleet))
-        log.info(
-            "coordinating",
-            version=__version__,
-            name=settings.name,
-            pid=os.getpid(),
-            database=database.where,
-            policy=reception.published.message.number,
-            started_in_ms=(ticks_ns() - started_ns) // 1_000_000,
-            **servers.addresses,
-        )
+        told = {"database": database.where, "policy": reception.published.message.number}
+        _tell_coordinating(settings, log, told | servers.addresses, started_ns=started_ns)
         await stop.asked.wait()
         log.info("draining", daemons=len(reception.attached))
         await servers.drain()
         await _leave(store.leave(instance_id), database, settings, log)
     log.info("stopped")
+
+
+def _tell_coordinating(
+    settings: Settings, log: Log, told: dict[str, Any], *, started_ns: int
+) -> None:
+    log.info(
+        "coordinating",
+        version=__version__,
+        name=settings.name,
+        pid=os.getpid(),
+        started_in_ms=(ticks_ns() - started_ns) // 1_000_000,
+        **told,
+    )
 
 
 async def _migrate(migrator: Migrator, instance_id: str, settings: Settings, log: Log) -> None:

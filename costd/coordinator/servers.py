@@ -44,7 +44,7 @@ class Servers:
         self._log = log
         self._clock = clock
         self._store = store
-        self._files = self._tls_files()
+        self.files = self._tls_files()
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -71,14 +71,14 @@ class Servers:
 
     def guard(self, service: ServiceDescriptor) -> Guard | None:
         """Who watches over a service; nobody over daemons where nothing certifies them."""
-        if service is FLEET and self._files is None:
+        if service is FLEET and self.files is None:
             return None
         keys = self._settings.control_keys.items()
         authenticator = Authenticator(
             wall_ns=lambda: self._clock.now().wall_ns,
             audiences=(self._settings.name,),
             keys={key_id: load_public_key(text) for key_id, text in keys},
-            files=self._files,
+            files=self.files,
         )
         return Guard(service.full_name, authenticator, self._refused)
 
@@ -130,8 +130,8 @@ class Servers:
     def _bind_tcp(self) -> None:
         endpoint = self._settings.endpoint
         try:
-            if self._files is not None:
-                credentials = server_credentials(self._files, client_certificates=True)
+            if self.files is not None:
+                credentials = server_credentials(self.files, client_certificates=True)
                 port = self._server.add_secure_port(str(endpoint), credentials)
             else:
                 port = self._server.add_insecure_port(str(endpoint))
@@ -140,7 +140,7 @@ class Servers:
                 f"listen: {endpoint} cannot be bound; name another address"
             ) from error
         self.addresses["listen"] = str(endpoint._replace(port=port))
-        if self._files is None:
+        if self.files is None:
             self._log.warning(
                 "listening_insecure",
                 listen=self.addresses["listen"],

@@ -5,10 +5,12 @@ from contextlib import asynccontextmanager
 
 from costd import __version__
 from costd.endpoint import Endpoint
+from costd.model.time import NS_PER_S
 from costd.serving.sockets import CannotListen
 from costd.telemetry.exports import NO_EXPORTS, Exports
 from costd.telemetry.logs import Log
-from costd.telemetry.metrics import Metrics
+from costd.telemetry.metrics import Metrics, Readings
+from costd.trust import TlsFiles
 
 
 @asynccontextmanager
@@ -35,3 +37,28 @@ async def metered(
         yield metrics
     finally:
         metrics.close()
+
+
+def meter_certificate(metrics: Metrics, files: TlsFiles | None) -> None:
+    """Observe what a host serves TLS with, if it does; each reading looks at the files."""
+    if files is None:
+        return
+
+    def refused() -> Readings:
+        files.current()
+        return [(int(bool(files.problem)), {})]
+
+    def expiry() -> Readings:
+        expires_ns = files.current().expires_ns
+        return [] if expires_ns is None else [(expires_ns / NS_PER_S, {})]
+
+    metrics.gauge(
+        "costd_tls_files_refused",
+        "1 while certificate, key or CA on disk are not those in force, because they are bad.",
+        refused,
+    )
+    metrics.gauge(
+        "costd_tls_certificate_expiry_timestamp_seconds",
+        "When the certificate in force expires.",
+        expiry,
+    )

@@ -17,6 +17,7 @@ from costd.trust.certificates import (
     TlsFault,
     chain_problem,
     kind_problem,
+    ns_of,
     read_certificates,
     validity_problem,
 )
@@ -35,6 +36,8 @@ class Material(NamedTuple):
     key_pem: bytes | None
     ca_pem: bytes | None
     roots: tuple[x509.Certificate, ...]
+    expires_ns: int | None = None
+    """When the certificate does; None without one."""
 
 
 class TlsFiles:
@@ -68,6 +71,8 @@ class TlsFiles:
         clock = SystemClock()
         self.wall_ns = wall_ns or (lambda: clock.now().wall_ns)
         self._tell = tell or (lambda _problem: None)
+        self.problem = ""
+        """Why the files as they are now were not taken; empty if they were."""
         self._seen = self._fingerprint()
         self._material = self._read(1)
 
@@ -81,14 +86,17 @@ class TlsFiles:
         if seen != self._seen:
             try:
                 self._material = self._read(self._material.version + 1)
+                self.problem = ""
             except TlsFault as fault:
-                self._tell(str(fault))
+                self.problem = str(fault)
+                self._tell(self.problem)
             self._seen = seen
         return self._material
 
     def _read(self, version: int) -> Material:
         certificate_pem = key_pem = ca_pem = None
         roots: tuple[x509.Certificate, ...] = ()
+        expires_ns: int | None = None
         now_ns = self.wall_ns()
         if self.ca is not None:
             ca_pem = read_file(self.ca)
@@ -114,7 +122,8 @@ class TlsFiles:
                 raise TlsFault(
                     f"{self.certificate} and {self.ca} do not belong together: {problem}"
                 )
-        return Material(version, certificate_pem, key_pem, ca_pem, roots)
+            expires_ns = ns_of(chain[0].not_valid_after_utc)
+        return Material(version, certificate_pem, key_pem, ca_pem, roots, expires_ns)
 
     def _fingerprint(self) -> tuple[object, ...]:
         return tuple(map(_stamp, (self.certificate, self.key, self.ca)))

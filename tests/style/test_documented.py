@@ -12,6 +12,7 @@ from costd.coordinator import meters as coordinator_meters
 from costd.coordinator import settings as coordinator_settings
 from costd.daemon import meters as daemon_meters
 from costd.daemon import settings as daemon_settings
+from costd.serving.metered import meter_certificate
 
 ROOT = Path(__file__).parents[2]
 OPERATING = ROOT / "docs" / "operating"
@@ -64,11 +65,16 @@ class Named:
         ),
         (
             "A coordinator serves these",
+            "A host that has a certificate",
+            lambda metrics: coordinator_meters.meter_fleet(metrics, None, None, None, None),
+        ),
+        (
+            "A host that has a certificate",
             "Beside them:",
-            lambda metrics: coordinator_meters.meter_fleet(metrics, None, None, None),
+            lambda metrics: meter_certificate(metrics, SimpleNamespace()),
         ),
     ],
-    ids=["daemon", "coordinator"],
+    ids=["daemon", "coordinator", "certificate"],
 )
 def test_the_metrics_of_a_fleet_are_those_that_the_page_lists(begin, end, make):
     """Those of a daemon by itself are compared with what a running one serves, in test_serve."""

@@ -292,9 +292,11 @@ def test_files_are_read_again_when_they_change_and_only_if_they_make_sense(certi
     assert files.current() == first
     assert len(told) == 1
     assert "is not the key of" in told[0]
+    assert files.problem == told[0]
     pair.key.write_bytes(again.key_pem)
     assert files.current().certificate_pem == again.certificate_pem
     assert files.current().version == first.version + 1
+    assert files.problem == ""
     pair.key.unlink()
     assert files.current().key_pem == again.key_pem
     assert "cannot be read" in told[1]
