@@ -71,8 +71,8 @@ class PrometheusServer:
             for line in self._log.read_text().splitlines(keepends=True)
             if line.endswith("\n")
         ]
-        ready = any(line["msg"].startswith("Server is ready") for line in lines)
-        told = [line["address"] for line in lines if line["msg"] == "Listening on"]
+        ready = any(line.get("msg", "").startswith("Server is ready") for line in lines)
+        told = [line["address"] for line in lines if line.get("msg", "") == "Listening on"]
         return told[0] if told and ready else None
 
     def ask(self, path, **parameters):
