@@ -4,38 +4,23 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Coroutine, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any, Final
+
+import grpc
 
 from costd import __version__
 from costd.clock import ticks_ns
 from costd.daemon import meters, money_meters
 from costd.daemon.admission import AdmissionService
-from costd.daemon.allowances import AllowanceBooks
-from costd.daemon.asking import Trust
 from costd.daemon.attach import Attach
 from costd.daemon.control import ControlService
-from costd.daemon.desk import Desk
-from costd.daemon.durable import GroupSync
-from costd.daemon.fleet import Fleet
-from costd.daemon.fleet_policy import FleetPolicy
-from costd.daemon.joining import membership
-from costd.daemon.kill_file import KillFile
-from costd.daemon.ledger import Ledger
-from costd.daemon.pages import FilePages, NoPages, Pages
+from costd.daemon.parts import Parts, assemble
 from costd.daemon.refusals import audit_refusal
-from costd.daemon.reload import PolicyFile, follow_signal, watch
 from costd.daemon.servers import ADMISSION, CONTROL, Servers
 from costd.daemon.settings import Settings
-from costd.daemon.sweeper import Retention, Sweeper
-from costd.daemon.timekeeping import Timekeeper
-from costd.daemon.upkeep import Upkeep
 from costd.grants import load_public_key
-from costd.serving import sockets
 from costd.serving.background import background
-from costd.serving.calls import CallFigures, Calls
+from costd.serving.calls import Calls
 from costd.serving.guard import Guard
 from costd.serving.loop import new_loop
 from costd.serving.metered import metered
@@ -46,9 +31,6 @@ from costd.telemetry.exports import NO_EXPORTS, Exports
 from costd.telemetry.logs import Log
 from costd.telemetry.metrics import Metrics
 from costd.trust import Authenticator, Kind, TlsFiles
-
-SWEEP_SLICE_COUNT: Final = 100
-"""About 10 ms of expiring; asks are answered between slices."""
 
 
 def run(settings: Settings, log: Log, exports: Exports = NO_EXPORTS) -> None:
@@ -79,111 +61,85 @@ async def serve(settings: Settings, log: Log, stop: Stop, exports: Exports = NO_
     files = _tls_files(settings, log)
     store = RocksStore(settings.data / STORE_FOLDER)
     try:
-        timekeeper = Timekeeper(store)
-        policy = _policy(settings, store, timekeeper, log)
-        ledger = _ledger(settings, store, policy, timekeeper)
-        hangup = asyncio.Event()
-        books = AllowanceBooks(ledger)
-        desk = Desk(ledger, books, _pages(settings, log, books))
-        sweeper = Sweeper(ledger, _retention(settings), desk)
-        upkeep = Upkeep(sweeper, timekeeper, log)
-        durable = GroupSync(store.sync) if settings.durability == "disk" else None
-        figures = CallFigures()
-        kill_files = _kill_files(settings, ledger, log)
-        following = _following(policy, kill_files, hangup, log)
-        fleet: Fleet | None = None
-        if isinstance(policy, FleetPolicy):
-            fleet = membership(settings, log, desk, policy=policy, timekeeper=timekeeper)
-            following.append(fleet.run())
+        parts = assemble(settings, store, log)
         async with (
             metered(settings.name, settings.metrics_endpoint, log, exports) as metrics,
             Servers(settings, log, files) as servers,
-            background(log, upkeep.run(), *following),
+            background(log, *parts.work()),
         ):
-            _meter(metrics, upkeep, sweeper, policy)
-            meters.meter_kill_files(metrics, kill_files)
-            if fleet is not None:
-                meters.meter_fleet(metrics, fleet)
-                if not await fleet.ready(stop.asked):
-                    log.info("stopped")
-                    return
-            for file in kill_files:
-                file.read()  # again: what tiers there are is known by now
-            meters.meter_calls(metrics, figures, now_ns=lambda: timekeeper.clock.now().wall_ns)
-            spans = _spans(settings, exports, fleet)
-            calls = Calls(figures=figures, log=log, durable=durable, spans=spans)
-            control = ControlService(
-                ledger,
-                policy,
-                desk,
-                data_dir=str(settings.data),
-                durability=settings.durability,
-                flush=durable.wait if durable else None,
-                kill_file_problem=lambda: "".join(file.problem for file in kill_files),
-            )
-            await servers.start(
-                admission=calls.handlers(
-                    ADMISSION,
-                    AdmissionService(ledger, fleet.patience if fleet else None),
-                    streams={"Attach": _attach(settings, desk, durable)},
-                ),
-                control=calls.handlers(CONTROL, control, guard=_guard(settings, files, ledger)),
-            )
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup.set)
-            _tell_serving(settings, log, policy, servers, started_ns=started_ns)
-            await stop.asked.wait()
-            log.info("draining", open_count=figures.open_count)
-            await servers.drain(figures, stop.insisted)
-            if fleet is not None:
-                await fleet.leave()
-        upkeep.tell_alerts()
-        sweeper.save()
-        timekeeper.stop()
-        store.sync()
+            _meter(metrics, parts)
+            served = parts.fleet is None or await parts.fleet.ready(stop.asked)
+            if served:
+                spans = _spans(parts, exports)
+                await _serve_agents_and_operators(parts, servers, files, spans)
+                asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, parts.hangup.set)
+                _tell_serving(parts, servers, started_ns=started_ns)
+                await _until_drained(parts, servers, stop)
+        if served:
+            parts.save()
     finally:
         store.close()
     log.info("stopped")
 
 
-def _spans(settings: Settings, exports: Exports, fleet: Fleet | None) -> Spans | None:
-    """Make spans of calls, and of their waits for leases, where traces are exported."""
-    spans = spans_to(exports.tracer, labels=settings.trace_labels)
-    if spans is not None and fleet is not None:
-        fleet.patience.waits = spans.waiting
-    return spans
-
-
-def _tell_serving(
-    settings: Settings,
-    log: Log,
-    policy: PolicyFile | FleetPolicy,
-    servers: Servers,
-    *,
-    started_ns: int,
+async def _serve_agents_and_operators(
+    parts: Parts, servers: Servers, files: TlsFiles | None, spans: Spans | None
 ) -> None:
-    # What start-up made lives until the end; the collector need not walk it again.
-    gc.collect()
-    gc.freeze()
-    log.info(
-        "serving",
-        version=__version__,
-        name=settings.name,
-        pid=os.getpid(),
-        data=str(settings.data),
-        policy=policy.path,
-        revision=policy.policy.revision,
-        started_in_ms=(ticks_ns() - started_ns) // 1_000_000,
-        **servers.addresses,
+    for file in parts.kill_files:
+        file.read()  # again: what tiers there are is known by now
+    calls = Calls(figures=parts.figures, log=parts.log, durable=parts.durable, spans=spans)
+    control = ControlService(
+        parts.ledger,
+        parts.policy,
+        parts.desk,
+        data_dir=str(parts.settings.data),
+        durability=parts.settings.durability,
+        flush=parts.durable.wait if parts.durable else None,
+        kill_file_problem=lambda: "".join(file.problem for file in parts.kill_files),
+    )
+    await servers.start(
+        agents=_for_agents(parts, calls),
+        operators=[calls.handlers(CONTROL, control, guard=_guard(parts, files))],
     )
 
 
-def _policy(
-    settings: Settings, store: RocksStore, timekeeper: Timekeeper, log: Log
-) -> PolicyFile | FleetPolicy:
-    """Say where the policy comes from: a file, or the coordinator."""
-    if settings.policy is None:
-        return FleetPolicy(store, timekeeper.clock, log)
-    return PolicyFile(settings.policy.absolute(), timekeeper.clock, log)
+def _spans(parts: Parts, exports: Exports) -> Spans | None:
+    """Make spans of calls, and of their waits for leases, where traces are exported."""
+    spans = spans_to(exports.tracer, labels=parts.settings.trace_labels)
+    if spans is not None and parts.patience is not None:
+        parts.patience.waits = spans.waiting
+    return spans
+
+
+def _for_agents(parts: Parts, calls: Calls) -> list[grpc.GenericRpcHandler]:
+    """What is served at the agents' addresses; gRPC asks them in turn, so the busiest is first."""
+    admission = AdmissionService(parts.ledger, parts.patience)
+    return [calls.handlers(ADMISSION, admission, streams={"Attach": _attach(parts)})]
+
+
+async def _until_drained(parts: Parts, servers: Servers, stop: Stop) -> None:
+    await stop.asked.wait()
+    parts.log.info("draining", open_count=parts.figures.open_count)
+    await servers.drain(parts.figures, stop.insisted)
+    if parts.fleet is not None:
+        await parts.fleet.leave()
+
+
+def _tell_serving(parts: Parts, servers: Servers, *, started_ns: int) -> None:
+    # What start-up made lives until the end; the collector need not walk it again.
+    gc.collect()
+    gc.freeze()
+    parts.log.info(
+        "serving",
+        version=__version__,
+        name=parts.settings.name,
+        pid=os.getpid(),
+        data=str(parts.settings.data),
+        policy=parts.policy.path,
+        revision=parts.policy.policy.revision,
+        started_in_ms=(ticks_ns() - started_ns) // 1_000_000,
+        **servers.addresses,
+    )
 
 
 def _tls_files(settings: Settings, log: Log) -> TlsFiles | None:
@@ -199,8 +155,9 @@ def _tls_files(settings: Settings, log: Log) -> TlsFiles | None:
     )
 
 
-def _guard(settings: Settings, files: TlsFiles | None, ledger: Ledger) -> Guard:
+def _guard(parts: Parts, files: TlsFiles | None) -> Guard:
     """Watch over the operators' calls, whichever way they come."""
+    settings, ledger = parts.settings, parts.ledger
     authenticator = Authenticator(
         wall_ns=lambda: ledger.clock.now().wall_ns,
         audiences=(settings.name,),
@@ -210,81 +167,21 @@ def _guard(settings: Settings, files: TlsFiles | None, ledger: Ledger) -> Guard:
     return Guard(CONTROL.full_name, authenticator, partial(audit_refusal, ledger))
 
 
-def _ledger(
-    settings: Settings, store: RocksStore, file: PolicyFile | FleetPolicy, timekeeper: Timekeeper
-) -> Ledger:
-    """Open the books under the policy in force, which its source governs from then on."""
-    ledger = Ledger(
-        store,
-        file.policy,
-        timekeeper.clock,
-        trust=Trust(settings.name, dict(settings.labels_fixed), frozenset(settings.claims)),
-        closed_keep_s=settings.reservations_retention_s,
-        in_fleet=bool(settings.coordinator),
-    )
-    file.govern(ledger)
-    return ledger
+def _meter(metrics: Metrics, parts: Parts) -> None:
+    meters.meter_ledger(metrics, parts.ledger)
+    money_meters.meter_spending(metrics, parts.ledger)
+    money_meters.meter_budgets(metrics, parts.ledger)
+    meters.meter_allowances(metrics, parts.desk)
+    meters.meter_upkeep(metrics, parts.upkeep, parts.sweeper)
+    meters.meter_policy(metrics, parts.policy)
+    meters.meter_kill_files(metrics, parts.kill_files)
+    if parts.fleet is not None:
+        meters.meter_fleet(metrics, parts.fleet)
+    clock = parts.timekeeper.clock
+    meters.meter_calls(metrics, parts.figures, now_ns=lambda: clock.now().wall_ns)
 
 
-def _meter(
-    metrics: Metrics, upkeep: Upkeep, sweeper: Sweeper, file: PolicyFile | FleetPolicy
-) -> None:
-    meters.meter_ledger(metrics, sweeper.ledger)
-    money_meters.meter_spending(metrics, sweeper.ledger)
-    money_meters.meter_budgets(metrics, sweeper.ledger)
-    if sweeper.desk is not None:
-        meters.meter_allowances(metrics, sweeper.desk)
-    meters.meter_upkeep(metrics, upkeep, sweeper)
-    meters.meter_policy(metrics, file)
-
-
-def _attach(settings: Settings, desk: Desk, durable: GroupSync | None) -> Attach:
+def _attach(parts: Parts) -> Attach:
     """Streams stay: a quarter of what may be open is left to calls."""
-    return Attach(desk, durable, streams_count_max=max(1, settings.rpcs_count_max * 3 // 4))
-
-
-def _pages(settings: Settings, log: Log, books: AllowanceBooks) -> Pages:
-    """Make the pages beside the socket; without them, clients hear of changes by the stream."""
-    socket = settings.socket.absolute()
-    sockets.claim(socket)  # before anything of another daemon's is touched
-    try:
-        pages = FilePages(socket, mode=settings.socket_mode_bits)
-        pages.keep_only({session.page for session in books.sessions.values()})
-    except OSError as error:
-        log.warning("pages_unavailable", problem=str(error))
-        return NoPages()
-    return pages
-
-
-def _following(
-    policy: PolicyFile | FleetPolicy,
-    kill_files: Sequence[KillFile],
-    hangup: asyncio.Event,
-    log: Log,
-) -> list[Coroutine[Any, Any, None]]:
-    """What follows files, each until cancelled."""
-    following = [watch(file.path, file.follow, log) for file in kill_files]
-    if isinstance(policy, PolicyFile):
-        following.append(watch(Path(policy.path), policy.follow, log))
-        following.append(follow_signal(policy, hangup))
-    return following
-
-
-def _kill_files(settings: Settings, ledger: Ledger, log: Log) -> list[KillFile]:
-    """Put in force what the watched file names, if there is to be one, before anybody asks."""
-    if settings.kill_file is None:
-        return []
-    file = KillFile(settings.kill_file.absolute(), ledger, log)
-    file.read()
-    return [file]
-
-
-def _retention(settings: Settings) -> Retention:
-    return Retention(
-        counters_s=settings.counters_retention_s,
-        usage_s=settings.usage_retention_s,
-        alerts_s=settings.alerts_retention_s,
-        audit_s=settings.audit_retention_s,
-        runs_idle_s=settings.runs_retention_s,
-        slice_count=SWEEP_SLICE_COUNT,
-    )
+    count_max = max(1, parts.settings.rpcs_count_max * 3 // 4)
+    return Attach(parts.desk, parts.durable, streams_count_max=count_max)

@@ -1,6 +1,7 @@
 """The gRPC servers of one daemon: agents on one socket, operators on another."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -67,7 +68,10 @@ class Servers:
             sockets.remove_if_ours(path, inode)
 
     async def start(
-        self, *, admission: grpc.GenericRpcHandler, control: grpc.GenericRpcHandler
+        self,
+        *,
+        agents: Sequence[grpc.GenericRpcHandler],
+        operators: Sequence[grpc.GenericRpcHandler],
     ) -> None:
         """Bind and serve.
 
@@ -83,13 +87,13 @@ class Servers:
         for remote in self._remote:
             assert settings.control_endpoint is not None
             self._bind_tcp(remote, "control_listen", settings.control_endpoint, tls=True)
-        for server, handler, name in (
-            (self._admission, admission, ADMISSION.full_name),
-            (self._control, control, CONTROL.full_name),
-            *((remote, control, CONTROL.full_name) for remote in self._remote),
+        for server, handlers, name in (
+            (self._admission, agents, ADMISSION.full_name),
+            (self._control, operators, CONTROL.full_name),
+            *((remote, operators, CONTROL.full_name) for remote in self._remote),
         ):
             # First, because gRPC asks its handlers in turn at every call.
-            server.add_generic_rpc_handlers((handler,))
+            server.add_generic_rpc_handlers(tuple(handlers))
             health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
             reflection.enable_server_reflection(
                 (name, health.SERVICE_NAME, reflection.SERVICE_NAME), server
