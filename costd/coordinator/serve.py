@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
 from costd import __version__
-from costd.clock import SystemClock, ticks_ns
+from costd.clock import Clock, SystemClock, ticks_ns
 from costd.coordinator import meters
 from costd.coordinator.control import FleetControlService
 from costd.coordinator.database import Database
@@ -35,11 +35,12 @@ from costd.errors import StoreUnavailable
 from costd.serving.background import background
 from costd.serving.calls import CallFigures, Calls
 from costd.serving.loop import new_loop
-from costd.serving.metered import meter_certificate, metered
+from costd.serving.metered import meter_calls, meter_certificate, metered
 from costd.serving.spans import spans_to
 from costd.serving.stop import Stop
 from costd.telemetry.exports import NO_EXPORTS, Exports
 from costd.telemetry.logs import Log
+from costd.telemetry.metrics import Metrics
 from costd.trust import peer_of
 
 DATABASE_WAIT_S: Final = 60.0
@@ -136,7 +137,7 @@ async def serve(settings: Settings, log: Log, stop: Stop, exports: Exports = NO_
         await stack.enter_async_context(background(log, *beside))
         control = ControlService(store, reception, kills, clock, settings.name)
         fleet = FleetControlService(store, reception, kills, clock, publishing, drills=drills)
-        calls = Calls(figures=CallFigures(), log=log, spans=spans_to(exports.tracer))
+        calls = Calls(figures=_figures(metrics, clock), log=log, spans=spans_to(exports.tracer))
         await servers.start(_handlers(servers, calls, join, control, fleet))
         told = {"database": database.where, "policy": reception.published.message.number}
         _tell_coordinating(settings, log, told | servers.addresses, started_ns=started_ns)
@@ -182,6 +183,13 @@ async def _leave(
     except Exception as error:  # noqa: BLE001  whatever that was, this replica stops
         if not is_silent:
             log.warning("database_left", problem=str(error))
+
+
+def _figures(metrics: Metrics, clock: Clock) -> CallFigures:
+    """Count calls, where metrics see it."""
+    figures = CallFigures()
+    meter_calls(metrics, figures, now_ns=lambda: clock.now().wall_ns)
+    return figures
 
 
 def _handlers(

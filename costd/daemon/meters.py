@@ -8,8 +8,6 @@ millions, and `costctl budgets` shows them.
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from opentelemetry.sdk.metrics.export import HistogramDataPoint
-
 from costd.daemon import views
 from costd.daemon.desk import Desk
 from costd.daemon.fleet import Fleet
@@ -22,7 +20,6 @@ from costd.daemon.switches import engaged
 from costd.daemon.upkeep import Upkeep
 from costd.model.decision import Reason, Verdict
 from costd.model.time import NS_PER_S
-from costd.serving.calls import CallFigures
 from costd.telemetry.metrics import Metrics, Readings
 
 _CLOSINGS: Final = ("settled", "settled_late", "voided", "expired", "recorded")
@@ -158,31 +155,6 @@ def meter_policy(metrics: Metrics, file: PolicyFile | FleetPolicy) -> None:
             (file.refused_count, {"outcome": "refused"}),
         ],
     )
-
-
-def meter_calls(metrics: Metrics, figures: CallFigures, *, now_ns: Callable[[], int]) -> None:
-    """Observe calls: how long they took inside the daemon, and how they failed."""
-    started_ns = now_ns()
-
-    def durations() -> list[HistogramDataPoint]:
-        at_ns = now_ns()
-        return [
-            counted.point({"rpc": rpc}, started_ns=started_ns, now_ns=at_ns)
-            for rpc, counted in list(figures.durations.items())
-            if counted.is_used
-        ]
-
-    def errors() -> Readings:
-        return [
-            (count, {"rpc": rpc, "code": code})
-            for (rpc, code), count in list(figures.errors.items())
-        ]
-
-    metrics.durations(
-        "costd.rpc.duration", "Time from a call's bytes to its answer's, in the daemon.", durations
-    )
-    metrics.counter("costd.rpc.errors", "Calls that ended without a decision.", errors)
-    metrics.gauge("costd.rpc.open", "Calls open now.", _one(lambda: figures.open_count))
 
 
 def _one(read: Callable[[], float]) -> Callable[[], Readings]:

@@ -23,7 +23,7 @@ from costd.serving.background import background
 from costd.serving.calls import Calls
 from costd.serving.guard import Guard
 from costd.serving.loop import new_loop
-from costd.serving.metered import metered
+from costd.serving.metered import meter_calls, meter_certificate, metered
 from costd.serving.spans import Spans, spans_to
 from costd.serving.stop import Stop
 from costd.store.rocks import STORE_FOLDER, RocksStore
@@ -67,7 +67,7 @@ async def serve(settings: Settings, log: Log, stop: Stop, exports: Exports = NO_
             Servers(settings, log, files) as servers,
             background(log, *parts.work()),
         ):
-            _meter(metrics, parts)
+            _meter(metrics, parts, files)
             served = parts.fleet is None or await parts.fleet.ready(stop.asked)
             if served:
                 spans = _spans(parts, exports)
@@ -167,7 +167,8 @@ def _guard(parts: Parts, files: TlsFiles | None) -> Guard:
     return Guard(CONTROL.full_name, authenticator, partial(audit_refusal, ledger))
 
 
-def _meter(metrics: Metrics, parts: Parts) -> None:
+def _meter(metrics: Metrics, parts: Parts, files: TlsFiles | None) -> None:
+    meter_certificate(metrics, files)
     meters.meter_ledger(metrics, parts.ledger)
     money_meters.meter_spending(metrics, parts.ledger)
     money_meters.meter_budgets(metrics, parts.ledger)
@@ -178,7 +179,7 @@ def _meter(metrics: Metrics, parts: Parts) -> None:
     if parts.fleet is not None:
         meters.meter_fleet(metrics, parts.fleet)
     clock = parts.timekeeper.clock
-    meters.meter_calls(metrics, parts.figures, now_ns=lambda: clock.now().wall_ns)
+    meter_calls(metrics, parts.figures, now_ns=lambda: clock.now().wall_ns)
 
 
 def _attach(parts: Parts) -> Attach:

@@ -1,11 +1,14 @@
-"""The Prometheus endpoint of a host, from its start to its stop."""
+"""The Prometheus endpoint of a host, from its start to its stop, and what all hosts tell there."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+
+from opentelemetry.sdk.metrics.export import HistogramDataPoint
 
 from costd import __version__
 from costd.endpoint import Endpoint
 from costd.model.time import NS_PER_S
+from costd.serving.calls import CallFigures
 from costd.serving.sockets import CannotListen
 from costd.telemetry.exports import NO_EXPORTS, Exports
 from costd.telemetry.logs import Log
@@ -62,3 +65,30 @@ def meter_certificate(metrics: Metrics, files: TlsFiles | None) -> None:
         "When the certificate in force expires.",
         expiry,
     )
+
+
+def meter_calls(metrics: Metrics, figures: CallFigures, *, now_ns: Callable[[], int]) -> None:
+    """Observe calls: how long they took inside the host, and how they failed."""
+    started_ns = now_ns()
+
+    def durations() -> list[HistogramDataPoint]:
+        at_ns = now_ns()
+        return [
+            counted.point({"rpc": rpc}, started_ns=started_ns, now_ns=at_ns)
+            for rpc, counted in list(figures.durations.items())
+            if counted.is_used
+        ]
+
+    def errors() -> Readings:
+        return [
+            (count, {"rpc": rpc, "code": code})
+            for (rpc, code), count in list(figures.errors.items())
+        ]
+
+    metrics.durations(
+        "costd.rpc.duration",
+        "Time from a call's bytes to its answer's, in the host.",
+        durations,
+    )
+    metrics.counter("costd.rpc.errors", "Calls that ended without a decision.", errors)
+    metrics.gauge("costd.rpc.open", "Calls open now.", lambda: [(figures.open_count, {})])
