@@ -29,6 +29,7 @@ from bench.rpc import AdmitAndEcho, Throughput
 from bench.scale import BigDaemon, ManyKeys, fill
 from bench.sustained import SustainedAdmits, SustainedCalls
 from bench.tally import BooksDiffer
+from bench.tracing import TracingOff, TracingOn
 
 OUTPUT: Final = Path("build/bench.json")
 PACKAGES: Final = ("grpcio", "protobuf", "rocksdict", "msgspec", "uvloop")
@@ -132,6 +133,16 @@ def _daemon_scenarios(scale: Scale, base: Path, filled: Path) -> dict[str, list[
             "calls a second",
             slow,
             lambda stack: Throughput(base, stack, for_s=scale.callers_for_s),
+        ),
+        (
+            "tracing off ÷ no tracing",
+            scale.rounds_count,
+            lambda stack: TracingOff(base, stack, asks_count=asks),
+        ),
+        (
+            "tracing on ÷ off",
+            scale.rounds_count,
+            lambda stack: TracingOn(base, stack, asks_count=asks),
         ),
     ]
     large: list[Planned] = [

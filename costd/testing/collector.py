@@ -85,9 +85,14 @@ class Collector:
             self._server = None
 
     @property
+    def endpoint(self) -> str:
+        """Where it is, as OTEL_EXPORTER_OTLP_ENDPOINT says it."""
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
     def environment(self) -> dict[str, str]:
         """What a host is to be told, to send its telemetry here soon."""
-        return {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self._port}", **QUICK}
+        return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.endpoint, **QUICK}
 
     def wait_for_span(self, name: str, **attributes: Any) -> CollectedSpan:
         """Return the first span of this name with these attributes (`a__b` is `a.b`), once sent.

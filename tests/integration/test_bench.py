@@ -15,6 +15,7 @@ TARGETS = {
     "admit_inproc_us_p50": 100,
     "admit_over_batch": 5,
     "rpc_over_echo": 1.25,
+    "otel_off_over_none": 1.05,
     "keys_1m_over_100": 1.5,
     "budgets_1k_over_0": 1.5,
     "rss_mib_1m": 250,
@@ -40,6 +41,7 @@ RIVALS = {"redis_lua_over_allowance": 100, "limits_memory_over_allowance": 3}
 """May be skipped, where the rival is not installed."""
 TOLD = {
     *("admit_rpc_us_p50", "admit_rpc_us_p99", "settle_rpc_us_p50", "settle_rpc_us_p99"),
+    "otel_on_over_off",
     *("admits_per_s_1", "admits_per_s_8", "admits_per_s_32"),
     *("lease_requests_hot", "lease_requests_spread", "lease_request_bytes", "lease_reply_bytes"),
     *("usage_event_bytes", "usage_tx_per_1k", "tx_per_1k_calls", "daemon_idle_tx_per_s"),
