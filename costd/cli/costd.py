@@ -100,7 +100,7 @@ def serve(
         if print_settings:
             YAML().dump(settings.model_dump(mode="json", exclude={"config"}), sys.stdout)
             return
-        with telling("costd", settings) as (log, exports):
+        with telling("costd", settings.name, settings) as (log, exports):
             run(settings, log, exports)
     except (SettingsError, InvalidPolicy, TlsFault) as error:
         _end(error, BAD_SETTINGS)
@@ -163,7 +163,7 @@ def coordinator(
         if check:
             _tell_plan(*asyncio.run(coordinating.plan(settings)))
             return
-        with telling("costd-coordinator", settings) as (log, exports):
+        with telling("costd-coordinator", settings.name, settings) as (log, exports):
             coordinating.run(settings, log, exports)
     except (SettingsError, InvalidPolicy) as error:
         _end(error, BAD_SETTINGS)

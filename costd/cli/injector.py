@@ -7,12 +7,12 @@ from typing import Annotated, Any, Final
 import typer
 from ruamel.yaml import YAML
 
+from costd.cli.telling import telling
 from costd.configuration import SettingsError
 from costd.injector.by_hand import NotReadable, patched
 from costd.injector.outcome import Outcome
 from costd.injector.settings import Settings, load_settings
 from costd.serving.sockets import CannotListen
-from costd.telemetry.logs import adopt_library_logs, make_log
 from costd.trust import TlsFault
 
 COULD_NOT_RUN: Final = 1
@@ -107,9 +107,8 @@ def injector(
 def _run(settings: Settings) -> None:
     from costd.injector.serve import run  # noqa: PLC0415  needs what patching by hand does not
 
-    log = make_log(level=settings.log_level, style=settings.log_format, stream=sys.stderr)
-    adopt_library_logs(style=settings.log_format, stream=sys.stderr)
-    run(settings, log)
+    with telling("costd-injector", settings.service, settings) as (log, exports):
+        run(settings, log, exports)
 
 
 def _patch(file: str, settings: Settings) -> None:

@@ -14,11 +14,6 @@ class Told(Protocol):
     """The settings that say how; implemented by every program's."""
 
     @property
-    def name(self) -> str:
-        """Which of its kind this is."""
-        ...
-
-    @property
     def log_level(self) -> Level:
         """The least that is logged."""
         ...
@@ -30,13 +25,14 @@ class Told(Protocol):
 
 
 @contextmanager
-def telling(program: str, settings: Told) -> Iterator[tuple[Log, Exports]]:
+def telling(program: str, name: str, settings: Told) -> Iterator[tuple[Log, Exports]]:
     """Log to standard error and export what `OTEL_*` says, while the block runs.
 
+    Shape:   `name` says which of its kind the program is.
     Errors:  SettingsError for a variable that asks for what cannot be had.
     """
     adopt_library_logs(style=settings.log_format, stream=sys.stderr)
-    with exporting(program, version=__version__, name=settings.name) as exports:
+    with exporting(program, version=__version__, name=name) as exports:
         log = make_log(
             level=settings.log_level,
             style=settings.log_format,

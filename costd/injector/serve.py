@@ -23,29 +23,30 @@ from costd.serving.loop import new_loop
 from costd.serving.metered import metered
 from costd.serving.sockets import CannotListen
 from costd.serving.stop import Stop
+from costd.telemetry.exports import NO_EXPORTS, Exports
 from costd.telemetry.logs import Log
 from costd.trust import TlsFiles
 from costd.trust.certificates import read_certificates
 
 
-def run(settings: Settings, log: Log) -> None:
+def run(settings: Settings, log: Log, exports: Exports = NO_EXPORTS) -> None:
     """Run an injector in this process until SIGTERM or SIGINT.
 
     Errors: as `serve`.
     """
     with asyncio.Runner(loop_factory=new_loop()) as runner:
-        runner.run(_serve_until_signalled(settings, log))
+        runner.run(_serve_until_signalled(settings, log, exports))
 
 
-async def _serve_until_signalled(settings: Settings, log: Log) -> None:
+async def _serve_until_signalled(settings: Settings, log: Log, exports: Exports) -> None:
     stop = Stop()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.ask)
-    await serve(settings, log, stop)
+    await serve(settings, log, stop, exports)
 
 
-async def serve(settings: Settings, log: Log, stop: Stop) -> None:
+async def serve(settings: Settings, log: Log, stop: Stop, exports: Exports = NO_EXPORTS) -> None:
     """Run an injector until it is asked to stop.
 
     Errors:  TlsFault, CannotListen; nothing was served.
@@ -65,7 +66,7 @@ async def serve(settings: Settings, log: Log, stop: Stop) -> None:
             deadline_s=settings.deadline_s,
         )
         metrics = await stack.enter_async_context(
-            metered(settings.service, settings.metrics_endpoint, log)
+            metered(settings.service, settings.metrics_endpoint, log, exports)
         )
         meter_injector(metrics, reviews, lambda: _ends_s(source))
         server = _server(settings, reviews, server_context(source, refused))
