@@ -64,17 +64,21 @@ class Metrics:
 
     def counter(self, name: str, description: str, read: Read) -> None:
         """Observe what only grows."""
-        self._meter.create_observable_counter(name, [_observing(read)], description=description)
+        self._meter.create_observable_counter(
+            _told(name), [_observing(read)], description=description
+        )
 
     def gauge(self, name: str, description: str, read: Read) -> None:
         """Observe what rises and falls."""
-        self._meter.create_observable_gauge(name, [_observing(read)], description=description)
+        self._meter.create_observable_gauge(
+            _told(name), [_observing(read)], description=description
+        )
 
     def durations(
         self, name: str, description: str, read: Callable[[], list[HistogramDataPoint]]
     ) -> None:
         """Observe histograms that were counted elsewhere."""
-        self._durations.append((name, description, read))
+        self._durations.append((_told(name), description, read))
 
     def listen(self, host: str, port: int) -> str:
         """Serve `/metrics`; returns the address, with the port that was given for port 0.
@@ -141,6 +145,11 @@ def _add_durations(metrics_data: MetricsData, durations: list[Durations]) -> Non
         )
         for name, description, read in durations
     )
+
+
+def _told(name: str) -> str:
+    """Write a name as Prometheus would, so that a metric has one wherever it is read."""
+    return name.replace(".", "_")
 
 
 def _observing(read: Read) -> Callable[[CallbackOptions], Iterable[Observation]]:

@@ -203,10 +203,10 @@ def test_an_error_has_its_code_and_only_that(collector, traced):
 
 def test_what_prometheus_reads_is_sent_too(collector, traced):
     admit(traced)
-    metric = collector.wait_for_metric("costd", "costd.decisions")
+    metric = collector.wait_for_metric("costd", "costd_decisions")
     assert metric.sum.is_monotonic
     assert metric.sum.data_points[0].as_int > 0
-    durations = collector.wait_for_metric("costd", "costd.rpc.duration").histogram
+    durations = collector.wait_for_metric("costd", "costd_rpc_duration").histogram
     admits = next(
         point
         for point in durations.data_points
