@@ -34,19 +34,25 @@ def collector():
 
 
 @pytest.fixture(scope="module")
-def desks(collector, shared_database, tmp_path_factory):
-    """A coordinator and two daemons that export to the collector, and who asks these."""
+def running(collector, shared_database, tmp_path_factory):
+    """A coordinator and two daemons that export to the collector."""
     policy = tmp_path_factory.mktemp("traced") / "policy.yaml"
     policy.write_text(POLICY)
     running = FleetProcesses(database_url=shared_database, policy=policy)
     running.environment = collector.environment
     try:
-        opened = [Desk(daemon) for daemon in running.start(daemons=2).daemons]
-        yield opened
-        for desk in opened:
-            desk.close()
+        yield running.start(daemons=2)
     finally:
         running.close()
+
+
+@pytest.fixture(scope="module")
+def desks(running):
+    """Who asks the daemons."""
+    opened = [Desk(daemon) for daemon in running.daemons]
+    yield opened
+    for desk in opened:
+        desk.close()
 
 
 @pytest.fixture
@@ -125,3 +131,19 @@ def test_asks_that_share_a_request_link_to_the_one_whose_trace_it_is_in(collecto
     assert all(span.span_id not in span.links for span in linked)
     links = {link for span in linked for link in span.links}
     collector.wait(lambda: links <= {s.parent_id for s in collector.spans if s.name == REQUEST})
+
+
+def test_a_coordinator_sends_its_metrics_and_log_though_prometheus_reads_none(collector, traced):
+    daemons = collector.wait_for_metric("costd-coordinator", "costd_fleet_daemons")
+    assert daemons.gauge.data_points
+    line = collector.wait_for_log("coordinating")
+    assert (line.service, line.attributes["name"]) == ("costd-coordinator", "c1")
+
+
+def test_calls_of_operators_have_spans_at_both(collector, desks, running):
+    running.coordinators[0].daemons()
+    desks[0].status()
+    listed = collector.wait_for_span("costd.v1.FleetControl/ListDaemons")
+    assert (listed.service, listed.kind) == ("costd-coordinator", SERVER)
+    asked = collector.wait_for_span("costd.v1.Control/GetStatus")
+    assert asked.service == "costd"

@@ -1,8 +1,10 @@
 import io
 import json
 import logging
+from pathlib import Path
 
 import pytest
+from opentelemetry._logs import SeverityNumber
 
 from costd.telemetry.logs import adopt_library_logs, make_log
 
@@ -101,3 +103,52 @@ def test_a_header_that_is_no_text_is_no_line_of_the_log(root_logger):
     adopt_library_logs(style="json", stream=stream)
     logging.getLogger("grpc._cython.cygrpc").error("Invalid encoding on %s", b"\xff")
     assert stream.getvalue() == ""
+
+
+class Copies:
+    """Takes down what a collector would be told."""
+
+    def __init__(self):
+        self.told = []
+
+    def emit(self, **record):
+        self.told.append(record)
+
+
+def test_a_collector_is_told_what_is_written():
+    stream, copies = io.StringIO(), Copies()
+    log = make_log(level="info", style="json", stream=stream, copy=copies)
+    log.debug("quiet")
+    log.warning("policy_refused", path=Path("/p"), n=2, ok=True, nobody=None)
+    (record,) = copies.told
+    assert record["body"] == "policy_refused"
+    assert record["severity_number"] is SeverityNumber.WARN
+    assert record["attributes"] == {"path": "/p", "n": 2, "ok": True}
+    assert record["timestamp"] > 0
+    assert json.loads(stream.getvalue())["n"] == 2
+
+
+def test_a_collector_is_told_of_the_exception_too():
+    copies = Copies()
+    log = make_log(level="info", style="json", stream=io.StringIO(), copy=copies)
+    problem = ValueError("broken")
+    log.error("call_failed", exc_info=problem)
+    try:
+        raise problem
+    except ValueError:
+        log.exception("call_failed")
+    assert [record["exception"] for record in copies.told] == [problem, problem]
+    assert all("exc_info" not in record["attributes"] for record in copies.told)
+
+
+def test_opentelemetry_complains_once_a_while_and_others_whenever_they_want(root_logger):
+    stream = io.StringIO()
+    adopt_library_logs(style="json", stream=stream)
+    for number in range(50):
+        logging.getLogger("opentelemetry.exporter").error("cannot reach %s", number)
+        logging.getLogger("asyncio").error("slow %s", number)
+    logging.getLogger("opentelemetry.exporter").error("something else")
+    lines = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
+    assert [line for line in lines if line.startswith("cannot")] == ["cannot reach 0"]
+    assert sum(line.startswith("slow") for line in lines) == 50
+    assert lines[-1] == "something else"
