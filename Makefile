@@ -6,7 +6,7 @@ STAMP := $(VENV)/.stamp
 PROMETHEUS := $(BIN)/prometheus
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit lint types contracts format bench crash soak sim mutants proto lock coverage clean
+.PHONY: help setup demo test test-unit lint types contracts manifests format bench crash soak sim mutants proto lock coverage clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,9 @@ test-unit: $(STAMP) ## Run the tests that take seconds.
 lint: $(STAMP) ## Check style and format.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+manifests: $(STAMP) ## Render the Kubernetes manifests and hold them against the schemas of the three newest releases.
+	$(BIN)/pytest -q tests/integration/test_manifests.py
 
 format: $(STAMP) ## Format the code.
 	$(BIN)/ruff check --fix-only -q .
