@@ -1,8 +1,8 @@
 """Which of the daemon's figures are metrics, and what they are called.
 
 docs/operating/metrics.md lists them. Every label has few values: verdicts, reasons, the
-policy's task classes, methods, statuses. Budgets and callers are not labels; there may be
-millions, and `costctl budgets` shows them.
+policy's task classes, methods, statuses (docs/adr/0022-metrics-bounded.md). Callers are not labels;
+there may be millions. What is of money stands in `money_meters`.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,6 +22,11 @@ from costd.model.decision import Reason, Verdict
 from costd.model.time import NS_PER_S
 from costd.telemetry.metrics import Metrics, Readings
 
+ALERTS: Final = (
+    *("threshold", "burn_rate", "overrun", "kill_engaged", "grant_redeemed"),
+    *("allowance_overdrawn", "page_damaged"),
+)
+"""All of them from the start: Prometheus takes no rise from a series that begins at one."""
 _CLOSINGS: Final = ("settled", "settled_late", "voided", "expired", "recorded")
 
 
@@ -112,7 +117,7 @@ def meter_upkeep(metrics: Metrics, upkeep: Upkeep, sweeper: Sweeper) -> None:
     metrics.counter(
         "costd.alerts",
         "Alerts raised since the start.",
-        lambda: [(count, {"kind": kind}) for kind, count in list(upkeep.alerts.items())],
+        lambda: [(upkeep.alerts[kind], {"kind": kind}) for kind in ALERTS],
     )
     metrics.gauge(
         "costd.sweep_lag_seconds",

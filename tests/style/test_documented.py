@@ -84,6 +84,23 @@ def test_the_metrics_of_a_fleet_are_those_that_the_page_lists(begin, end, make):
     assert listed == metrics.kinds
 
 
+def test_every_kind_of_alert_is_counted_from_the_start():
+    kinds = {
+        word.value
+        for folder in ("engine", "daemon")
+        for path in (ROOT / "costd" / folder).glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Alert"
+        for keyword in node.keywords
+        if keyword.arg == "kind"
+        for word in ast.walk(keyword.value)
+        if isinstance(word, ast.Constant)
+    }
+    assert kinds == set(daemon_meters.ALERTS)
+    (row,) = (row for row in rows(METRICS) if row[0] == "`costd_alerts_total`")
+    assert kinds == set(row[2].partition(": ")[2].split(", "))
+
+
 # ---- settings -----------------------------------------------------------------------------------
 
 
