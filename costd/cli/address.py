@@ -1,19 +1,21 @@
 """How operators name a daemon; where it is when nobody says is `costd.address`."""
 
+import os
 import socket
 from pathlib import Path
 
 from costd import address
 
 ADDRESS_VARIABLE = "COSTD_ADDRESS"
+SOCKET_VARIABLE = "COSTD_SOCKET"
 CONTROL_VARIABLE = "COSTD_CONTROL_ADDRESS"
 
 _SCHEMES = ("unix:", "unix-abstract:", "dns:", "ipv4:", "ipv6:")
 
 
 def default_address() -> str:
-    """Where agents ask."""
-    return f"unix:{address.default_socket()}"
+    """Where agents ask: at the socket that the daemon's own setting names, if it is set here."""
+    return f"unix:{os.environ.get(SOCKET_VARIABLE) or address.default_socket()}"
 
 
 def default_control_address() -> str:

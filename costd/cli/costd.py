@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 from costd import __version__, address
 from costd.cli import up
+from costd.cli.health import health
 from costd.cli.injector import injector
 from costd.cli.program import Command, Group
 from costd.cli.telling import telling
@@ -184,6 +185,7 @@ def _tell_plan(where: str, plan: Plan | None) -> None:
         raise typer.Exit(COULD_NOT_RUN)
 
 
+app.command(cls=Command)(health)
 app.command(cls=Command)(injector)
 
 
