@@ -105,6 +105,7 @@ def drawn(daemon):
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory, shared_database):
     """A Prometheus that saw a daemon by itself, a coordinator, and a daemon of its fleet, at work."""
+    program("prometheus")  # nothing else is started where there is none
     folder = tmp_path_factory.mktemp("watched")
     policies = {name: folder / f"{name}.yaml" for name in ("alone", "fleet")}
     policies["alone"].write_text(POLICY)
