@@ -6,6 +6,7 @@ from costd_client import AsyncClient, Client
 from desk import Desk, ask, new_id
 from opentelemetry.sdk.trace import TracerProvider
 
+from costd import __version__
 from costd.testing import DaemonProcess
 from costd.testing.collector import Collector
 from costd.wire.pb import admission_pb2 as pb
@@ -45,7 +46,8 @@ def traced(collector, tmp_path_factory):
     """A daemon that exports to the collector, and who asks it."""
     policy = policy_file(tmp_path_factory.mktemp("traced"))
     daemon = DaemonProcess(policy, "--name", "traced", "--trace-labels", "team,absent")
-    daemon.environment = collector.environment
+    more = {"OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=test,host.name=elsewhere"}
+    daemon.environment = collector.environment | more
     with daemon:
         desk = Desk(daemon)
         yield desk
@@ -226,8 +228,11 @@ def test_the_log_is_sent_too_and_stays_where_it_was(collector, traced):
 
 def test_a_daemon_says_who_it_is(collector, traced):
     collector.wait_for_log("serving")
-    assert collector.resources["costd"]["service.instance.id"] == "traced"
-    assert collector.resources["costd"]["service.version"]
+    told = collector.resources["costd"]
+    assert told["service.instance.id"] == "traced"
+    assert told["service.version"] == __version__
+    assert told["deployment.environment.name"] == "test"
+    assert told["host.name"] == "elsewhere", "the environment knows better"
 
 
 # ---- what the environment says -------------------------------------------------------------------
@@ -247,20 +252,6 @@ def daemon(tmp_path):
     yield make
     for process in made:
         process.close()
-
-
-def test_names_in_the_environment_count_more_than_ours(daemon):
-    with Collector() as collector:
-        process = daemon(
-            **collector.environment,
-            OTEL_SERVICE_NAME="spend",
-            OTEL_RESOURCE_ATTRIBUTES="deployment.environment.name=test,service.version=9",
-        )
-        process.start()
-        collector.wait_for_log("serving")
-        attributes = collector.resources["spend"]
-        assert attributes["deployment.environment.name"] == "test"
-        assert attributes["service.version"] == "9"
 
 
 def test_what_is_disabled_sends_nothing_and_serves(daemon):
@@ -314,25 +305,6 @@ def test_a_collector_that_is_away_costs_no_answer_and_not_the_end(daemon):
     assert len(complaints) < 20, process.log_text()
 
 
-@pytest.mark.parametrize(
-    ("variable", "value", "says"),
-    [
-        ("OTEL_TRACES_EXPORTER", "jaeger", "no exporter 'jaeger' of traces is installed"),
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier-pigeon", "'carrier-pigeon' is not one of grpc"),
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", "opentelemetry-exporter-otlp-proto-http"),
-        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon", "could not convert string to float"),
-        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip", "zip"),
-    ],
-)
-def test_a_variable_that_cannot_be_followed_is_named_at_the_start(daemon, variable, value, says):
-    process = daemon(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1", OTEL_TRACES_EXPORTER="otlp")
-    process.environment[variable] = value
-    process.launch()
-    assert process.ended() == 2
-    assert says in process.log_text()
-    assert "Traceback" not in process.log_text()
-
-
 def test_an_exporter_that_is_not_installed_is_named_with_its_remedy(daemon, tmp_path):
     """Entry points are found by the packages on the path; one that hides them is put before."""
     hidden = tmp_path / "hidden"
@@ -349,6 +321,7 @@ def test_an_exporter_that_is_not_installed_is_named_with_its_remedy(daemon, tmp_
     assert process.ended() == 2
     assert "OTEL_EXPORTER_OTLP_ENDPOINT" in process.log_text()
     assert "pip install costd[otlp]" in process.log_text()
+    assert "Traceback" not in process.log_text()
 
 
 # ---- clients ------------------------------------------------------------------------------------
