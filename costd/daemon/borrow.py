@@ -194,6 +194,8 @@ class Borrowing:
         if request is None:
             request = _Request(shorts, override_grant=override_grant, trace=trace)
             self._begin(request, now_ns)
+        elif not request.trace:
+            request.trace = trace  # so that it is told if this is sent again
         if done is not None:
             request.waiters.append(done)
         return True

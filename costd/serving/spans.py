@@ -114,7 +114,7 @@ class _TracedWait:
 
     def asked_with(self, trace: Trace) -> None:
         """Note whose request it waits for: a counter is asked for once at a time."""
-        if trace == self.trace:
+        if not trace or trace == self.trace:
             return
         other = get_current_span(parent_of(trace._asdict().items())).get_span_context()
         self._span.add_link(other, {"costd.lease.shared": True})

@@ -15,6 +15,7 @@ from costd.daemon.borrow import (
 from costd.model.lease import Lease, Shortage, Stand
 from costd.model.money import AMOUNT_MAX
 from costd.model.time import NS_PER_S
+from costd.model.trace import NO_TRACE, Trace
 from costd.wire import fleet as wire
 from costd.wire.pb import fleet_pb2 as pb
 
@@ -139,6 +140,36 @@ def test_whoever_waits_when_the_stream_ends_is_told(world):
     world.borrowing.connected(world.sent.append, epoch=4)
     world.ask((b"a", 5))
     assert [request.epoch for request in world.sent] == [3, 4]
+
+
+# ---- traces ------------------------------------------------------------------------------------
+
+OURS, THEIRS = Trace("00-ours", "a=1"), Trace("00-theirs")
+
+
+def carried(request):
+    return request.traceparent, request.tracestate
+
+
+def test_a_request_goes_in_the_trace_of_whoever_waited_first(world):
+    ask, short = world.borrowing.ask, [Shortage(b"a", 5)]
+    first, second, nobody = (lambda: None), (lambda: None), (lambda: None)
+    ask(short, NOW_NS, first, trace=OURS)
+    ask(short, NOW_NS, second, trace=THEIRS)
+    assert [carried(request) for request in world.sent] == [OURS]
+    assert [world.borrowing.trace_of(each) for each in (first, second, nobody)] == [
+        OURS,
+        OURS,
+        NO_TRACE,
+    ]
+
+
+def test_a_request_that_nobody_traced_is_sent_again_in_the_trace_of_who_came_later(world):
+    world.ask_ahead((b"a", 5))
+    world.borrowing.ask([Shortage(b"a", 5)], NOW_NS, lambda: None, trace=OURS)
+    world.reply((b"a", RECALLED))
+    world.borrowing.tick(NOW_NS)
+    assert [carried(request) for request in world.sent] == [NO_TRACE, OURS]
 
 
 # ---- answers -----------------------------------------------------------------------------------
