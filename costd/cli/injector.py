@@ -1,12 +1,14 @@
 """`costd injector`: run the admission webhook, or patch pods by hand."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 from ruamel.yaml import YAML
 
+from costd.cli.flags import takes_settings
 from costd.cli.telling import telling
 from costd.configuration import SettingsError
 from costd.injector.by_hand import NotReadable, patched
@@ -19,56 +21,10 @@ COULD_NOT_RUN: Final = 1
 BAD_SETTINGS: Final = 2
 
 
-def _setting(name: str) -> Any:
-    """Declare a setting's flag; the setting itself says what it means and checks its value."""
-    description = Settings.model_fields[name].description
-    return typer.Option(f"--{name.replace('_', '-')}", help=description, show_default=False)
-
-
+@takes_settings(Settings)
 def injector(
+    flags: Mapping[str, Any],
     *,
-    config: Annotated[str | None, _setting("config")] = None,
-    listen: Annotated[str | None, _setting("listen")] = None,
-    tls_cert: Annotated[str | None, _setting("tls_cert")] = None,
-    tls_key: Annotated[str | None, _setting("tls_key")] = None,
-    bootstrap: Annotated[bool | None, _setting("bootstrap")] = None,
-    namespace: Annotated[str | None, _setting("namespace")] = None,
-    service: Annotated[str | None, _setting("service")] = None,
-    secret: Annotated[str | None, _setting("secret")] = None,
-    webhook: Annotated[str | None, _setting("webhook")] = None,
-    namespaces_excluded: Annotated[str | None, _setting("namespaces_excluded")] = None,
-    annotations: Annotated[str | None, _setting("annotations")] = None,
-    labels: Annotated[str | None, _setting("labels")] = None,
-    behind: Annotated[str | None, _setting("behind")] = None,
-    host_network: Annotated[bool | None, _setting("host_network")] = None,
-    unfit: Annotated[str | None, _setting("unfit")] = None,
-    sidecar_image: Annotated[str | None, _setting("sidecar_image")] = None,
-    sidecar_image_pull_policy: Annotated[str | None, _setting("sidecar_image_pull_policy")] = None,
-    sidecar_mode: Annotated[str | None, _setting("sidecar_mode")] = None,
-    sidecar_policy: Annotated[str | None, _setting("sidecar_policy")] = None,
-    sidecar_kill_switches: Annotated[str | None, _setting("sidecar_kill_switches")] = None,
-    sidecar_coordinator: Annotated[str | None, _setting("sidecar_coordinator")] = None,
-    sidecar_coordinator_tls: Annotated[str | None, _setting("sidecar_coordinator_tls")] = None,
-    sidecar_coordinator_insecure: Annotated[
-        bool | None, _setting("sidecar_coordinator_insecure")
-    ] = None,
-    sidecar_claims: Annotated[str | None, _setting("sidecar_claims")] = None,
-    sidecar_cpu: Annotated[str | None, _setting("sidecar_cpu")] = None,
-    sidecar_memory: Annotated[str | None, _setting("sidecar_memory")] = None,
-    sidecar_cpu_limit: Annotated[str | None, _setting("sidecar_cpu_limit")] = None,
-    sidecar_memory_limit: Annotated[str | None, _setting("sidecar_memory_limit")] = None,
-    sidecar_data_size: Annotated[str | None, _setting("sidecar_data_size")] = None,
-    sidecar_drain_s: Annotated[str | None, _setting("sidecar_drain_s")] = None,
-    sidecar_metrics_port: Annotated[str | None, _setting("sidecar_metrics_port")] = None,
-    sidecar_log_level: Annotated[str | None, _setting("sidecar_log_level")] = None,
-    metrics_listen: Annotated[str | None, _setting("metrics_listen")] = None,
-    listen_insecure: Annotated[bool | None, _setting("listen_insecure")] = None,
-    body_bytes_max: Annotated[str | None, _setting("body_bytes_max")] = None,
-    deadline_s: Annotated[str | None, _setting("deadline_s")] = None,
-    connections_count_max: Annotated[str | None, _setting("connections_count_max")] = None,
-    drain_s: Annotated[str | None, _setting("drain_s")] = None,
-    log_level: Annotated[str | None, _setting("log_level")] = None,
-    log_format: Annotated[str | None, _setting("log_format")] = None,
     print_settings: Annotated[
         bool, typer.Option("--print-settings", help="Print the settings in force, and end.")
     ] = False,
@@ -87,8 +43,6 @@ def injector(
     --bootstrap. Flags beat the environment (COSTD_SIDECAR_IMAGE=…), which beats
     the --config file.
     """
-    given = locals()
-    flags = {name: given[name] for name in Settings.model_fields if given[name] is not None}
     try:
         settings = load_settings(flags)
         if print_settings:

@@ -31,6 +31,11 @@ class Source(Protocol):
         """Return what is in force now, the same object as long as it is; None if there is none."""
         ...
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the API server can be expected to accept it."""
+        ...
+
 
 class Files:
     """Implements `Source` by files, read again when they change."""
@@ -40,7 +45,7 @@ class Files:
 
         Errors: TlsFault where they name no certificate.
         """
-        self._files = files
+        self.files = files
         self._version = 0
         self._pair: Pair | None = None
         if self.pair() is None:
@@ -49,9 +54,11 @@ class Files:
                 "say bootstrap: true"
             )
 
+    is_ready = True
+
     def pair(self) -> Pair | None:
         """Look at the files."""
-        material = self._files.current()
+        material = self.files.current()
         if material.version != self._version and material.certificate_pem and material.key_pem:
             self._pair = Pair(material.certificate_pem, material.key_pem)
             self._version = material.version

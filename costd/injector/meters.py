@@ -9,24 +9,26 @@ from costd.injector.reviews import Reviews
 from costd.telemetry.metrics import Metrics
 
 
-def meter_injector(
-    metrics: Metrics, reviews: Reviews, certificate_ends_s: Callable[[], int | None]
-) -> None:
-    """Observe what the webhook answers, and until when it can."""
+def meter_made(metrics: Metrics, ends_s: Callable[[], int | None]) -> None:
+    """Observe a certificate of our own as one in files is."""
+    metrics.gauge(
+        "costd_tls_certificate_expiry_timestamp_seconds",
+        "When the certificate in force expires.",
+        lambda: [(at_s, {}) for at_s in (ends_s(),) if at_s is not None],
+    )
+
+
+def meter_injector(metrics: Metrics, reviews: Reviews) -> None:
+    """Observe what the webhook answers."""
     metrics.counter(
         "costd_injector_reviews",
         "Pods reviewed, by verdict and reason.",
-        reviews.readings,
+        lambda: reviews.readings(),  # noqa: PLW0108  read, not kept
     )
     metrics.counter(
         "costd_injector_refused",
         "Requests that were no reviews, by reason.",
         lambda: [(count, {"reason": why}) for why, count in list(reviews.turned_away.items())],
-    )
-    metrics.gauge(
-        "costd_injector_certificate_expiry_timestamp_seconds",
-        "When the certificate in force ends.",
-        lambda: [(ends_s, {}) for ends_s in (certificate_ends_s(),) if ends_s is not None],
     )
     clock = SystemClock()
     started_ns = clock.now().wall_ns
@@ -37,5 +39,5 @@ def meter_injector(
         return [reviews.durations.point({}, started_ns=started_ns, now_ns=clock.now().wall_ns)]
 
     metrics.durations(
-        "costd_injector_review_duration", "From a review's first byte to its answer.", durations
+        "costd_injector_review_duration", "From a review's headers to its answer.", durations
     )

@@ -10,23 +10,25 @@ import ssl
 from collections.abc import Callable, Iterator
 
 import uvicorn
-from cryptography import x509
 
 from costd import __version__
 from costd.clock import ticks_ns
+from costd.injector.bootstrap import Bootstrap, Names
+from costd.injector.cluster import Cluster
 from costd.injector.connection import KEEP_ALIVE_S, Connection
 from costd.injector.handshake import Files, Source, server_context
-from costd.injector.meters import meter_injector
+from costd.injector.meters import meter_injector, meter_made
 from costd.injector.reviews import Reviews
 from costd.injector.settings import Settings
+from costd.serving.background import background
 from costd.serving.loop import new_loop
-from costd.serving.metered import metered
+from costd.serving.metered import meter_certificate, metered
 from costd.serving.sockets import CannotListen
 from costd.serving.stop import Stop
 from costd.telemetry.exports import NO_EXPORTS, Exports
 from costd.telemetry.logs import Log
+from costd.telemetry.metrics import Metrics
 from costd.trust import TlsFiles
-from costd.trust.certificates import read_certificates
 
 
 def run(settings: Settings, log: Log, exports: Exports = NO_EXPORTS) -> None:
@@ -57,18 +59,21 @@ async def serve(settings: Settings, log: Log, stop: Stop, exports: Exports = NO_
         log.error("tls_files_refused", problem=problem)
 
     async with contextlib.AsyncExitStack() as stack:
-        source = _source(settings, refused)
+        source = _source(settings, log, refused)
+        if isinstance(source, Bootstrap):
+            await stack.enter_async_context(background(log, source.run()))
         reviews = Reviews(
             settings.rules,
             log,
-            is_ready=lambda: source.pair() is not None and not stop.asked.is_set(),
+            is_ready=lambda: source.is_ready and not stop.asked.is_set(),
             body_bytes_max=settings.body_bytes_max,
             deadline_s=settings.deadline_s,
         )
         metrics = await stack.enter_async_context(
             metered(settings.service, settings.metrics_endpoint, log, exports)
         )
-        meter_injector(metrics, reviews, lambda: _ends_s(source))
+        meter_injector(metrics, reviews)
+        _meter_certificate(metrics, source)
         server = _server(settings, reviews, server_context(source, refused))
         listener = _listening(settings)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -137,14 +142,19 @@ async def _ended(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
     await serving
 
 
-def _source(settings: Settings, refused: Callable[[str], None]) -> Source:
+def _source(settings: Settings, log: Log, refused: Callable[[str], None]) -> Source:
+    """Choose where the certificate comes from.
+
+    Errors: TlsFault.
+    """
+    if settings.bootstrap:
+        names = settings.service, settings.namespace, settings.secret, settings.webhook
+        return Bootstrap(Cluster.of_pod(settings.service_account), Names(*names), log)
     return Files(TlsFiles(certificate=settings.tls_cert, key=settings.tls_key, tell=refused))
 
 
-def _ends_s(source: Source) -> int | None:
-    """When the certificate in force ends, in Unix seconds."""
-    pair = source.pair()
-    if pair is None:
-        return None
-    leaf: x509.Certificate = read_certificates(pair.certificate_pem, "the certificate")[0]
-    return int(leaf.not_valid_after_utc.timestamp())
+def _meter_certificate(metrics: Metrics, source: Source) -> None:
+    if isinstance(source, Files):
+        meter_certificate(metrics, source.files)
+    elif isinstance(source, Bootstrap):
+        meter_made(metrics, lambda: source.ends_s)

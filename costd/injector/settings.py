@@ -51,6 +51,10 @@ class Settings(Configured):
     service: str = Field(
         "costd-injector", min_length=1, max_length=63, description="The webhook's Service."
     )
+    service_account: Path = Field(
+        Path("/var/run/secrets/kubernetes.io/serviceaccount"),
+        description="With `bootstrap`: directory of the pod's token and the API's CA.",
+    )
     secret: str = Field(
         "costd-injector-tls",
         min_length=1,
@@ -102,7 +106,9 @@ class Settings(Configured):
         description="What becomes of pods that no sidecar can be put into (Windows, host "
         "network): let in without one, or not let in.",
     )
-    sidecar_image: str = Field(f"costd:{__version__}", description="Image of the sidecar.")
+    sidecar_image: str = Field(
+        default_factory=lambda: f"costd:{__version__}", description="Image of the sidecar."
+    )
     sidecar_image_pull_policy: str = Field(
         "", description="When it is pulled: Always, IfNotPresent or Never."
     )

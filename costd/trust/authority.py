@@ -120,8 +120,6 @@ def issue(
     serves = peer.kind in SERVERS
     if (dns or ip) and not serves:
         raise ValueError(f"a certificate for a {peer.kind} has no address; leave --dns and --ip")
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, peer.name[:64])])
     uses = [ExtendedKeyUsageOID.CLIENT_AUTH]
     names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(peer.uri)]
     if serves:
@@ -129,6 +127,38 @@ def issue(
         names.append(x509.DNSName(server_name(peer.kind)))
         names += map(_dns_name, dns)
         names += map(_ip_address, ip)
+    return _certified(authority, peer.name, wall_ns, days, names=names, uses=uses)
+
+
+def issue_server(
+    authority: Authority, dns: Sequence[str], wall_ns: int, *, days: int = DAYS
+) -> Issued:
+    """Make a key and certify a server that is known by its names alone, and is nobody in costd.
+
+    Ensures: it ends no later than the CA.
+    Errors:  ValueError naming what cannot be certified.
+    """
+    return _certified(
+        authority,
+        dns[0],
+        wall_ns,
+        days,
+        names=[_dns_name(each) for each in dns],
+        uses=[ExtendedKeyUsageOID.SERVER_AUTH],
+    )
+
+
+def _certified(
+    authority: Authority,
+    name: str,
+    wall_ns: int,
+    days: int,
+    *,
+    names: Sequence[x509.GeneralName],
+    uses: Sequence[x509.ObjectIdentifier],
+) -> Issued:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
     issuer = authority.certificate
     certificate = (
         _builder(subject, issuer.subject, key.public_key(), wall_ns, days, until=issuer)

@@ -12,6 +12,8 @@ from costd.coordinator import meters as coordinator_meters
 from costd.coordinator import settings as coordinator_settings
 from costd.daemon import meters as daemon_meters
 from costd.daemon import settings as daemon_settings
+from costd.injector import meters as injector_meters
+from costd.injector import settings as injector_settings
 from costd.serving.metered import meter_certificate
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +56,9 @@ class Named:
     def gauge(self, name, _description, _read):
         self.kinds[name] = "gauge"
 
+    def durations(self, name, _description, _read):
+        """Said in words."""
+
 
 @pytest.mark.parametrize(
     ("begin", "end", "make"),
@@ -65,8 +70,13 @@ class Named:
         ),
         (
             "A coordinator serves these",
-            "A host that has a certificate",
+            "An injector serves these",
             lambda metrics: coordinator_meters.meter_fleet(metrics, None, None, None, None),
+        ),
+        (
+            "An injector serves these",
+            "A host that has a certificate",
+            lambda metrics: injector_meters.meter_injector(metrics, None),
         ),
         (
             "A host that has a certificate",
@@ -74,7 +84,7 @@ class Named:
             lambda metrics: meter_certificate(metrics, SimpleNamespace()),
         ),
     ],
-    ids=["daemon", "coordinator", "certificate"],
+    ids=["daemon", "coordinator", "injector", "certificate"],
 )
 def test_the_metrics_of_a_fleet_are_those_that_the_page_lists(begin, end, make):
     """Those of a daemon by itself are compared with what a running one serves, in test_serve."""
@@ -108,7 +118,11 @@ def written(default):
     """A default the way that the page writes it."""
     if isinstance(default, bool):
         return str(default).lower()
-    if default in (None, "", (), {}) or not default:
+    if isinstance(default, dict):
+        default = [f"{key}={value}" for key, value in default.items()]
+    if isinstance(default, list | tuple):
+        default = " ".join(default)
+    if default in (None, "") or not default:
         return "none" if not isinstance(default, int | float) else str(default)
     return str(default)
 
@@ -119,14 +133,18 @@ def written(default):
         (daemon_settings.Settings, SETTINGS.partition("# Settings of a coordinator")[0]),
         (
             coordinator_settings.Settings,
-            between(SETTINGS, "# Settings of a coordinator", "# One machine"),
+            between(SETTINGS, "# Settings of a coordinator", "# Settings of an injector"),
+        ),
+        (
+            injector_settings.Settings,
+            between(SETTINGS, "# Settings of an injector", "# One machine"),
         ),
     ],
-    ids=["daemon", "coordinator"],
+    ids=["daemon", "coordinator", "injector"],
 )
 def test_the_defaults_are_those_that_the_page_lists(settings, text):
     """Those that depend on the machine or on other settings are said in words."""
-    listed = {row[0].strip("`"): re.sub("[`,]", "", row[1]) for row in rows(text)}
+    listed = {row[0].strip("`"): re.sub(r"[`,\\]", "", row[1]) for row in rows(text)}
     # A daemon has no policy by default, and then does not start.
     listed = {name: "none" if default == "needed" else default for name, default in listed.items()}
     fixed = {
@@ -145,7 +163,7 @@ def test_the_defaults_are_those_that_the_page_lists(settings, text):
 def logged():
     """Every event that a host logs, with its levels."""
     found = {}
-    for folder in ("daemon", "coordinator", "serving"):
+    for folder in ("daemon", "coordinator", "injector", "serving"):
         for path in (ROOT / "costd" / folder).glob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
