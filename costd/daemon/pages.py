@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from costd.model.allowance import Sums
+from costd.serving.sockets import directory_mode
 
 MAGIC: Final = int.from_bytes(b"costdpg1", "little")
 WORD_BYTES: Final = 8
@@ -18,8 +19,6 @@ SLOT_WORDS: Final = 8
 SLOTS_COUNT: Final = 256
 DAEMON_PAGE_BYTES: Final = HEADER_WORDS * WORD_BYTES
 CLIENT_PAGE_BYTES: Final = (HEADER_WORDS + SLOTS_COUNT * SLOT_WORDS) * WORD_BYTES
-
-FOLDER_MODE: Final = 0o750
 
 _FLAGS: Final = os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -105,7 +104,7 @@ class FilePages:
 
     def __init__(self, socket: Path, *, mode: int) -> None:
         self._folder = socket.parent / f"{socket.name}.pages"
-        _claim(self._folder)
+        _claim(self._folder, directory_mode(mode))
         self._mode = mode
         self._path = self._folder / "daemon"
         self._page = _opened(self._path, DAEMON_PAGE_BYTES, mode & 0o644)
@@ -182,14 +181,13 @@ class FilePages:
         os.close(self._page)
 
 
-def _claim(folder: Path) -> None:
-    """Make the pages' folder.
+def _claim(folder: Path, mode: int) -> None:
+    """Make the pages' folder, which lets in whom the socket lets in.
 
     Errors:  OSError where it is somebody else's, who could have put links into it.
     """
     with contextlib.suppress(FileExistsError):
-        folder.mkdir()
-        folder.chmod(FOLDER_MODE)
+        folder.mkdir(mode)
     status = folder.lstat()
     others_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or others_write:
@@ -198,6 +196,7 @@ def _claim(folder: Path) -> None:
             "must be a directory that only the daemon writes to; remove it",
             str(folder),
         )
+    folder.chmod(mode)  # it may be of a run with another mode of the socket
 
 
 def _offset(slot: int) -> int:

@@ -128,7 +128,9 @@ def _ledger(
 def _pages(settings: Settings, log: Log, books: AllowanceBooks) -> Pages:
     """Make the pages beside the socket; without them, clients hear of changes by the stream."""
     socket = settings.socket.absolute()
-    sockets.claim(socket)  # before anything of another daemon's is touched
+    sockets.claim(
+        socket, settings.socket_mode_bits
+    )  # before anything of another daemon's is touched
     try:
         pages = FilePages(socket, mode=settings.socket_mode_bits)
         pages.keep_only({session.page for session in books.sessions.values()})

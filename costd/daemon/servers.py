@@ -112,7 +112,7 @@ class Servers:
 
     def _bind(self, server: grpc.aio.Server, name: str, path: Path, mode: int) -> None:
         path = path.absolute()
-        sockets.claim(path)
+        sockets.claim(path, mode)
         with sockets.created_with(mode):
             try:
                 server.add_insecure_port(f"unix:{path}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 DIRECTORY_MODE: Final = 0o750
+OTHERS_ENTER: Final = 0o005
 PATH_BYTES_MAX: Final = 107
 """What the kernel's address structure holds, less its closing zero."""
 
@@ -19,10 +20,16 @@ class CannotListen(Exception):
     """An address cannot be served; says which and what to do."""
 
 
-def claim(path: Path) -> None:
-    """Make room for a socket: its directory made, a dead daemon's socket removed.
+def directory_mode(mode: int) -> int:
+    """Return the permissions of a directory for those who may use a socket of this mode in it."""
+    return DIRECTORY_MODE | (OTHERS_ENTER if mode & stat.S_IWOTH else 0)
 
-    Ensures: a directory made here is 0750; one that exists keeps its mode.
+
+def claim(path: Path, mode: int = 0) -> None:
+    """Make room for a socket of this mode: its directory made, a dead daemon's socket removed.
+
+    Ensures: a directory made here lets others in only where the socket does; one that exists
+             keeps its mode.
     Errors:  CannotListen if a live daemon answers there, something else is in the way, or the
              directory belongs to somebody who could put another socket in its place.
     """
@@ -31,7 +38,7 @@ def claim(path: Path) -> None:
             f"{path} is longer than the {PATH_BYTES_MAX} bytes a socket's path may have; "
             "name a shorter one"
         )
-    _claim_directory(path.parent)
+    _claim_directory(path.parent, directory_mode(mode))
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -78,12 +85,12 @@ def remove_if_ours(path: Path, inode: int) -> None:
         pass  # gRPC removes its sockets itself when it gets that far
 
 
-def _claim_directory(directory: Path) -> None:
+def _claim_directory(directory: Path, mode: int) -> None:
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         try:
-            directory.mkdir(mode=DIRECTORY_MODE)
-            directory.chmod(DIRECTORY_MODE)
+            directory.mkdir(mode=mode)
+            directory.chmod(mode)
         except FileExistsError:
             pass
         status = directory.stat()

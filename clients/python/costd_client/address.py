@@ -10,6 +10,15 @@ SYSTEM = Path("/run/costd")
 """Where a daemon that root started has its sockets."""
 
 
+def named_address() -> str:
+    """Read where the daemon is from the environment; empty where it does not say.
+
+    Shape:  COSTD_ADDRESS is any gRPC target; COSTD_SOCKET a path, as the daemon's own setting is.
+    """
+    socket = os.environ.get("COSTD_SOCKET", "")
+    return os.environ.get("COSTD_ADDRESS", "") or (socket and f"unix:{socket}")
+
+
 def default_address() -> str:
     """Name the socket of this user's own daemon if there is one, else that of the host's.
 

@@ -10,7 +10,7 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from costd_client.address import default_address
+from costd_client.address import default_address, named_address
 from costd_client.attached import Attached
 from costd_client.call import AsyncCall, Call
 from costd_client.decision import Decision, Outcome, Settlement
@@ -61,7 +61,7 @@ class BaseClient:
         channel: grpc.Channel | None = None,
         allowances: bool = True,
     ) -> None:
-        self.address = address or os.environ.get("COSTD_ADDRESS") or default_address()
+        self.address = address or named_address() or default_address()
         self.caller = caller or os.environ.get("COSTD_CALLER") or _program_name()
         settings = Settings(
             defaults=Defaults(labels=dict(labels or {}), task_class=task_class),

@@ -20,7 +20,7 @@ def as_user(monkeypatch):
 
     def become(*, root, **environment):
         monkeypatch.setattr(os, "geteuid", lambda: 0 if root else me or 1000)
-        for name in ("XDG_RUNTIME_DIR", "COSTD_ADDRESS"):
+        for name in ("XDG_RUNTIME_DIR", "COSTD_ADDRESS", "COSTD_SOCKET"):
             monkeypatch.delenv(name, raising=False)
         for name, value in environment.items():
             monkeypatch.setenv(name, str(value))
@@ -73,3 +73,17 @@ def test_a_directory_of_somebody_else_is_not_believed(as_user, serving, monkeypa
     owner = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
     assert default_address() == HOST
+
+
+def test_an_address_of_the_environment_comes_before_a_socket_and_both_before_any_default(as_user):
+    as_user(root=True, COSTD_SOCKET="/run/costd/agent/costd.sock")
+    with Client() as client:
+        assert client.address == "unix:/run/costd/agent/costd.sock"
+    as_user(root=True, COSTD_SOCKET="/run/costd/agent/costd.sock", COSTD_ADDRESS="127.0.0.1:1")
+    with Client() as client:
+        assert client.address == "127.0.0.1:1"
+    with Client(address="unix:/named/here") as client:
+        assert client.address == "unix:/named/here"
+    as_user(root=True, COSTD_SOCKET="", COSTD_ADDRESS="")
+    with Client() as client:
+        assert client.address == HOST

@@ -104,3 +104,13 @@ def test_a_link_in_place_of_the_folder_is_refused(socket, folder, tmp_path):
     with pytest.raises(PermissionError, match="only the daemon writes to"):
         FilePages(socket, mode=0o660)
     assert not list(elsewhere.iterdir())
+
+
+def test_others_get_at_the_pages_where_they_may_use_the_socket_and_else_no_more(socket, folder):
+    for mode, folder_mode, page_mode in ((0o666, 0o755, 0o666), (0o660, 0o750, 0o660)):
+        pages = FilePages(socket, mode=mode)
+        pages.open_client("ann")
+        pages.close()
+        assert folder.stat().st_mode & 0o777 == folder_mode
+        assert (folder / "ann").stat().st_mode & 0o777 == page_mode
+        assert (folder / "daemon").stat().st_mode & 0o777 == page_mode & 0o644

@@ -36,6 +36,16 @@ def test_a_directory_is_made_for_owner_and_group_whatever_the_umask(directory):
     assert mode(directory / "run" / "costd") == 0o750
 
 
+@pytest.mark.parametrize(
+    ("socket_mode", "expected"), [(0o600, 0o750), (0o660, 0o750), (0o666, 0o755)]
+)
+def test_others_enter_a_directory_made_for_a_socket_that_they_may_use(
+    directory, socket_mode, expected
+):
+    claim(directory / "agent" / "costd.sock", socket_mode)
+    assert mode(directory / "agent") == expected
+
+
 def test_a_directory_that_exists_keeps_its_mode(directory):
     directory.chmod(0o711)
     claim(directory / "costd.sock")
