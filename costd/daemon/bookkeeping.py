@@ -218,8 +218,8 @@ class Bookkeeping:
             raise
         if changes.usage:
             self.tallies.used(changes.usage, self.rules)
-        if self.rules.has_keyed:
-            self.fullest.written(puts)
+            if self.rules.has_keyed:
+                self.fullest.written(puts)
         if changes.alerts:
             self.recent_alerts += changes.alerts
         if changes.audit:  # nobody flips a kill switch without a record of it

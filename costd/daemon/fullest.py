@@ -24,11 +24,14 @@ _Noted = dict[bytes, tuple[bytes, int]]
 
 
 class Fullest:
-    """Remembers one counter's key for each budget's window: the fullest when it was written.
+    """Remembers one counter's key for each budget's window: the fullest when a call closed on it.
 
-    Ensures: as many entries as windows, however many counters there are. A counter that releases
-             holds stays named until another that stands higher is written.
-    Shape:   `written` is called by the thread that writes, all else by the one that reads.
+    Not as calls are admitted, to which this would add a microsecond; a counter that only holds is
+    heard of when the first of its calls ends.
+
+    Ensures: as many entries as windows, however many counters there are.
+    Shape:   `written` and `stands` are called by the thread that writes, all else by the one
+             that reads.
     """
 
     def __init__(self) -> None:
@@ -39,10 +42,15 @@ class Fullest:
         """Where the walk through the store goes on; None once it has ended."""
 
     def written(self, puts: Sequence[Put]) -> None:
-        """Hear of a batch."""
+        """Hear of a batch that closes calls."""
         for family, key, counter in puts:
-            if family is Family.COUNTERS and len(key) > _PREFIX_BYTES and counter is not None:
-                _note(self._written, key, counter)
+            if family is Family.COUNTERS:
+                self.stands(key, counter)
+
+    def stands(self, key: bytes, counter: Counter | None) -> None:
+        """Hear how a counter stands; one that refused an ask may have no call to close any more."""
+        if len(key) > _PREFIX_BYTES and counter is not None:
+            _note(self._written, key, counter)
 
     def walk(self, store: Store, now_ns: int) -> None:
         """Look at some more of the counters that were in the store before."""
@@ -62,12 +70,19 @@ class Fullest:
         found = (self._written.get(window_prefix), self._walked.get(window_prefix))
         return {each[0] for each in found if each is not None}
 
-    def gone(self, key: bytes) -> None:
-        """Forget a counter that was deleted, so that another takes its place."""
+    def seen(self, key: bytes, counter: Counter | None) -> None:
+        """Hear how a named counter stands by now, so that a fuller one takes its place.
+
+        Shape:   None for one that was deleted.
+        """
         prefix = key[:_PREFIX_BYTES]
         for noted in (self._written, self._walked):
-            if noted.get(prefix, (b"", 0))[0] == key:
+            if noted.get(prefix, (b"", 0))[0] != key:
+                continue
+            if counter is None:
                 noted.pop(prefix, None)
+            else:
+                _note(noted, key, counter)
 
 
 def _note(noted: _Noted, key: bytes, counter: Counter) -> None:

@@ -378,6 +378,7 @@ class Ledger(Bookkeeping):
 
     def _pressed(self, counter_key: bytes) -> None:
         """Tell of a counter that refused an ask."""
+        self.fullest.stands(counter_key, self.state.counter(counter_key))
         rule = self.rules.budgets.get(keys.tag_of(counter_key))
         if rule is not None and rule.is_shared:
             self.fleet_changed.add(counter_key)  # the receipt tells how the fleet stands by now

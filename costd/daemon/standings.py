@@ -73,8 +73,8 @@ class Standings:
     def _level(self, rule: BudgetRule, key: bytes) -> tuple[int | None, int]:
         rows = self._ledger.store.scan(Family.COUNTERS, key, key + b"\0")
         counter: Counter | None = next((counter for _, counter in rows), None)
-        if counter is None:
-            self._ledger.fullest.gone(key)
+        if rule.budget.per:
+            self._ledger.fullest.seen(key, counter)
         return _level(rule, counter or EMPTY_COUNTER)
 
 

@@ -156,12 +156,38 @@ def test_a_new_window_begins_at_nothing_and_a_total_has_none():
 def test_of_a_budget_per_user_the_fullest_is_told():
     world = World(policy(budget("b", "10", per=("user",))))
     assert scraped(world)("budget_utilisation_ratio") == {"b": 0.0}
+    read = scraped(world)
     world.play(
-        "admit r1 4 user=ann -> allow\nadmit r2 6 user=bob -> allow\nadmit r3 1 user=eve -> allow"
+        """
+        admit r1 4 user=ann -> allow
+        settle r1 4 -> ok
+        admit r2 1 user=bob -> allow
+        admit r3 5 user=bob -> allow
+        settle r2 1 -> ok
+        admit r4 1 user=eve -> allow
+        settle r4 1 -> ok
+        """
     )
-    assert scraped(world)("budget_utilisation_ratio") == {"b": 0.6}
-    world.play("settle r2 0 -> ok\nadmit r4 1 user=ann -> allow")
-    assert scraped(world)("budget_used_nusd") == {"b": 5 * USD}
+    assert read("budget_utilisation_ratio") == {"b": 0.6}
+    world.play("void r3 -> ok")
+    assert read("budget_utilisation_ratio") == {"b": 0.1}  # bob's, who was the fullest
+    world.play("admit r5 1 user=ann -> allow\nsettle r5 1 -> ok")
+    assert read("budget_used_nusd") == {"b": 5 * USD}
+
+
+def test_a_counter_that_refuses_is_told_of_though_none_of_its_calls_ends():
+    world = World(policy(budget("b", "10", per=("user",))))
+    world.play(
+        """
+        admit r1 2 user=bob -> allow
+        settle r1 2 -> ok
+        admit r2 9 user=ann -> allow
+        """
+    )
+    read = scraped(world)
+    assert read("budget_utilisation_ratio") == {"b": 0.9}  # found by looking through the store
+    world.play("admit r3 10 user=eve -> allow\nadmit r4 1 user=eve -> deny:BUDGET_EXHAUSTED")
+    assert read("budget_utilisation_ratio") == {"b": 1.0}
 
 
 def test_after_a_restart_the_fullest_is_found_among_thousands_a_slice_at_a_time():
@@ -178,13 +204,13 @@ def test_after_a_restart_the_fullest_is_found_among_thousands_a_slice_at_a_time(
 
 def test_a_counter_that_was_deleted_makes_room_for_another():
     world = World(policy(budget("b", "10", per=("run",), window="run")))
-    world.play("admit r1 6 run=a -> allow\nadmit r2 2 run=b -> allow")
+    world.play("admit r1 6 run=a -> allow\nadmit r2 2 run=b -> allow\nsettle r1 6 -> ok")
     (rule,) = world.ledger.rules.budgets.values()
     read = scraped(world)
     assert read("budget_utilisation_ratio") == {"b": 0.6}
     world.store.commit([(Family.COUNTERS, rule.counter_key({"run": "a"}, 0), None)])
     assert read("budget_utilisation_ratio") == {"b": 0.0}
-    world.ledger.admit(world.ask("r3", "1", "run=b")[0])
+    world.ledger.settle(world.ids["r2"], cost_nusd=3 * USD)
     assert read("budget_utilisation_ratio") == {"b": 0.3}
 
 
