@@ -29,7 +29,7 @@ def health(
         float, typer.Option(min=0.1, max=60.0, help="How long an answer may take, in s.")
     ] = 2.0,
 ) -> None:
-    """Exit with 0 if a daemon or a coordinator serves; else with 1, and a line that says why not.
+    """Exit with 0 if a daemon or coordinator serves; else with 1, and a line that says why not.
 
     A daemon serves while it decides, whatever its coordinator does; it does not while it waits
     for its first policy, or drains.

@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 from ruamel.yaml import YAML
 
 from costd.cli.flags import takes_settings
+from costd.cli.program import BAD_SETTINGS, COULD_NOT_RUN, end, needing
 from costd.cli.telling import telling
 from costd.configuration import SettingsError
 from costd.injector.by_hand import NotReadable, patched
@@ -16,9 +17,6 @@ from costd.injector.outcome import Outcome
 from costd.injector.settings import Settings, load_settings
 from costd.serving.sockets import CannotListen
 from costd.trust import TlsFault
-
-COULD_NOT_RUN: Final = 1
-BAD_SETTINGS: Final = 2
 
 
 @takes_settings(Settings)
@@ -53,13 +51,14 @@ def injector(
             return
         _run(settings)
     except (SettingsError, TlsFault) as error:
-        _end(error, BAD_SETTINGS)
+        end(error, BAD_SETTINGS)
     except CannotListen as error:
-        _end(error, COULD_NOT_RUN)
+        end(error, COULD_NOT_RUN)
 
 
 def _run(settings: Settings) -> None:
-    from costd.injector.serve import run  # noqa: PLC0415  needs what patching by hand does not
+    with needing("injector"):  # which patching by hand does not
+        from costd.injector.serve import run  # noqa: PLC0415
 
     with telling("costd-injector", settings.service, settings) as (log, exports):
         run(settings, log, exports)
@@ -80,13 +79,7 @@ def _patch(file: str, settings: Settings) -> None:
         text = sys.stdin.read() if file == "-" else Path(file).read_text()
         written = patched(text, "default", settings.rules, tell)
     except (OSError, UnicodeDecodeError, NotReadable) as error:
-        _end(f"{file}: {getattr(error, 'strerror', None) or error}", COULD_NOT_RUN)
+        end(f"{file}: {getattr(error, 'strerror', None) or error}", COULD_NOT_RUN)
     if is_refused:
         raise typer.Exit(COULD_NOT_RUN)
     typer.echo(written.rstrip("\n"))
-
-
-def _end(error: Exception | str, exit_code: int) -> Any:
-    for line in str(error).splitlines():
-        typer.echo(f"costd: {line}", err=True)
-    raise typer.Exit(exit_code)

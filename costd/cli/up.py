@@ -10,8 +10,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
+import typer
+
+from costd import address
 from costd.clock import ticks_ns
 from costd.model.time import NS_PER_S
 
@@ -89,6 +92,61 @@ class Plan:
             ),
             Part("daemon", [*_command("serve", daemon), "--coordinator-insecure"], "serving"),
         )
+
+
+def up(
+    *,
+    policy: Annotated[
+        Path | None,
+        typer.Option(help="Policy file to publish at the start, if it is not the newest."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory of the daemon's books; the coordinator's are in `coordinator` in it."
+        ),
+    ] = None,
+    name: Annotated[str, typer.Option(help="The name of both; the host's if empty.")] = "",
+    socket: Annotated[
+        Path | None,
+        typer.Option(
+            help="Unix socket agents ask at; control.sock and coordinator.sock lie beside it."
+        ),
+    ] = None,
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where the daemon reaches the coordinator.")
+    ] = "127.0.0.1:9466",
+    claims: Annotated[
+        str,
+        typer.Option(help="Critical task classes that callers may claim: class,…; `*` for all."),
+    ] = "",
+    no_metrics: Annotated[
+        bool, typer.Option("--no-metrics", help="Serve no Prometheus endpoints.")
+    ] = False,
+    log_level: Annotated[str, typer.Option(help="Least level that is logged.")] = "info",
+    log_format: Annotated[
+        str, typer.Option(help="`json` for machines, `console` for people.")
+    ] = "console",
+) -> None:
+    """Run a coordinator and a daemon on this machine, until SIGTERM or SIGINT.
+
+    Two processes, each of which is started again when it dies. For fleets, and for
+    settings beyond these, run `costd coordinator` and `costd serve --coordinator`.
+    """
+    plan = Plan(
+        policy=policy,
+        data=(data or address.default_data()).absolute(),
+        socket=(socket or address.default_socket()).absolute(),
+        listen=listen,
+        name=name,
+        claims=claims,
+        with_metrics=not no_metrics,
+        log_level=log_level,
+        log_format=log_format,
+    )
+    code = run(plan)
+    if code:
+        raise typer.Exit(code)
 
 
 def run(plan: Plan) -> int:

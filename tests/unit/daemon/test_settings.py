@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from costd.cli.costd import coordinator, serve
+from costd.cli.coordinator import coordinator
+from costd.cli.serve import serve
 from costd.coordinator import settings as coordinator_settings
 from costd.daemon.settings import Settings, SettingsError, load_settings
 from costd.endpoint import Endpoint, parse_endpoint
 from costd.grants import keygen
+from costd.injector import settings as injector_settings
 
 
 @pytest.fixture(autouse=True)
@@ -291,8 +293,13 @@ def test_every_setting_says_what_it_does(name):
 def test_the_documentation_lists_every_setting_as_the_settings_describe_themselves():
     text = (Path(__file__).parents[3] / "docs" / "operating" / "settings.md").read_text()
     daemons, _, rest = text.partition("# Settings of a coordinator")
-    coordinators, _, _ = rest.partition("# One machine")
-    for part, settings in ((daemons, Settings), (coordinators, coordinator_settings.Settings)):
+    coordinators, _, rest = rest.partition("# Settings of an injector")
+    injectors, _, _ = rest.partition("# One machine")
+    for part, settings in (
+        (daemons, Settings),
+        (coordinators, coordinator_settings.Settings),
+        (injectors, injector_settings.Settings),
+    ):
         rows = [line.split(" | ") for line in part.splitlines() if line.startswith("| `")]
         documented = {row[0].strip("| `"): row[2].removesuffix(" |") for row in rows}
         fields = settings.model_fields.items()
