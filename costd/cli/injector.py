@@ -1,5 +1,6 @@
 """`costd injector`: run the admission webhook, or patch pods by hand."""
 
+import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,7 +61,7 @@ def _run(settings: Settings) -> None:
     with needing("injector"):  # which patching by hand does not
         from costd.injector.serve import run  # noqa: PLC0415
 
-    with telling("costd-injector", settings.service, settings) as (log, exports):
+    with telling("costd-injector", socket.gethostname(), settings) as (log, exports):
         run(settings, log, exports)
 
 

@@ -157,6 +157,11 @@ class Settings(Configured):
         "9464", description="Port of the sidecar's Prometheus endpoint; `none` for none."
     )
     sidecar_log_level: str = Field("info", description="Least level that sidecars log.")
+    sidecar_otlp_endpoint: str = Field(
+        "",
+        description="Collector that sidecars export to, whose image then has the extra `otlp`: "
+        "http://host:port, `$(HOST_IP)` for the pod's node.",
+    )
     metrics_listen: str = Field(
         "127.0.0.1:9468", description="Address of the Prometheus endpoint; `off` for none."
     )

@@ -7,7 +7,7 @@ from costd.injector import names
 from costd.injector.labels import Fixed
 from costd.injector.outcome import Pod
 from costd.injector.quantity import is_same
-from costd.injector.wishes import Sidecar
+from costd.injector.wishes import HOST_IP, Sidecar
 
 Json = dict[str, Any]
 
@@ -15,6 +15,9 @@ NAME_LENGTH_MAX = 128
 """Of a daemon."""
 GUARANTEED_CPU = "250m"
 """What a sidecar without a limit gets where every container of the pod has one."""
+
+RESOURCE = "k8s.namespace.name=$(POD_NAMESPACE),k8s.pod.name=$(POD_NAME)"
+"""What a collector is told of the pod, as OpenTelemetry's conventions name it."""
 
 
 def volumes(sidecar: Sidecar) -> list[Json]:
@@ -76,6 +79,7 @@ def _environment(
         _field("POD_NAMESPACE", "metadata.namespace"),
         _field("POD_NAME", "metadata.name"),
         *(_field(each.variable, each.field) for each in fixed),
+        *([_field("HOST_IP", "status.hostIP")] if HOST_IP in sidecar.otlp_endpoint else ()),
     ]
     values = {
         "COSTD_NAME": _daemon_name(pod, namespace),
@@ -90,6 +94,8 @@ def _environment(
         "COSTD_CLAIMS": ",".join(sidecar.claims),
         "COSTD_DRAIN_S": f"{drain_s(sidecar, pod['spec']):g}",
         "COSTD_LOG_LEVEL": sidecar.log_level,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": sidecar.otlp_endpoint,
+        "OTEL_RESOURCE_ATTRIBUTES": RESOURCE if sidecar.otlp_endpoint else "",
         **dict(_sources(sidecar)),
     }
     return made + [{"name": name, "value": value} for name, value in values.items() if value]

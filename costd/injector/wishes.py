@@ -22,6 +22,12 @@ _IMAGE: Final = re.compile(
     r"[A-Za-z0-9][-A-Za-z0-9._:/\[\]]{0,400}(@sha256:[0-9a-f]{64})?", re.ASCII
 )
 
+HOST_IP: Final = "$(HOST_IP)"
+"""In an address: that of the pod's node."""
+_COLLECTOR: Final = re.compile(
+    r"https?://(\$\(HOST_IP\)|[-.A-Za-z0-9]{1,253}|\[[:0-9A-Fa-f]{2,45}\])(:\d{1,5})?", re.ASCII
+)
+
 
 class FileOf(NamedTuple):
     """A file of a ConfigMap."""
@@ -52,6 +58,7 @@ class Sidecar:
     drain_s: float = 10.0
     metrics_port: int = METRICS_PORT
     log_level: str = "info"
+    otlp_endpoint: str = ""
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield what does not go together: which field, and why."""
@@ -142,6 +149,15 @@ def read_amount(text: str) -> str:
     return text
 
 
+def read_collector(text: str) -> str:
+    """Read where a collector is, `$(HOST_IP)` for one on the pod's node; `none` is none."""
+    if text == NONE:
+        return ""
+    if not _COLLECTOR.fullmatch(text):
+        raise ValueError(f"{text[:200]!r} is no http://host:port or https://host:port")
+    return text
+
+
 def read_seconds(text: str) -> float:
     """Read a number of seconds."""
     if not re.fullmatch(r"\d{1,4}(\.\d{1,3})?", text, re.ASCII) or float(text) > DRAIN_S_MAX:
@@ -185,6 +201,7 @@ READERS: Final[dict[str, Callable[[str], Any]]] = {
     "drain_s": read_seconds,
     "metrics_port": read_port,
     "log_level": _one_of("debug", "info", "warning", "error"),
+    "otlp_endpoint": read_collector,
 }
 """How each field is read where it is text: in an annotation `costd.dev/cpu-limit`, in a setting
 `sidecar_cpu_limit`."""
