@@ -34,6 +34,10 @@ def _pairs(value: object) -> object:
     for key, equals, _ in pairs:
         if not equals or not key.strip():
             raise ValueError("write it as key=value,key=value or as a JSON object")
+    keys = [key.strip() for key, _, _ in pairs]
+    twice = next((key for key in keys if keys.count(key) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{twice} is there twice; a value with a comma goes into a JSON object")
     return {key.strip(): text.strip() for key, _, text in pairs}
 
 

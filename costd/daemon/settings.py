@@ -11,6 +11,7 @@ from costd import address
 from costd.configuration import Configured, Pairs, SettingsError, Words, load
 from costd.endpoint import Endpoint, endpoint_or_fault, parse_endpoint
 from costd.grants import key_faults
+from costd.model.ask import labels_problem
 
 __all__ = ["Settings", "SettingsError", "load_settings"]
 
@@ -161,6 +162,7 @@ class Settings(Configured):
         yield from self._address_faults()
         yield from self._tls_faults()
         yield from self._control_faults()
+        yield from self._label_faults()
         yield from self._policy_faults()
 
     def _address_faults(self) -> Iterator[str]:
@@ -208,6 +210,22 @@ class Settings(Configured):
                 "control_listen: nobody could say who they are; give tls_ca for operators' "
                 "certificates, control_keys for role tokens, or both"
             )
+
+    def _label_faults(self) -> Iterator[str]:
+        problem = labels_problem(dict(self.labels_fixed))
+        if problem:
+            yield f"labels_fixed: {problem}"
+        for key, value in self.labels_fixed.items():
+            if not value:
+                yield (
+                    f"labels_fixed: {key} is empty, so any value could be claimed for it; give it "
+                    "one (a pod's label that is missing is empty), or leave it out"
+                )
+            elif "$(" in value:
+                yield (
+                    f"labels_fixed: {key} is {value!r}, a variable that nobody filled in; in a "
+                    "container's `env` it must be defined above, by that very name"
+                )
 
     def _policy_faults(self) -> Iterator[str]:
         if not self.coordinator:

@@ -106,6 +106,18 @@ def test_claims_are_words_or_json(text, claims):
         ),
         ({"policy": "p", "labels_fixed": "api"}, "--labels-fixed: write it as key=value"),
         ({"policy": "p", "labels_fixed": "{1"}, "--labels-fixed"),
+        (
+            {"policy": "p", "labels_fixed": "pod=web-1,team=$(POD_LABEL_team)"},
+            "--labels-fixed: team is '$(POD_LABEL_team)', a variable that nobody filled in",
+        ),
+        ({"policy": "p", "labels_fixed": "pod=web-1,team="}, "--labels-fixed: team is empty"),
+        (
+            {"policy": "p", "labels_fixed": "team=a,b=1,team=core"},
+            "--labels-fixed: team is there twice; a value with a comma goes into a JSON object",
+        ),
+        ({"policy": "p", "labels_fixed": "model=x"}, "--labels-fixed: labels[model]: model has a"),
+        ({"policy": "p", "labels_fixed": '{"a": "b\\n"}'}, "--labels-fixed: labels['a'] has char"),
+        ({"policy": "p", "labels_fixed": "team=(none)"}, "--labels-fixed: labels[team] is"),
         ({"policy": "p", "listen": "50051"}, "--listen: '50051' is not host:port"),
         ({"policy": "p", "listen": "127.0.0.1:70000"}, "--listen: '127.0.0.1:70000' is not host"),
         ({"policy": "p", "socket_mode": "0888"}, "--socket-mode"),
@@ -361,3 +373,17 @@ def test_a_certificate_turns_tls_on_and_a_ca_asks_for_clients_certificates():
     assert (mutual.listen_tls, mutual.tls_verify_clients) == (True, True)
     tokens = TLS | {"control_listen": "0.0.0.0:1", "control_keys": f"ops={PUBLIC}"}
     assert load_settings(tokens).control_endpoint == Endpoint("0.0.0.0", 1)
+
+
+def test_fixed_labels_may_be_what_kubernetes_calls_things(monkeypatch):
+    named = {
+        "namespace": "team-a",
+        "pod": "web-7d4b9c-x2x9z",
+        "service_account": "system:serviceaccount.web",
+        "node": "ip-10-0-0-1.eu-west-1.compute.internal",
+        "team": "Search_and.Rescue-2",
+        "link": "https://example.org/?q=a=b",
+        "city": "Zürich 東京",
+    }
+    monkeypatch.setenv("COSTD_LABELS_FIXED", ",".join(f"{k}={v}" for k, v in named.items()))
+    assert load_settings({"policy": "p"}).labels_fixed == named
