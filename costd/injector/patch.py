@@ -117,10 +117,10 @@ def _check_wanted(
 
 def _check_fit(spec: Mapping[str, Any], rules: Rules) -> None:
     """Pass by pods that no sidecar can be put into."""
-    security = spec.get("securityContext") or {}
+    securities = [each.get("securityContext") or {} for each in (spec, *_containers(spec))]
     system = (spec.get("os") or {}).get("name")
     chosen = (spec.get("nodeSelector") or {}).get("kubernetes.io/os", system)
-    if "windows" in {system, chosen} or security.get("windowsOptions"):
+    if "windows" in {system, chosen} or any(s.get("windowsOptions") for s in securities):
         raise NotPatched(
             Reason.WINDOWS, "costd runs on Linux only; no sidecar in a pod for Windows"
         )

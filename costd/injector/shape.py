@@ -25,11 +25,16 @@ class _Named(TypedDict):
     name: str
 
 
+class _Security(TypedDict, total=False):
+    windowsOptions: dict[str, Any] | None
+
+
 class _Container(_Named, total=False):
     env: list[_Named] | None
     volumeMounts: list[_VolumeMount] | None
     ports: list[_Port] | None
     resources: _Resources | None
+    securityContext: _Security | None
 
 
 class _PodSecurity(TypedDict, total=False):
