@@ -6,7 +6,7 @@ STAMP := $(VENV)/.stamp
 PROMETHEUS := $(BIN)/prometheus
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit lint types contracts manifests format bench crash soak sim mutants proto lock coverage clean
+.PHONY: help setup demo test test-unit lint types contracts manifests image format bench crash soak sim mutants proto lock coverage clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ lint: $(STAMP) ## Check style and format.
 
 manifests: $(STAMP) ## Render the Kubernetes manifests and hold them against the schemas of the three newest releases.
 	$(BIN)/pytest -q tests/integration/test_manifests.py
+
+image: $(STAMP) ## Install what each container image holds, as its build does, and see that it starts.
+	PATH=$(CURDIR)/$(BIN):$$PATH sh deploy/image/check.sh
 
 format: $(STAMP) ## Format the code.
 	$(BIN)/ruff check --fix-only -q .
