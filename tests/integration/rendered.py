@@ -24,12 +24,14 @@ Manifest = dict[str, Any]
 @cache
 def render(overlay: str) -> list[Manifest]:
     """Render one overlay."""
+    return render_at(K8S / "overlays" / overlay)
+
+
+def render_at(folder: Path) -> list[Manifest]:
+    """Render what is in a folder."""
     kubectl = Path(sys.executable).with_name("kubectl")
     done = subprocess.run(
-        [kubectl, "kustomize", K8S / "overlays" / overlay],
-        capture_output=True,
-        text=True,
-        check=False,
+        [kubectl, "kustomize", folder], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert not done.stderr

@@ -2,8 +2,10 @@
 
 import copy
 import importlib
+import os
 import re
 from itertools import product
+from pathlib import Path
 
 import cel
 import kubernetes_validate
@@ -20,6 +22,7 @@ from rendered import (
     pod_of,
     ports_of,
     render,
+    render_at,
     selects,
     validate,
     workloads,
@@ -481,3 +484,31 @@ def test_the_kill_switches_are_none_and_their_example_is_one(overlay, tmp_path):
     path.write_text(re.search(r"^#   (- \{.*\})$", text, re.MULTILINE)[1])
     [request], problems = read_kill_file(path)
     assert (request.kill_id, problems) == ("file:stop-research", ())
+
+
+# ---- what the page says -------------------------------------------------------------------------
+
+
+PAGE = (K8S.parents[1] / "docs/operating/kubernetes.md").read_text()
+
+
+def test_the_overlay_that_the_page_shows_takes_images_from_a_registry(tmp_path):
+    shown = re.search(r"```yaml\n(resources: .*?)```", PAGE, re.DOTALL)[1]
+    where = Path(os.path.relpath(K8S, (tmp_path / "mine").resolve()))
+    shown = shown.replace("../deploy/k8s", str(where))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/kustomization.yaml").write_text(shown)
+    [main] = containers(one(render_at(tmp_path / "mine"), "Deployment", "costd-injector"))
+    assert main["image"].startswith("registry.example/costd-injector@sha256:1111")
+    images = [each["value"] for each in main["env"] if each["name"] == "COSTD_SIDECAR_IMAGE"]
+    assert [image.partition("@")[0] for image in images] == ["registry.example/costd"]
+
+
+def test_what_a_namespace_needs_can_be_applied_to_any():
+    for each in render_at(K8S / "base/agents"):
+        assert "namespace" not in each["metadata"]
+
+
+def test_the_page_lists_every_overlay():
+    rows = re.findall(r"^\| `([a-z-]+)` \|", PAGE, re.MULTILINE)
+    assert [name for name in OVERLAYS if name not in rows] == []

@@ -11,7 +11,6 @@ import sys
 import urllib.request
 from pathlib import Path
 
-import grpc
 import pytest
 from costd_client import Client
 from rendered import (
@@ -36,10 +35,8 @@ from costd.injector import settings as injector_settings
 from costd.injector.patch import inject
 from costd.testing.certifier import Certifier
 from costd.testing.process import CostdProcess
-from costd.trust import Kind, Peer
+from costd.trust import Kind, Peer, Role
 from costd.trust.authority import issue
-from costd.wire.pb import fleet_control_pb2 as fpb
-from costd.wire.pb.fleet_control_pb2_grpc import FleetControlStub
 
 SETTINGS = {
     "serve": daemon_settings,
@@ -236,8 +233,24 @@ def coordinator(certifier, shared_database):
         yield process
 
 
+def publish(coordinator, certifier, policy):
+    """Have an admin publish a policy from elsewhere, as the page says."""
+    policy.write_text(POLICY)
+    ann = certifier.pair(Kind.OPERATOR, "ann", Role.ADMIN)
+    port = coordinator.wait_for("coordinating")["listen"].rpartition(":")[2]
+    tls = ["--tls-ca", ann.ca, "--tls-cert", ann.certificate, "--tls-key", ann.key]
+    costctl = Path(sys.executable).with_name("costctl")
+    done = subprocess.run(
+        [costctl, "policy", "apply", policy, "--control", f"localhost:{port}", *tls],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="module")
-def node(certifier, coordinator):
+def node(certifier, coordinator, tmp_path_factory):
     """The daemon of a node, joined to that coordinator."""
     daemonset = one(render("node-local"), "DaemonSet", "costd-node")
     data = one(render("node-local"), "ConfigMap", "costd-kills")["data"]
@@ -249,9 +262,7 @@ def node(certifier, coordinator):
     assert host == f"{service['name']}.{service['namespace']}.svc"
     assert port == "9466"
     process.environment["COSTD_COORDINATOR"] = coordinator.wait_for("coordinating")["listen"]
-    with grpc.insecure_channel(coordinator.environment["COSTD_CONTROL_ADDRESS"]) as channel:
-        request = fpb.PublishPolicyRequest(yaml=POLICY, actor="test")
-        FleetControlStub(channel).PublishPolicy(request, wait_for_ready=True, timeout=30)
+    publish(coordinator, certifier, tmp_path_factory.mktemp("policy") / "policy.yaml")
     with process:
         yield process
 
