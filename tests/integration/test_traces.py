@@ -2,8 +2,8 @@
 
 import grpc
 import pytest
-from costd_client import AsyncClient, Client
-from desk import Desk, ask, new_id
+from costd_client import AsyncClient, Client, Source, trace_attributes
+from desk import Desk, ask, new_id, poll
 from opentelemetry.sdk.trace import TracerProvider
 
 from costd import __version__
@@ -351,6 +351,26 @@ async def test_the_client_of_asyncio_does_too(collector, traced, tracer):
             decision = await client.admit(estimated_cost_nusd=1_000_000)
             await client.settle(decision, cost_nusd=900_000)
     check_children(collector, decision, parent.get_span_context())
+
+
+def test_the_client_says_of_a_decision_what_the_daemons_span_says(collector, traced):
+    with asking(traced, Client) as client:
+        decision = client.admit(model="gpt-4o", prompt_tokens=100, max_output_tokens=50)
+    span = collector.wait_for_span(ADMIT, costd__reservation__id=decision.reservation_id)
+    told = {key: value for key, value in span.attributes.items() if key.startswith("costd.")}
+    assert trace_attributes(decision) == told | {"costd.source": "daemon"}
+
+
+def test_a_drawn_call_can_be_told_in_a_trace_of_the_program(traced):
+    said = {"task_class": "draft", "labels": {"user": "ann"}}
+    with Client(traced.daemon.address, caller="test", **said) as client:
+        poll(lambda: client.admit(estimated_cost_nusd=1_000).source == Source.ALLOWANCE)
+        decision = client.admit(estimated_cost_nusd=1_000)
+    told = trace_attributes(decision)
+    assert (told["costd.source"], told["costd.verdict"]) == ("allowance", "allow")
+    assert (told["costd.hold_nusd"], told["costd.model"]) == (1_000, "gpt-4o")
+    assert told["costd.ask.id"] == decision.ask_id
+    assert "ann" not in str(told)
 
 
 def check_children(collector, decision, parent):

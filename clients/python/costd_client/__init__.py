@@ -22,6 +22,7 @@ from costd_client.errors import (
 from costd_client.estimate import estimate
 from costd_client.fail_mode import FailMode
 from costd_client.fields import AskFields
+from costd_client.trace import trace_attributes
 
 __version__ = "0.1.0"
 
@@ -53,4 +54,5 @@ __all__ = [
     "Verdict",
     "estimate",
     "labels",
+    "trace_attributes",
 ]
