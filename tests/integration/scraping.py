@@ -13,7 +13,7 @@ import pytest
 from costd.testing.process import ANSWER_S, wait_until
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-EVERY = "250ms"
+EVERY = "400ms"
 
 
 def program(name):
@@ -25,7 +25,7 @@ def program(name):
 
 
 class PrometheusServer:
-    """Scrapes targets four times a second, with the rules that are delivered."""
+    """Scrapes targets every 0.4 s, with the rules that are delivered."""
 
     def __init__(self, folder, jobs):
         """`jobs` are addresses by job name."""

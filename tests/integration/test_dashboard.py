@@ -146,7 +146,7 @@ def watched(tmp_path_factory, shared_database):
 
 
 def count_of_scrapes(prometheus):
-    counts = [count for _, count in prometheus.samples("count_over_time(up[10m])")]
+    counts = [count for _, count in prometheus.samples("sum_over_time(up[10m])")]
     return min(counts) if len(counts) == 3 else 0
 
 
