@@ -49,6 +49,7 @@ lint: $(STAMP) ## Check style and format.
 	$(BIN)/ruff format --check .
 
 manifests: $(STAMP) ## Render the Kubernetes manifests and hold them against the schemas of the three newest releases.
+	$(BIN)/python deploy/k8s/prometheus_rule.py
 	$(BIN)/pytest -q tests/integration/test_manifests.py
 
 image: $(STAMP) ## Install what each container image holds, as its build does, and see that it starts.

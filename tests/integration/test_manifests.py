@@ -94,7 +94,7 @@ def test_custom_resources_are_as_their_definitions_want_them():
     """Types and names of fields, from the CRDs of cert-manager and the Prometheus Operator."""
     custom = [each for each in each_object() if each["apiVersion"] in CRDS]
     kinds = {each["kind"] for each in custom}
-    assert kinds >= {"Certificate", "Issuer", "ServiceMonitor", "PodMonitor"}
+    assert kinds >= {"Certificate", "Issuer", "ServiceMonitor", "PodMonitor", "PrometheusRule"}
     for each in custom:
         assert held_against_model(each) == each
     broken = copy.deepcopy(next(each for each in custom if each["kind"] == "Certificate"))
@@ -200,6 +200,14 @@ def test_monitors_find_ports_that_are_there():
         assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
     [endpoint] = one(fleet, "PodMonitor", "costd-daemons")["spec"]["podMetricsEndpoints"]
     assert endpoint["port"] in ports_of(one(render("node-local"), "DaemonSet", "costd-node"))
+
+
+def test_the_rules_for_the_operator_are_those_of_prometheus():
+    """Kept as a copy; `make manifests` writes it."""
+    groups = []
+    for name in ("recording.yaml", "alerts.yaml"):
+        groups += YAML(typ="safe").load(K8S.parent / "prometheus" / name)["groups"]
+    assert one(render("monitoring"), "PrometheusRule", "costd")["spec"]["groups"] == groups
 
 
 # ---- networks -----------------------------------------------------------------------------------

@@ -339,6 +339,12 @@ def rules_of(container, monkeypatch):
     return injector_settings.load_settings({}).rules
 
 
+def forget_settings(monkeypatch):
+    """Take the injector's variables out of this process, whose children would have them."""
+    for name in [name for name in os.environ if name.startswith("COSTD_")]:
+        monkeypatch.delenv(name)
+
+
 def test_the_injectors_container_answers_the_api_server_by_the_webhooks_name(injector, certifier):
     assert_healthy(injector)
     assert "costd_inject" in injector.metrics()
@@ -395,9 +401,7 @@ def test_the_sidecar_of_the_example_serves_under_its_config_maps(monkeypatch):
     [injectors] = containers(one(render("injector"), "Deployment", "costd-injector"))
     pod = inject(example_pod(), "agents", rules_of(injectors, monkeypatch)).pod
     [sidecar] = [each for each in pod["spec"]["initContainers"] if each["name"] == "costd"]
-    for name in list(os.environ):
-        if name.startswith("COSTD_"):
-            monkeypatch.delenv(name)
+    forget_settings(monkeypatch)
     process = Container(sidecar)
     for name in ("costd-policy", "costd-kills"):
         data = one(render("sidecar"), "ConfigMap", name)["data"]
@@ -410,6 +414,24 @@ def test_the_sidecar_of_the_example_serves_under_its_config_maps(monkeypatch):
             assert decision.allowed
             with pytest.raises(Exception, match="team"):
                 client.admit(**ask, labels={"team": "other"})
+
+
+def test_a_sidecar_of_the_fleet_joins_the_coordinator(coordinator, node, certifier, monkeypatch):
+    node.wait_for("coordinator_joined")  # by then there is a policy
+    manifests = render("fleet")
+    [injectors] = containers(one(manifests, "Deployment", "costd-injector"))
+    pod = inject(example_pod(), "agents", rules_of(injectors, monkeypatch)).pod
+    [sidecar] = [each for each in pod["spec"]["initContainers"] if each["name"] == "costd"]
+    secrets = {v["secret"]["secretName"] for v in pod["spec"]["volumes"] if "secret" in v}
+    assert secrets == {one(manifests, "Certificate", "costd-daemon")["spec"]["secretName"]}
+    forget_settings(monkeypatch)
+    process = Container(sidecar)
+    mount_certificate(process, certifier, "costd-daemon")
+    process.environment["COSTD_COORDINATOR"] = coordinator.wait_for("coordinating")["listen"]
+    with process:
+        process.wait_for("coordinator_joined")
+        with Client(f"unix:{process.environment['COSTD_SOCKET']}") as client:
+            assert client.admit(**ASK).allowed
 
 
 # ---- who the host's directories belong to -------------------------------------------------------
