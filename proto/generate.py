@@ -21,7 +21,7 @@ TARGETS = {
 
 def generate() -> None:
     """Run protoc and rewrite the imports for each target package."""
-    sources = sorted(str(path) for path in (ROOT / "proto/costd/v1").glob("*.proto"))
+    sources = sorted(str(path) for path in (ROOT / "proto/costd").rglob("*.proto"))
     well_known = str(resources.files("grpc_tools") / "_proto")
     with tempfile.TemporaryDirectory() as folder:
         code = protoc.main(
@@ -41,10 +41,12 @@ def generate() -> None:
             shutil.rmtree(target, ignore_errors=True)
             target.mkdir(parents=True)
             (target / "__init__.py").write_text('"""Generated from proto/ by `make proto`."""\n')
-            for made in sorted(Path(folder, "costd/v1").iterdir()):
-                if package == "costd_client.pb" and made.name.startswith("fleet"):
-                    continue  # between daemons and coordinators only
-                text = re.sub(r"from costd\.v1 import", f"from {package} import", made.read_text())
+            for made in sorted(Path(folder, "costd").glob("**/v1/*")):
+                if package == "costd_client.pb" and made.name.startswith(("fleet", "ratelimit")):
+                    continue  # between daemons and coordinators, and between Envoy and daemons
+                text = re.sub(
+                    r"from costd(\.envoy)?\.v1 import", f"from {package} import", made.read_text()
+                )
                 (target / made.name).write_text(text)
 
 
