@@ -1,6 +1,6 @@
 """The Admission service: parse, ask the ledger, reply. Sync; the server wraps it."""
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ from costd.daemon.patience import Patience
 from costd.engine.extend import Extended
 from costd.engine.rules import BudgetRule
 from costd.errors import InvalidAsk
+from costd.model.ask import Ask
 from costd.model.decision import Directives, Reason
 from costd.model.kill import KillSwitch
 from costd.model.lease import Wanting
@@ -35,19 +36,26 @@ class AdmissionService:
 
     def Admit(self, request: pb.AdmitRequest, caller: str) -> Reply:  # noqa: N802 - the RPC's name
         """Decide an ask."""
-        ask, ledger, grant = convert.ask_from_pb(request), self._ledger, request.override_grant
+        ask, grant = convert.ask_from_pb(request), request.override_grant
+        return self.decide(ask, caller=caller, grant=grant, tell=_decision)
+
+    def decide(
+        self, ask: Ask, *, caller: str, grant: str, tell: Callable[[Admitted], Message]
+    ) -> Reply:
+        """Decide an ask, and answer as `tell` writes it; at once, or once leases are there."""
+        ledger = self._ledger
         if self._patience is None:
-            return _decision(ledger.admit(ask, caller=caller, grant=grant))
+            return tell(ledger.admit(ask, caller=caller, grant=grant))
         decide = partial(ledger.admit, ask, caller=caller, grant=grant)
         if not grant:
-            return self._patience.decide(decide, tell=_decision)
+            return self._patience.decide(decide, tell=tell)
         # First what the ask lacks itself, so that no grant is redeemed that is not needed.
         with_grant = partial(decide, grant_may_wait=True)
 
         def by_grant(*, may_wait: bool) -> Admitted | Wanting:
             return decide(grant_may_wait=may_wait)
 
-        return self._patience.decide(with_grant, by_grant, tell=_decision)
+        return self._patience.decide(with_grant, by_grant, tell=tell)
 
     def Explain(self, request: pb.AdmitRequest, caller: str) -> pb.Explanation:  # noqa: N802
         """Decide without consuming, and show how."""

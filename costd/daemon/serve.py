@@ -14,9 +14,10 @@ from costd.daemon import meters, money_meters
 from costd.daemon.admission import AdmissionService
 from costd.daemon.attach import Attach
 from costd.daemon.control import ControlService
+from costd.daemon.envoy import EnvoyService
 from costd.daemon.parts import Parts, assemble
 from costd.daemon.refusals import audit_refusal
-from costd.daemon.servers import ADMISSION, CONTROL, Servers
+from costd.daemon.servers import ADMISSION, CONTROL, ENVOY, ENVOY_NAME, Servers
 from costd.daemon.settings import Settings
 from costd.grants import load_public_key
 from costd.serving.background import background
@@ -114,7 +115,11 @@ def _spans(parts: Parts, exports: Exports) -> Spans | None:
 def _for_agents(parts: Parts, calls: Calls) -> list[grpc.GenericRpcHandler]:
     """What is served at the agents' addresses; gRPC asks them in turn, so the busiest is first."""
     admission = AdmissionService(parts.ledger, parts.patience)
-    return [calls.handlers(ADMISSION, admission, streams={"Attach": _attach(parts)})]
+    envoy = EnvoyService(parts.ledger, admission)
+    return [
+        calls.handlers(ADMISSION, admission, streams={"Attach": _attach(parts)}),
+        calls.handlers(ENVOY, envoy, served_as=ENVOY_NAME),
+    ]
 
 
 async def _until_drained(parts: Parts, servers: Servers, stop: Stop) -> None:

@@ -18,11 +18,14 @@ from costd.serving.calls import CallFigures
 from costd.serving.sockets import CannotListen
 from costd.telemetry.logs import Log
 from costd.trust import TlsFiles, server_credentials
-from costd.wire.pb import admission_pb2, control_pb2
+from costd.wire.pb import admission_pb2, control_pb2, ratelimit_pb2
 
 SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 ADMISSION: Final = admission_pb2.DESCRIPTOR.services_by_name["Admission"]
 CONTROL: Final = control_pb2.DESCRIPTOR.services_by_name["Control"]
+ENVOY: Final = ratelimit_pb2.DESCRIPTOR.services_by_name["RateLimitService"]
+ENVOY_NAME: Final = "envoy.service.ratelimit.v3.RateLimitService"
+"""What Envoy calls the service; its messages have other names here, and the same bytes."""
 
 CONTROL_MODE: Final = 0o600
 HANDSHAKE_MS_MAX: Final = 10_000

@@ -233,6 +233,36 @@ class FleetTerms(msgspec.Struct, frozen=True, kw_only=True):
     """The longest an ask waits for the coordinator to lend more."""
 
 
+class EnvoySource(msgspec.Struct, frozen=True):
+    """Where one field of an ask comes from: an entry of the descriptor, or else this value."""
+
+    entry: str = ""
+    value: str = ""
+
+    def __str__(self) -> str:
+        """Write it for people: `user`, `user or 'nobody'`, `'nobody'`."""
+        return " or ".join([self.entry] * bool(self.entry) + [repr(self.value)] * bool(self.value))
+
+
+class EnvoyRule(msgspec.Struct, frozen=True, kw_only=True):
+    """What descriptors of Envoy's say: those of a domain that have these entries."""
+
+    rule_id: str
+    domain: str
+    selector: Selector = Selector()
+    """Over the descriptor's entries."""
+    settles: bool = False
+    """The call has ended; otherwise it is asked for."""
+    request_id: EnvoySource = EnvoySource()
+    """What the end of a call has in common with its ask; without it, an ask is charged at once."""
+    hits_addend: str = ""
+    """What Envoy's `hits_addend` counts, a field of an ask or of its usage; empty for nothing."""
+    labels: dict[str, EnvoySource] = {}
+    fields: dict[str, EnvoySource] = {}
+    """Fields of the ask by name: task_class, model, prompt_tokens, …"""
+    estimated_cost_nusd: int | None = None
+
+
 class PolicySet(msgspec.Struct, frozen=True, kw_only=True):
     """Everything one policy file says."""
 
@@ -256,3 +286,4 @@ class PolicySet(msgspec.Struct, frozen=True, kw_only=True):
     shadow: bool = False
     allowance: AllowanceTerms = AllowanceTerms()
     fleet: FleetTerms = FleetTerms()
+    envoy: tuple[EnvoyRule, ...] = ()

@@ -5,6 +5,8 @@ from costd.model.policy import (
     AllowanceTerms,
     Budget,
     Discount,
+    EnvoyRule,
+    EnvoySource,
     FailMode,
     FleetTerms,
     GrantKey,
@@ -27,6 +29,8 @@ from costd.policy.schema import (
     BudgetSpec,
     Conditions,
     DiscountSpec,
+    EnvoyRuleSpec,
+    EnvoySourceSpec,
     FleetSpec,
     ModelRuleSpec,
     PolicySpec,
@@ -81,6 +85,7 @@ def build_policy(spec: PolicySpec, revision: str) -> PolicySet:
         shadow=spec.shadow,
         allowance=_allowance(spec.allowance),
         fleet=_fleet(spec.fleet),
+        envoy=tuple(map(_envoy, spec.envoy)),
     )
 
 
@@ -235,6 +240,38 @@ def _allowance(spec: AllowanceSpec) -> AllowanceTerms:
         calls_count_max=spec.calls_max,
         lifetime_ns=spec.for_,
     )
+
+
+ENVOY_FIELDS = (
+    "caller",
+    "task_class",
+    "provider",
+    "model",
+    "tier",
+    "prompt_tokens",
+    "max_output_tokens",
+    "override_grant",
+)
+"""Fields of an ask that a descriptor can state."""
+
+
+def _envoy(spec: EnvoyRuleSpec) -> EnvoyRule:
+    sources = {name: _source(getattr(spec, name)) for name in ENVOY_FIELDS}
+    return EnvoyRule(
+        rule_id=spec.id,
+        domain=spec.domain,
+        selector=build_selector(spec.match),
+        settles=spec.does == "settle",
+        request_id=_source(spec.request_id),
+        hits_addend="" if spec.hits_addend == "nothing" else spec.hits_addend,
+        labels={key: _source(source) for key, source in spec.labels.items()},
+        fields={name: source for name, source in sources.items() if source != EnvoySource()},
+        estimated_cost_nusd=spec.estimated_cost,
+    )
+
+
+def _source(spec: EnvoySourceSpec) -> EnvoySource:
+    return EnvoySource(spec.entry, spec.value)
 
 
 def _fleet(spec: FleetSpec) -> FleetTerms:

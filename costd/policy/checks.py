@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from zoneinfo import ZoneInfo
 
+from costd.model.labels import RESERVED_KEYS
 from costd.model.policy import RateUnit
 from costd.model.time import NS_PER_S
 from costd.policy.problems import Path
@@ -15,6 +16,7 @@ from costd.policy.schema import (
     BudgetSpec,
     Conditions,
     DiscountSpec,
+    EnvoyRuleSpec,
     FleetSpec,
     ModelRuleSpec,
     PolicySpec,
@@ -47,6 +49,7 @@ def check(spec: PolicySpec) -> Iterator[Found]:
     yield from _duplicates("rates", [rate.id for rate in spec.rates])
     yield from _duplicates("model_rules", [rule.id for rule in spec.model_rules])
     yield from _duplicates("grant_keys", [key.id for key in spec.grant_keys])
+    yield from _duplicates("envoy", [rule.id for rule in spec.envoy])
     yield from _renames(spec.budgets)
     for at, budget in enumerate(spec.budgets):
         yield from _budget(budget, ("budgets", at))
@@ -69,6 +72,8 @@ def check(spec: PolicySpec) -> Iterator[Found]:
     yield from _allowance(spec.allowance, ("allowance",))
     yield from _selector(spec, spec.allowance.match, ("allowance", "match"))
     yield from _fleet(spec.fleet, ("fleet",))
+    for at, envoy in enumerate(spec.envoy):
+        yield from _envoy(spec, envoy, ("envoy", at))
 
 
 def _tiers(spec: PolicySpec) -> Iterator[Found]:
@@ -286,3 +291,26 @@ def _fleet(fleet: FleetSpec, path: Path) -> Iterator[Found]:
         yield (*path, "safe_share"), text
     if fleet.lease_wait_ms > LEASE_WAIT_MS_MAX:
         yield (*path, "lease_wait_ms"), f"must be at most {LEASE_WAIT_MS_MAX}; change it"
+
+
+def _envoy(spec: PolicySpec, rule: EnvoyRuleSpec, path: Path) -> Iterator[Found]:
+    for field, known in (("task_class", list(spec.task_classes)), ("tier", list(spec.tiers))):
+        value = getattr(rule, field).value
+        if value and value not in known:
+            names = ", ".join(known) or "none yet"
+            yield (*path, field), f"there is no {field} {value!r}; use one of {names}"
+    for field in ("prompt_tokens", "max_output_tokens"):
+        value = getattr(rule, field).value
+        if value and not (value.isascii() and value.isdecimal()):
+            yield (*path, field), f"{value!r} is no count; write digits only"
+    for key in sorted(RESERVED_KEYS & set(rule.labels)):
+        yield (*path, "labels", key), f"{key} has a field of its own; set that instead"
+    if rule.does == "settle":
+        if not rule.request_id.entry:
+            text = "is needed to find the ask that has ended; name the entry both have"
+            yield (*path, "request_id"), text
+        for field in ("estimated_cost", "max_output_tokens", "prompt_tokens", "override_grant"):
+            if field in rule.model_fields_set:
+                yield (*path, field), "belongs to an ask, and this rule settles; remove it"
+    elif rule.hits_addend == "cached_tokens":
+        yield (*path, "hits_addend"), "cached_tokens are known at the end only; use does: settle"

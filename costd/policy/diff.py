@@ -69,6 +69,7 @@ def diff(old: PolicySet, new: PolicySet) -> list[Change]:
         *_section("prices", _in_order(old.prices), _in_order(new.prices)),
         *_section("discounts", _in_order(old.discounts), _in_order(new.discounts)),
         *_section("grant_keys", _by(old.grant_keys, "key_id"), _by(new.grant_keys, "key_id")),
+        *_section("envoy", _by(old.envoy, "rule_id"), _by(new.envoy, "rule_id")),
         *_settings(old, new),
     ]
 
@@ -209,6 +210,8 @@ def _show(value: Any) -> str:
     if isinstance(value, UnitPrice):
         tiers = f" and {len(value.tiers)} tiers" if value.tiers else ""
         return f"{value.unit} {format_nusd(value.nusd_per)} per {value.per:,}{tiers}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {each}" for key, each in value.items()) or "none"
     return "none" if value is None or value == "" else str(value)
 
 

@@ -219,6 +219,40 @@ class FleetSpec(Spec):
     lease_wait_ms: Whole = 250
 
 
+class EnvoySourceSpec(Spec):
+    """Where a field of an ask comes from; a word stands for the entry of that name."""
+
+    entry: Label = ""
+    value: Label = ""
+
+
+Source = Annotated[EnvoySourceSpec, _spell_out("entry")]
+NO_SOURCE = EnvoySourceSpec()
+
+
+class EnvoyRuleSpec(Spec):
+    """What descriptors of Envoy's say; as `EnvoyRule`."""
+
+    id: Id
+    domain: Label
+    match: Conditions = {}
+    does: Literal["ask", "settle"] = "ask"
+    request_id: Source = NO_SOURCE
+    hits_addend: Literal[
+        "nothing", "prompt_tokens", "cached_tokens", "output_tokens", "cost_microusd"
+    ] = "nothing"
+    labels: dict[LabelKey, Source] = {}
+    caller: Source = NO_SOURCE
+    task_class: Source = NO_SOURCE
+    provider: Source = NO_SOURCE
+    model: Source = NO_SOURCE
+    tier: Source = NO_SOURCE
+    prompt_tokens: Source = NO_SOURCE
+    max_output_tokens: Source = NO_SOURCE
+    estimated_cost: OptionalMoney = None
+    override_grant: Source = NO_SOURCE
+
+
 class GrantKeySpec(Spec):
     """A public key whose override grants are honoured."""
 
@@ -246,5 +280,6 @@ class PolicySpec(Spec):
     expiry: ExpirySpec = ExpirySpec()
     allowance: AllowanceSpec = AllowanceSpec()
     fleet: FleetSpec = FleetSpec()
+    envoy: list[EnvoyRuleSpec] = []
     grant_keys: list[GrantKeySpec] = []
     shadow: Bool = False

@@ -113,6 +113,7 @@ class Calls:
         streams: Streams | None = None,
         guard: Guard | None = None,
         some: bool = False,
+        served_as: str = "",
     ) -> grpc.GenericRpcHandler:
         """Serve every method the proto declares with the service's method of the same name.
 
@@ -120,6 +121,7 @@ class Calls:
                 `guard` is asked before anything of a request or stream is read, and of a stream
                 again before what comes later.
                 `some` serves what the service has; the rest is UNIMPLEMENTED.
+                `served_as` is the service's name on the wire, where that is not its own.
         Errors: AttributeError if the service lacks one.
         """
         table: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
@@ -137,7 +139,7 @@ class Calls:
         }
         for name, stream in (streams or {}).items():
             table[name] = grpc.stream_stream_rpc_method_handler(self._stream(name, stream, guard))
-        return grpc.method_handlers_generic_handler(descriptor.full_name, table)
+        return grpc.method_handlers_generic_handler(served_as or descriptor.full_name, table)
 
     def _traced(
         self,

@@ -1,0 +1,382 @@
+"""What the rate-limit service makes of descriptors: one ask, one settlement, or a clear refusal."""
+
+import asyncio
+
+import pytest
+
+from costd.daemon.admission import AdmissionService
+from costd.daemon.asking import Trust
+from costd.daemon.envoy import EnvoyService
+from costd.daemon.ledger import Ledger
+from costd.daemon.patience import Patience
+from costd.daemon.tenancy import Situation, Tenancy
+from costd.engine import keys
+from costd.engine.changes import Family
+from costd.engine.invariants import books_problems
+from costd.errors import InvalidAsk
+from costd.model.reservation import ReservationState
+from costd.policy import parse_policy
+from costd.testing import FakeClock, MemoryStore
+from costd.wire.envoy import DESCRIPTORS_COUNT_MAX
+from costd.wire.pb import ratelimit_pb2 as pb
+
+POLICY = """
+version: 1
+tiers:
+  premium: {models: [openai/gpt-4o]}
+task_classes:
+  draft: {}
+default_task_class: draft
+prices:
+  - {models: openai/gpt-4o, input: $1, output: $10}
+budgets:
+  - {id: user-day, per: user, window: day, limit: $1}
+rates:
+  - {id: quick, match: {user: hasty}, limit: 1 requests / minute}
+envoy:
+  - id: ask
+    domain: llm
+    match: {step: ask}
+    request_id: request
+    labels: {user: user, site: {value: berlin}}
+    task_class: class
+    model: {entry: model, value: openai/gpt-4o}
+    prompt_tokens: {value: "1000"}
+    max_output_tokens: {entry: longest, value: "100"}
+  - id: by-amount
+    domain: llm
+    match: {step: amount}
+    labels: {user: user}
+    hits_addend: cost_microusd
+  - id: by-prompt
+    domain: llm
+    match: {step: counted}
+    labels: {user: user}
+    model: {value: openai/gpt-4o}
+    hits_addend: prompt_tokens
+    max_output_tokens: {value: "0"}
+  - {id: more, domain: llm, match: {more: "*"}, labels: {team: more}}
+  - {id: prompt, domain: llm, match: {step: prompt}, does: settle, request_id: request, hits_addend: prompt_tokens}
+  - {id: cached, domain: llm, match: {step: cached}, does: settle, request_id: request, hits_addend: cached_tokens}
+  - {id: output, domain: llm, match: {step: output}, does: settle, request_id: request, hits_addend: output_tokens}
+  - {id: cost, domain: llm, match: {step: cost}, does: settle, request_id: request, hits_addend: cost_microusd}
+  - {id: end, domain: llm, match: {step: end}, does: settle, request_id: request}
+"""
+ID = "0190-request-of-envoy"
+HOLD = 1_000 * 1_000 + 100 * 10_000
+OK, OVER_LIMIT = pb.RateLimitResponse.OK, pb.RateLimitResponse.OVER_LIMIT
+
+
+class World:
+    """One ledger behind the service."""
+
+    def __init__(self, policy=POLICY, *, in_fleet=False):
+        self.clock = FakeClock()
+        self.ledger = Ledger(
+            MemoryStore(), parse_policy(policy, "p.yaml"), self.clock, trust=Trust(),
+            in_fleet=in_fleet,
+        )  # fmt: skip
+        self.service = EnvoyService(self.ledger, AdmissionService(self.ledger))
+
+    def send(self, *descriptors, domain="llm", hits=0):
+        request = pb.RateLimitRequest(domain=domain, hits_addend=hits)
+        for entries in descriptors:
+            made = request.descriptors.add()
+            for key, value in entries.items():
+                if key == "hits":
+                    made.hits_addend.value = value
+                else:
+                    made.entries.add(key=key, value=value)
+        return self.service.ShouldRateLimit(request, "")
+
+    def ask(self, user="ann", **entries):
+        return self.send({"step": "ask", "request": ID, "user": user, **entries})
+
+    def held(self, request_id=ID):
+        return self.ledger.find_reservation(keys.reservation_id("envoy", request_id))
+
+    @property
+    def events(self):
+        return [event for _, event in self.ledger.store.scan(Family.USAGE)]
+
+    @property
+    def charges(self):
+        return [event.cost_nusd for event in self.events]
+
+    def check_books(self):
+        store = self.ledger.store
+        reservations = [held for _, held in store.scan(Family.RESERVATIONS)]
+        assert books_problems(store.scan(Family.COUNTERS), reservations) == []
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+def headers(response):
+    return {each.key: each.value for each in response.response_headers_to_add}
+
+
+def reason(response):
+    """The reason of a refusal."""
+    assert response.overall_code == OVER_LIMIT
+    return headers(response)["x-costd-reason"]
+
+
+def end(step="end", request_id=ID, **more):
+    return {"step": step, "request": request_id, **more}
+
+
+# ---- asks ---------------------------------------------------------------------------------------
+
+
+def test_an_ask_holds_what_its_descriptor_says_and_its_end_settles_it(world):
+    response = world.ask(**{"class": "draft"})
+    assert response.overall_code == OK
+    assert [status.code for status in response.statuses] == [OK]
+    held = world.held()
+    assert (held.state, held.hold_nusd) == (ReservationState.HELD, HOLD)
+    assert held.ask.labels == {"user": "ann", "site": "berlin"}
+    assert (held.ask.provider, held.ask.model) == ("openai", "gpt-4o")
+    ended = world.send(end("prompt", hits=400), end("output", hits=50), end())
+    assert ended.overall_code == OK
+    assert world.charges == [400 * 1_000 + 50 * 10_000]
+    world.check_books()
+
+
+def test_an_answer_tells_headers_limits_metadata_and_a_quota_of_nothing(world):
+    response = world.ask(longest="10")
+    assert headers(response) == {
+        "x-costd-verdict": "allow",
+        "x-costd-reason": "OK",
+        "x-costd-budget": "user-day",
+        "x-costd-model": "openai/gpt-4o",
+        "x-costd-tier": "premium",
+    }
+    upstream = {each.key: each.value for each in response.request_headers_to_add}
+    assert upstream == {"x-costd-model": "openai/gpt-4o", "x-costd-tier": "premium"}
+    (status,) = response.statuses
+    assert (status.current_limit.name, status.current_limit.requests_per_unit) == (
+        "user-day",
+        1_000_000,
+    )
+    assert status.current_limit.unit == pb.RateLimitResponse.RateLimit.DAY
+    # A dollar without the 1,100,000 nano-USD held, to a hundredth of a percent.
+    assert status.limit_remaining == 998_900
+    assert 0 < status.duration_until_reset.seconds <= 86_400
+    assert (response.quota.id, response.quota.requests) == ("user-day", 0)
+    metadata = dict(response.dynamic_metadata)
+    assert metadata["model"] == "gpt-4o"
+    assert metadata["provider_model"] == "openai/gpt-4o"
+    assert metadata["reservation_id"] == world.held().reservation_id.hex()
+
+
+def test_without_a_request_id_an_ask_is_charged_at_once_what_it_would_hold(world):
+    first = world.send({"step": "amount", "user": "ann"}, hits=2_500)
+    second = world.send({"step": "amount", "user": "ann", "hits": 1})
+    assert (first.overall_code, second.overall_code) == (OK, OK)
+    assert world.charges == [2_500_000, 1_000]
+    world.check_books()
+
+
+def test_hits_count_prompt_tokens_where_the_rule_says_so(world):
+    world.send({"step": "counted", "user": "ann", "hits": 7})
+    assert world.charges == [7 * 1_000]
+
+
+def test_several_descriptors_are_one_ask(world):
+    response = world.send(
+        {"step": "ask", "request": ID, "user": "ann"}, {"more": "1"}, {"more": "1", "user": "ann"}
+    )
+    assert [status.code for status in response.statuses] == [OK, OK, OK]
+    assert len(list(world.ledger.store.scan(Family.RESERVATIONS))) == 1
+    world.check_books()
+
+
+def test_a_refusal_consumes_nothing_and_tells_why(world):
+    assert world.send({"step": "amount", "user": "ann", "hits": 1_000_000}).overall_code == OK
+    response = world.ask()
+    assert reason(response) == "BUDGET_EXHAUSTED"
+    told = headers(response)
+    assert told["x-costd-budget"] == "user-day"
+    assert told["x-should-retry"] == "false"
+    assert 0 < int(told["retry-after"]) <= 86_400
+    assert response.raw_body
+    assert [status.limit_remaining for status in response.statuses] == [0]
+    assert world.held() is None
+    # The end of a call that never left settles nothing.
+    assert world.send(end()).overall_code == OK
+    assert len(world.charges) == 1
+
+
+def test_a_rate_refuses_for_a_while_and_leaves_retrying_to_the_client(world):
+    assert world.ask("hasty").overall_code == OK
+    response = world.send({"step": "ask", "request": ID + "2", "user": "hasty"})
+    assert reason(response) == "RATE_LIMITED"
+    assert 0 < int(headers(response)["retry-after"]) <= 60
+    assert "x-should-retry" not in headers(response)
+
+
+def test_a_missing_label_counts_as_the_policy_says(world):
+    world.send({"step": "ask", "request": ID})
+    assert world.held().ask.labels == {"site": "berlin"}
+
+
+def test_shadow_is_told(world):
+    shadowed = World(POLICY + "shadow: true\n")
+    shadowed.send({"step": "amount", "user": "ann", "hits": 1_000_000})
+    response = shadowed.ask()
+    assert response.overall_code == OK
+    assert headers(response)["x-costd-shadow"] == "deny"
+
+
+# ---- the same request again -----------------------------------------------------------------------
+
+
+def test_the_same_ask_again_gets_the_same_answer_while_its_call_goes_on(world):
+    assert world.ask() == world.ask()
+    assert len(list(world.ledger.store.scan(Family.RESERVATIONS))) == 1
+
+
+def test_the_id_of_a_call_that_has_ended_buys_no_other_call(world):
+    world.ask()
+    world.send(end("cost", hits=5))
+    assert reason(world.ask()) == "ALREADY_EXISTS"
+
+
+def test_the_id_of_another_ask_is_refused(world):
+    world.ask()
+    assert reason(world.ask("bob")) == "ALREADY_EXISTS"
+
+
+def test_an_end_that_comes_twice_is_charged_once(world):
+    world.ask()
+    for _ in range(2):
+        assert world.send(end("cost", hits=5), end()).overall_code == OK
+    assert world.charges == [5_000]
+
+
+def test_an_end_that_says_something_else_later_is_refused_and_changes_nothing(world):
+    world.ask()
+    world.send(end("cost", hits=5))
+    assert reason(world.send(end("cost", hits=6))) == "FAILED_PRECONDITION"
+    assert world.send(end()).overall_code == OK
+    assert world.charges == [5_000]
+
+
+# ---- ends -----------------------------------------------------------------------------------------
+
+
+def test_an_end_without_usage_charges_the_hold(world):
+    world.ask()
+    world.send(end())
+    assert world.charges == [HOLD]
+
+
+def test_cached_tokens_are_part_of_the_prompt(world):
+    world.ask()
+    world.send(end("prompt", hits=400), end("cached", hits=100), end("output", hits=0))
+    (event,) = world.events
+    assert (event.usage.prompt_tokens, event.usage.cached_tokens) == (400, 100)
+
+
+def test_an_end_of_a_call_that_nobody_asked_for_is_recorded(world):
+    world.send(end("cost", hits=9))
+    (event,) = world.events
+    assert (event.cost_nusd, event.closed_as) == (9_000, "recorded")
+
+
+# ---- bad input --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", [{"step": "unheard-of"}, {"user": "ann"}])
+def test_descriptors_that_match_no_rule_are_refused_by_name_and_hold_nothing(world, other):
+    response = world.send({"step": "ask", "request": ID, "user": "ann"}, other)
+    assert reason(response) == "NO_BUDGET"
+    said = headers(response)["x-costd-message"]
+    assert "descriptors[1]" in said
+    assert next(iter(other)) in said
+    assert "'llm'" in said
+    assert [status.code for status in response.statuses] == [OK, OVER_LIMIT]
+    assert world.held() is None
+
+
+def test_another_domain_matches_no_rule(world):
+    response = world.send({"step": "ask", "request": ID}, domain="web")
+    assert reason(response) == "NO_BUDGET"
+
+
+def test_without_envoy_rules_nothing_matches():
+    bare = World(POLICY[: POLICY.index("envoy:")])
+    assert reason(bare.ask()) == "NO_BUDGET"
+
+
+def test_unmatched_descriptors_pass_where_the_policy_lets_them():
+    lenient = World(POLICY + "unmatched: allow\n")
+    assert lenient.send({"step": "unheard-of"}).overall_code == OK
+    response = lenient.send({"step": "unheard-of"}, {"step": "ask", "request": ID, "user": "ann"})
+    assert response.overall_code == OK
+    assert lenient.held() is not None
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "domain", "says"),
+    [
+        ([{"step": "ask"}], "", "domain is empty"),
+        ([], "llm", "descriptors has 0 entries; send 1 to 64"),
+        ([{"step": "ask"}] * (DESCRIPTORS_COUNT_MAX + 1), "llm", "has 65 entries"),
+        ([{}], "llm", r"descriptors\[0\].entries has 0 entries"),
+        ([{"": "x"}], "llm", "an entry without a key"),
+    ],
+)
+def test_a_request_that_no_rule_could_read_is_an_error(world, descriptors, domain, says):
+    with pytest.raises(InvalidAsk, match=says):
+        world.send(*descriptors, domain=domain)
+
+
+def test_two_values_of_one_entry_are_an_error(world):
+    request = pb.RateLimitRequest(domain="llm")
+    made = request.descriptors.add()
+    for value in ("ask", "end"):
+        made.entries.add(key="step", value=value)
+    with pytest.raises(InvalidAsk, match="two values of 'step'"):
+        world.service.ShouldRateLimit(request, "")
+
+
+@pytest.mark.parametrize(
+    ("entries", "says"),
+    [
+        ({"request": "short"}, "ask_id has 5 characters"),
+        ({"longest": "a few"}, "max_output_tokens is 'a few'; it must be a count"),
+        ({"longest": "9" * 30}, "it must be a count"),
+        ({"class": "unheard-of"}, "unheard-of"),
+        ({"model": "openai/unheard-of"}, ""),
+    ],
+)
+def test_what_a_caller_says_wrong_is_refused_and_no_error(world, entries, says):
+    response = world.ask(**entries)
+    assert reason(response) in {"INVALID_ARGUMENT", "PRICE_UNKNOWN"}
+    assert says in headers(response)["x-costd-message"]
+
+
+def test_descriptors_that_contradict_each_other_are_refused(world):
+    response = world.send(
+        {"step": "ask", "request": ID, "user": "ann"}, {"step": "amount", "user": "bob"}
+    )
+    assert reason(response) == "INVALID_ARGUMENT"
+    assert "one request is one call" in headers(response)["x-costd-message"]
+    assert reason(world.send({"step": "ask", "request": ID}, end())) == "INVALID_ARGUMENT"
+
+
+# ---- in a fleet -------------------------------------------------------------------------------------
+
+
+def test_in_a_fleet_an_ask_waits_for_its_lease_and_is_refused_without():
+    fleet = World(in_fleet=True)
+    situation = Situation(name="host-1", version="1", boot_id="boot")
+    nobody_there = Tenancy(fleet.ledger, daemon_id="daemon-1", situation=situation)
+    patience = Patience(nobody_there, lambda: 0)
+    fleet.service = EnvoyService(fleet.ledger, AdmissionService(fleet.ledger, patience))
+    response = asyncio.run(fleet.ask())
+    assert reason(response) == "NO_LEASE"
