@@ -16,6 +16,7 @@ from pathlib import Path
 import grpc
 import pytest
 from costd_client import Client
+from prometheus_client.parser import text_string_to_metric_families
 from scraping import DEPLOY, PrometheusServer, program
 
 from costd.testing import DaemonProcess
@@ -214,12 +215,36 @@ def test_prometheus_has_the_books_to_the_last_nano_dollar(watched):
     wait_until(agrees, "what was scraped is what usage events add up to")
 
 
-def test_promtool_finds_nothing_wrong_with_what_hosts_serve(watched):
-    targets = watched.ask("targets")["activeTargets"]
-    assert len(targets) == 3
-    for target in targets:
+def served_by(watched):
+    """What each host serves at this moment."""
+    for target in watched.ask("targets")["activeTargets"]:
         with urllib.request.urlopen(target["scrapeUrl"], timeout=30) as reply:
-            served = reply.read()
+            yield reply.read()
+
+
+def test_types_labels_and_bounds_are_those_of_the_table(watched):
+    table = {}
+    for row in re.findall(r"^\| `(costd_\w+)` \| (.*) \|$", METRICS, re.MULTILINE):
+        kind, labels, _unit, bound, _meaning = re.split(r" *\| *", row[1], maxsplit=4)
+        named = set(re.findall("`(\\w+)`", labels))
+        table[row[0].removesuffix("_total")] = (kind, named, bound)
+    seen = set()
+    for served in served_by(watched):
+        for family in text_string_to_metric_families(served.decode()):
+            if not family.name.startswith("costd_") or not family.samples:
+                continue
+            kind, named, bound = table[family.name]
+            seen.add(family.name)
+            assert family.type == kind, family.name
+            assert {label for each in family.samples for label in each.labels} - {"le"} == named
+            if bound.isdigit():
+                assert len(family.samples) <= int(bound)
+    injectors = {name for name in table if name.startswith("costd_injector_")}
+    assert seen == set(table) - injectors
+
+
+def test_promtool_finds_nothing_wrong_with_what_hosts_serve(watched):
+    for served in served_by(watched):
         checked = subprocess.run(
             [program("promtool"), "check", "metrics"],
             input=served,
