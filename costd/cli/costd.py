@@ -32,6 +32,10 @@ PROGRAMS: Final = {
         "costd.cli.health",
         "Exit with 0 if a daemon or coordinator serves; else with 1, and a line that says why not.",
     ),
+    "drain": (
+        "costd.cli.drain",
+        "Wait until nobody uses a daemon any more: what a container does before it is stopped.",
+    ),
     "up": (
         "costd.cli.up",
         "Run a coordinator and a daemon on this machine, until SIGTERM or SIGINT.",

@@ -21,9 +21,6 @@ from costd.telemetry.logs import Log
 from costd.wire import fleet as wire
 from costd.wire.pb import fleet_pb2 as pb
 
-LEAVE_S: Final = 2.0
-"""How long a stopping daemon waits until what it gives back and its usage are stored."""
-
 _ID_KEY: Final = b"daemon_id"
 
 
@@ -93,16 +90,6 @@ class Fleet:
         for each in waits:
             each.cancel()
         return in_force.is_set()
-
-    async def leave(self) -> None:
-        """Give back what is not used, and wait a little until it and all usage are stored."""
-        if not self.tenancy.is_enrolled:
-            return
-        self.tenancy.leave()
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + LEAVE_S
-        while not self.tenancy.is_settled and self.tenancy.is_enrolled and loop.time() < ends:  # noqa: ASYNC110  receipts come to the tenancy, which knows no loop
-            await asyncio.sleep(LEAVE_S / 100)
 
     async def _policy(self, message: pb.PublishedPolicy) -> None:
         """Follow the fleet's policy; what is held by a limit that was cut is given back at once."""

@@ -42,6 +42,8 @@ class Held:
         self.recalls: Recalls | None = None
         self._touched: dict[bytes, int] = {}
         """When a counter that is leased was last used, or granted."""
+        self.is_leaving = False
+        """Whether the daemon stops: nothing is asked for ahead any more."""
         self._recalled: dict[bytes, int] = {}
         """Until when what comes free of a counter is given back at once."""
 
@@ -82,6 +84,11 @@ class Held:
         ledger.set_leases(lowered)
         ledger.fleet_changed.update(lowered)
         return bool(lowered)
+
+    def leave(self) -> bool:
+        """Give back all that is not used, and borrow nothing ahead any more; whether any was."""
+        self.is_leaving = True
+        return self.lower(sorted(self._ledger.lent.held))
 
     def give_back_idle(self, wall_ns: int, steady_ns: int) -> None:
         """Give back what is of no use any more."""
@@ -137,7 +144,7 @@ class Held:
     def ask_ahead(self, changed: Iterable[bytes], wall_ns: int, steady_ns: int) -> None:
         """Ask for more of what runs low, and for the next window of what soon ends."""
         wishes = []
-        for key in changed:
+        for key in () if self.is_leaving else changed:
             stand = self._ledger.stand(key)
             step = self._borrowing.step_of(key)
             if key in self._recalled or self.rated.rule_of(key) is not None:

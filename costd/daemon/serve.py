@@ -10,7 +10,7 @@ import grpc
 
 from costd import __version__
 from costd.clock import ticks_ns
-from costd.daemon import meters, money_meters
+from costd.daemon import leaving, meters, money_meters
 from costd.daemon.admission import AdmissionService
 from costd.daemon.attach import Attach
 from costd.daemon.control import ControlService
@@ -125,9 +125,11 @@ def _for_agents(parts: Parts, calls: Calls) -> list[grpc.GenericRpcHandler]:
 async def _until_drained(parts: Parts, servers: Servers, stop: Stop) -> None:
     await stop.asked.wait()
     parts.log.info("draining", open_count=parts.figures.open_count)
+    left_behind = leaving.left_behind(parts.desk)
     await servers.drain(parts.figures, stop.insisted)
     if parts.fleet is not None:
-        await parts.fleet.leave()
+        leave = leaving.Leaving(parts.fleet, parts.desk, left_behind)
+        await leave.within(parts.settings.leave_s, stop.insisted, parts.log)
 
 
 def _tell_serving(parts: Parts, servers: Servers, *, started_ns: int) -> None:

@@ -146,6 +146,13 @@ class Settings(Configured):
     drain_s: float = Field(
         10.0, ge=0, le=3_600, description="How long a stopping daemon waits for open calls, in s."
     )
+    leave_s: float = Field(
+        2.0,
+        ge=0,
+        le=3_600,
+        description="How long it then waits until its coordinator has what it gives back and all "
+        "usage, in s; longer where the books end with the daemon.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least level that is logged, to standard error."
     )

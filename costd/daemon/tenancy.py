@@ -259,9 +259,9 @@ class Tenancy:
         )
 
     def leave(self) -> None:
-        """Give back everything that is not used; the daemon stops."""
-        self.held.lower(sorted(self.ledger.lent.held))
-        self.report()
+        """Give back what is not used, and tell what changed; to be said until all is settled."""
+        if self.held.leave() or (self.ledger.fleet_changed and not self._sent):
+            self.report()
 
     @property
     def report_every_ns(self) -> int:
