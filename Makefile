@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+TYPESCRIPT := clients/typescript
+NODE_STAMP := $(TYPESCRIPT)/node_modules/.package-lock.json
 PROMETHEUS := $(BIN)/prometheus
 
 .DEFAULT_GOAL := help
@@ -11,7 +13,7 @@ PROMETHEUS := $(BIN)/prometheus
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-setup: $(STAMP) $(PROMETHEUS) ## Make .venv from the lock file, with the Prometheus that tests ask.
+setup: $(STAMP) $(PROMETHEUS) $(NODE_STAMP) ## Make .venv and node_modules from the lock files, with the Prometheus that tests ask.
 
 $(STAMP): requirements.lock pyproject.toml clients/python/pyproject.toml
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "costd needs Python 3.11 or newer"'
@@ -30,6 +32,12 @@ $(PROMETHEUS): | $(STAMP)
 	dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x -C "$(CURDIR)/$(BIN)" --strip-components=3 ./usr/bin && rm -f prometheus_*.deb || \
 	echo "prometheus cannot be had with apt-get here; what is tested with it is skipped"
 
+$(NODE_STAMP): $(TYPESCRIPT)/package.json $(TYPESCRIPT)/package-lock.json
+	@if command -v npm >/dev/null; then \
+	  echo "installing locked packages into $(TYPESCRIPT)/node_modules …"; \
+	  cd $(TYPESCRIPT) && npm ci --silent && touch node_modules/.package-lock.json; \
+	else echo "npm is missing, so the TypeScript client is not tested; install Node 20 or newer"; fi
+
 demo: $(STAMP) ## Run the main job: a daemon, a few hundred agents, a live screen; TRACE=FILE.csv replays a trace, FLEET=8 lets so many daemons race for one budget.
 	@$(BIN)/python -m costd.cli.demo $(if $(TRACE),--trace "$(TRACE)") $(if $(FLEET),--fleet "$(FLEET)") $(DEMO_ARGS)
 
@@ -38,7 +46,7 @@ demo: $(STAMP) ## Run the main job: a daemon, a few hundred agents, a live scree
 test test-unit coverage: export PYTHONDONTWRITEBYTECODE :=
 test test-unit coverage: export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
 
-test: $(STAMP) $(PROMETHEUS) ## Run every test.
+test: $(STAMP) $(PROMETHEUS) $(NODE_STAMP) ## Run every test.
 	$(BIN)/pytest -n 3 --dist worksteal
 
 test-unit: $(STAMP) ## Run the tests that take seconds.
@@ -85,11 +93,11 @@ sim: $(STAMP) ## Put daemons, their clients and their coordinators through thous
 mutants: $(STAMP) ## Put mistakes into the engine and the lease code, one at a time, and show which test catches each; MUTANTS=all for every one.
 	$(BIN)/python tests/mutants/mutants.py $(if $(MUTANTS),--count $(MUTANTS)) $(MUTANTS_ARGS)
 
-proto: $(STAMP) ## Generate the wire code from proto/.
+proto: $(STAMP) $(NODE_STAMP) ## Generate the wire code from proto/.
 	$(BIN)/python proto/generate.py
 
 lock: ## Pin every dependency in requirements.lock.
 	uv pip compile -q --no-strip-extras pyproject.toml --extra dev --extra build --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --universal -o requirements.lock
 
 clean: ## Remove what the other targets made.
-	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/build build .mypy_cache .ruff_cache .pytest_cache .hypothesis

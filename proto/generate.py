@@ -1,7 +1,7 @@
-"""Generate the Python wire code, once for the daemon and once for the client.
+"""Generate the wire code: Python for the daemon and its client, TypeScript for the other client.
 
-Two copies, because the client must not import costd. Both register the same file descriptors, so
-that a process may import both.
+Two copies in Python, because the client must not import costd. Both register the same file
+descriptors, so that a process may import both.
 """
 
 import re
@@ -17,6 +17,16 @@ TARGETS = {
     "costd.wire.pb": ROOT / "costd/wire/pb",
     "costd_client.pb": ROOT / "clients/python/costd_client/pb",
 }
+TYPESCRIPT = ROOT / "clients/typescript"
+TYPESCRIPT_OPTIONS = (
+    "esModuleInterop=true",
+    "importSuffix=.js",
+    "env=node",
+    "forceLong=bigint",  # exact 64 bits
+    "oneof=unions-value",
+    "outputServices=grpc-js",
+    "outputJsonMethods=false",
+)
 
 
 def generate() -> None:
@@ -50,5 +60,27 @@ def generate() -> None:
                 (target / made.name).write_text(text)
 
 
+def generate_typescript() -> None:
+    """Run protoc with the plugin that npm installed for the TypeScript client."""
+    target = TYPESCRIPT / "src/pb"
+    well_known = str(resources.files("grpc_tools") / "_proto")
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    code = protoc.main(
+        [
+            "protoc",
+            f"-I{ROOT / 'proto'}",
+            f"-I{well_known}",
+            f"--plugin={TYPESCRIPT / 'node_modules/.bin/protoc-gen-ts_proto'}",
+            f"--ts_proto_out={target}",
+            f"--ts_proto_opt={','.join(TYPESCRIPT_OPTIONS)}",
+            str(ROOT / "proto/costd/v1/admission.proto"),
+        ]
+    )
+    if code:
+        raise SystemExit(f"protoc failed with {code}")
+
+
 if __name__ == "__main__":
     generate()
+    generate_typescript()
