@@ -1,0 +1,65 @@
+"""The TypeScript client's own tests, by Node against real daemons, as tests of this suite."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "clients" / "typescript"
+INSTALLED = PACKAGE / "node_modules" / ".package-lock.json"
+FILES = sorted(path.stem for path in (PACKAGE / "test").glob("*.test.ts"))
+MODULE_LINES_MAX = 400
+WAIT_S = 300
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("npm") is None, reason="Node is missing; install Node 20 or newer with npm"
+)
+
+
+def run(*command):
+    """Run a program in the package; its output where it fails."""
+    done = subprocess.run(
+        command,
+        cwd=PACKAGE,
+        env={**os.environ, "COSTD_TEST_PROGRAM": str(Path(sys.executable).with_name("costd"))},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=WAIT_S,
+        check=False,
+    )
+    assert not done.returncode, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built():
+    """Install what the lock file names, once, and compile; one worker at a time."""
+    folder = PACKAGE / "build"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        locked = PACKAGE / "package-lock.json"
+        if not INSTALLED.exists() or INSTALLED.stat().st_mtime < locked.stat().st_mtime:
+            run("npm", "ci")
+            INSTALLED.touch()
+        run("node_modules/.bin/tsc")
+
+
+@pytest.mark.usefixtures("built")
+@pytest.mark.parametrize("name", FILES)
+def test_the_clients_own_tests_pass(name):
+    said = run("node", "--test", "--test-reporter=spec", f"build/test/{name}.js")
+    assert "pass 0" not in said
+
+
+@pytest.mark.usefixtures("built")
+def test_the_clients_source_keeps_its_style():
+    run("node_modules/.bin/biome", "ci")
+    sources = [path for path in (PACKAGE / "src").rglob("*.ts") if "pb" not in path.parts]
+    assert sources
+    assert not [p.name for p in sources if len(p.read_text().splitlines()) > MODULE_LINES_MAX]
