@@ -57,13 +57,14 @@ class Fullest:
         if self._next is None:
             return
         start = max(self._next, now_ns.to_bytes(8, "big"))
-        self._next = None
+        following = None
         for seen_count, (key, counter) in enumerate(store.scan(Family.COUNTERS, start)):
             if seen_count == WALK_COUNT:
-                self._next = key
+                following = key
                 break
             if len(key) > _PREFIX_BYTES:
                 _note(self._walked, key, counter)
+        self._next = following  # only now: what could not be read is tried again
 
     def keys_of(self, window_prefix: bytes) -> set[bytes]:
         """Name the counters of a budget's window of which one is its fullest: none, one or two."""

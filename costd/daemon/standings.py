@@ -9,6 +9,7 @@ from costd.engine.changes import Family
 from costd.engine.degrade import utilisation_bp
 from costd.engine.rules import FULL_BP, BudgetRule
 from costd.engine.window import window_bounds
+from costd.errors import CostdError
 from costd.model.counter import EMPTY_COUNTER, Counter
 from costd.model.policy import Unit
 from costd.model.time import NEVER_NS, NS_PER_S
@@ -45,12 +46,19 @@ class Standings:
         """Budgets past BUDGETS_MAX."""
 
     def read(self) -> list[Standing]:
-        """Read them anew; a few store look-ups a budget."""
+        """Read them anew; a few store look-ups a budget.
+
+        Errors:  StoreUnavailable, StoreCorrupt; then there are no rows, rather than old ones.
+        """
         ledger, now_ns = self._ledger, self._ledger.clock.now().wall_ns
-        ledger.fullest.walk(ledger.store, now_ns)
         active = [rule for rule in ledger.rules.budgets.values() if rule.budget.active]
         self.unshown_count = max(0, len(active) - BUDGETS_MAX)
-        self.rows = [self._standing(rule, now_ns) for rule in active[:BUDGETS_MAX]]
+        try:
+            ledger.fullest.walk(ledger.store, now_ns)
+            self.rows = [self._standing(rule, now_ns) for rule in active[:BUDGETS_MAX]]
+        except CostdError:
+            self.rows = []
+            raise
         return self.rows
 
     def _standing(self, rule: BudgetRule, now_ns: int) -> Standing:

@@ -6,10 +6,11 @@ from scenario import World
 
 from costd.daemon.fullest import WALK_COUNT, WINDOWS_MAX, Fullest
 from costd.daemon.money_meters import meter_budgets, meter_spending
-from costd.daemon.standings import BUDGETS_MAX
+from costd.daemon.standings import BUDGETS_MAX, Standings
 from costd.engine import keys
 from costd.engine.changes import Family
 from costd.engine.resolve import Report
+from costd.errors import StoreCorrupt
 from costd.model.ask import Ask
 from costd.model.counter import Counter
 from costd.model.lease import Lease
@@ -231,6 +232,20 @@ def test_what_is_remembered_is_bounded_though_nobody_reads():
     assert len(fullest._written) <= WINDOWS_MAX
     assert fullest.keys_of(prefixes[-1])
     assert not fullest.keys_of(prefixes[0])
+
+
+def test_a_store_that_cannot_be_read_shows_nothing_rather_than_what_was():
+    world = World(policy(budget("b", "10")))
+    read = Standings(world.ledger)
+    assert read.read()
+    world.store.scan = unreadable
+    with pytest.raises(StoreCorrupt):
+        read.read()
+    assert read.rows == []
+
+
+def unreadable(*_range, **_how):
+    raise StoreCorrupt("a table cannot be read; put the last copy back")
 
 
 def test_two_hundred_budgets_are_told_and_how_many_are_not():
