@@ -1,7 +1,7 @@
 """The way of `costd health` that every pod goes every few seconds: one call, no library loaded.
 
-Loading gRPC takes ten times as long as the call. So what is said here is only "serving"; whatever
-else comes is left to the whole program, which asks again and says what is wrong.
+Loading gRPC takes ten times as long as the call. So what is said here is "serving", and "nobody is
+there"; whatever else comes is left to the whole program, which asks again and says what is wrong.
 """
 
 import socket
@@ -34,16 +34,18 @@ def socket_to_ask(arguments: Sequence[str], environment: Mapping[str, str]) -> s
     return path if path.startswith("/") else ""
 
 
-def is_serving(path: str, answer_s: float = ANSWER_S) -> bool:
-    """Tell whether somebody at this socket says that they serve; False for any doubt."""
+def problem_at(path: str, answer_s: float = ANSWER_S) -> str | None:
+    """Say why nobody serves at this socket: empty if somebody says they do, None for any doubt."""
     try:
         with socket.socket(socket.AF_UNIX) as peer:
             peer.settimeout(answer_s)
             peer.connect(path)
             peer.sendall(_CALL)
-            return _SERVING in _data(peer)
+            return "" if _SERVING in _data(peer) else None
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        return f"nobody serves unix:{path} (yet): {error.strerror}"
     except (OSError, ValueError):
-        return False
+        return None
 
 
 def _data(peer: socket.socket) -> Iterator[bytes]:

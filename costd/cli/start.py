@@ -9,8 +9,9 @@ from costd.cli import probe
 def main() -> None:
     """Run the command line."""
     path = probe.socket_to_ask(sys.argv[1:], os.environ)
-    if path and probe.is_serving(path):
-        return
+    problem = probe.problem_at(path) if path else None
+    if problem is not None:
+        sys.exit(f"costd: {problem}" if problem else 0)
     from costd.cli.costd import main as whole  # noqa: PLC0415  takes longer than a probe may
 
     whole()

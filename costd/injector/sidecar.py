@@ -56,7 +56,9 @@ def container(
         "env": _environment(sidecar, pod, namespace, fixed, metrics_port),
         "resources": _resources(sidecar, pod),
         "securityContext": _security(sidecar, pod),
-        "startupProbe": _probe(periodSeconds=1, failureThreshold=120),
+        # An hour: while its coordinator is away it waits for its first policy, and to be started
+        # again would not bring that sooner.
+        "startupProbe": _probe(periodSeconds=1, failureThreshold=3600),
         "livenessProbe": _probe(periodSeconds=20, failureThreshold=3),
         "readinessProbe": _probe(periodSeconds=10, failureThreshold=3),
         "volumeMounts": list(_mounts(sidecar)),
@@ -66,6 +68,10 @@ def container(
         made["imagePullPolicy"] = sidecar.image_pull_policy
     if is_native:
         made["restartPolicy"] = "Always"
+    else:
+        # It is stopped together with the others, which may have calls to settle.
+        waits = ["costd", "drain", "--timeout-s", f"{drain_s(sidecar, pod['spec']):g}"]
+        made["lifecycle"] = {"preStop": {"exec": {"command": waits}}}
     if metrics_port:
         made["ports"] = [{"name": names.METRICS_PORT_NAME, "containerPort": metrics_port}]
     return made
@@ -93,6 +99,8 @@ def _environment(
         "COSTD_LISTEN_INSECURE": "true" if metrics_port else "",
         "COSTD_CLAIMS": ",".join(sidecar.claims),
         "COSTD_DRAIN_S": f"{drain_s(sidecar, pod['spec']):g}",
+        # Its books end with the pod: what its coordinator has not heard by then is lost.
+        "COSTD_LEAVE_S": f"{drain_s(sidecar, pod['spec']):g}",
         "COSTD_LOG_LEVEL": sidecar.log_level,
         "OTEL_EXPORTER_OTLP_ENDPOINT": sidecar.otlp_endpoint,
         "OTEL_RESOURCE_ATTRIBUTES": RESOURCE if sidecar.otlp_endpoint else "",

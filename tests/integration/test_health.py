@@ -16,7 +16,10 @@ SHORT_WAY = """\
 import sys
 from costd.cli.start import main
 sys.argv = ["costd", "health", "--address", sys.argv[1]]
-main()
+try:
+    main()
+except SystemExit as end:
+    print(end.code)
 print([name for name in ("grpc", "typer", "pydantic", "costd.daemon") if name in sys.modules])
 """
 PROGRAM = str(Path(sys.executable).with_name("costd"))
@@ -73,14 +76,14 @@ def test_a_daemon_that_serves_is_healthy_however_it_is_named(daemon):
         assert (found.returncode, found.stdout, found.stderr) == (0, "", ""), arguments
 
 
-def test_the_short_way_loads_no_library(daemon):
-    loaded = subprocess.run(
-        [sys.executable, "-c", SHORT_WAY, str(daemon.socket)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert loaded.stdout.strip() == "[]"
+def test_the_short_way_loads_no_library_neither_to_say_yes_nor_that_nobody_is_there(daemon):
+    nowhere = "/nowhere/costd.sock"
+    absent = f"costd: nobody serves unix:{nowhere} (yet): No such file or directory"
+    for path, said in ((str(daemon.socket), "0"), (nowhere, absent)):
+        ran = subprocess.run(
+            [sys.executable, "-c", SHORT_WAY, path], capture_output=True, text=True, check=True
+        )
+        assert ran.stdout.splitlines() == [said, "[]"]
 
 
 def test_a_daemon_that_is_not_there_is_not_healthy_and_one_line_says_so(tmp_path):
@@ -126,13 +129,13 @@ def test_a_coordinator_is_healthy_at_its_socket(fleet):
 )
 def test_the_short_way_takes_nothing_else_for_serving(tmp_path, answer):
     with says(tmp_path / "s", answer):
-        assert not probe.is_serving(str(tmp_path / "s"))
+        assert probe.problem_at(str(tmp_path / "s")) is None
 
 
 def test_whoever_listens_and_says_nothing_does_not_serve(tmp_path):
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "s"))
         listening.listen()
-        assert not probe.is_serving(str(tmp_path / "s"), answer_s=0.1)
+        assert probe.problem_at(str(tmp_path / "s"), answer_s=0.1) is None
         found = health("--address", str(tmp_path / "s"), "--timeout-s", "0.2")
     assert "did not answer within 0.2 s" in found.stderr

@@ -199,7 +199,15 @@ def test_operators_are_warned_of_what_may_surprise_them(shape, says):
 @pytest.mark.parametrize(("grace_s", "drain_s"), [(None, "10"), (60, "10"), (3, "3"), (0, "0")])
 def test_a_sidecar_waits_no_longer_than_its_pod(grace_s, drain_s):
     spec = {} if grace_s is None else {"terminationGracePeriodSeconds": grace_s}
-    assert environment(sidecar(pod_of(**spec)))["COSTD_DRAIN_S"] == drain_s
+    made = environment(sidecar(pod_of(**spec)))
+    assert made["COSTD_DRAIN_S"] == made["COSTD_LEAVE_S"] == drain_s
+
+
+def test_only_a_container_that_is_stopped_together_with_the_others_waits_for_them_first():
+    assert "lifecycle" not in sidecar(pod_of())
+    ordinary = sidecar(pod_of(annotations={"costd.dev/mode": "container"}))
+    waits = ordinary["lifecycle"]["preStop"]["exec"]["command"]
+    assert waits == ["costd", "drain", "--timeout-s", "10"]
 
 
 # ---- settings -----------------------------------------------------------------------------------
