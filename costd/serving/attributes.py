@@ -9,6 +9,8 @@ Source:  OpenTelemetry's semantic conventions for generative AI, schema gen-ai/1
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from google.protobuf.message import Message
+
 from costd.wire.pb import admission_pb2 as pb
 
 Attributes = Mapping[str, str | int | bool]
@@ -139,6 +141,26 @@ def _extended(_request: pb.ExtendRequest, extension: pb.Extension) -> Attributes
     }
 
 
+def _limited(_request: Message, response: Any) -> Attributes:
+    """Of an answer to Envoy: what it tells filters; the model is the one that is called then."""
+    told = response.dynamic_metadata
+    found = {name: told[name] for name in _TOLD_TO_FILTERS if name in told}
+    provider = str(found.get("provider", ""))
+    return {
+        "gen_ai.provider.name": PROVIDERS.get(provider, provider),
+        "gen_ai.request.model": found.get("model", ""),
+        "costd.verdict": found.get("verdict", ""),
+        "costd.reason": str(found.get("reason", "")).lower(),
+        "costd.budget": found.get("budget", ""),
+        "costd.tier": found.get("tier", ""),
+        "costd.provider": provider,
+        "costd.model": found.get("model", ""),
+        "costd.reservation.id": found.get("reservation_id", ""),
+        "costd.utilisation_bp": int(found.get("utilisation_bp", 0)),
+        **({"costd.hold_nusd": int(found["hold_nusd"])} if "hold_nusd" in found else {}),
+    }
+
+
 def _model_call(cost_kind: str, provider: str) -> Attributes:
     return {
         "gen_ai.operation.name": OPERATIONS.get(cost_kind, cost_kind),
@@ -180,6 +202,10 @@ def _cut(attributes: Attributes) -> Attributes:
     }
 
 
+_TOLD_TO_FILTERS: Final = (
+    *("verdict", "reason", "budget", "provider", "model", "tier"),
+    *("reservation_id", "hold_nusd", "utilisation_bp"),
+)
 _ZERO_SAYS_SOMETHING: Final = frozenset({"costd.hold_nusd", "costd.cost_nusd"})
 
 _DESCRIBED: Final[Mapping[str, Describe]] = {
@@ -189,6 +215,7 @@ _DESCRIBED: Final[Mapping[str, Describe]] = {
     "costd.v1.Admission/Record": _recorded,
     "costd.v1.Admission/Void": _voided,
     "costd.v1.Admission/Extend": _extended,
+    "envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit": _limited,
 }
 _LABELLED: Final = frozenset(
     f"costd.v1.Admission/{name}" for name in ("Admit", "Explain", "Record")

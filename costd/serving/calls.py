@@ -127,7 +127,7 @@ class Calls:
         table: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             method.name: grpc.unary_unary_rpc_method_handler(
                 self._traced(
-                    descriptor.full_name,
+                    served_as or descriptor.full_name,
                     method.name,
                     getattr(service, method.name),
                     GetMessageClass(method.input_type).FromString,
