@@ -1,15 +1,19 @@
-"""Ed25519 keys: a PEM file for the one who signs, 43 characters in the policy for all others."""
+"""Ed25519 keys: a PEM file for the one who signs, 43 characters in the policy for all others.
+
+What knows of keys is imported by the first of them: 10 MiB that most daemons never need.
+"""
+
+from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import (
-    Ed25519PrivateKey,
-    Ed25519PublicKey,
-)
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
 
 PUBLIC_KEY_BYTES = 32
 
@@ -27,6 +31,9 @@ def keygen() -> KeyPair:
     Shape: `private_pem` is unencrypted PKCS #8; `public_key` is base64url of the 32 raw bytes,
     without padding.
     """
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
+
     private_key = Ed25519PrivateKey.generate()
     pem = private_key.private_bytes(
         serialization.Encoding.PEM,
@@ -46,6 +53,10 @@ def load_private_key(pem: str) -> Ed25519PrivateKey:
 
     Errors: ValueError for anything but an unencrypted Ed25519 key in PEM.
     """
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
+
     try:
         key = serialization.load_pem_private_key(pem.encode("utf-8"), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -62,6 +73,8 @@ def load_public_key(text: str) -> Ed25519PublicKey:
 
     Errors: ValueError for anything but base64url of 32 bytes, padded or not.
     """
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
+
     bare = text.rstrip("=")
     try:
         raw = base64.urlsafe_b64decode(bare + "=" * (-len(bare) % 4))

@@ -1,4 +1,10 @@
-"""What a certificate says: who it is for, as what, until when, and which CA stands behind it."""
+"""What a certificate says: who it is for, as what, until when, and which CA stands behind it.
+
+What reads certificates is imported by the first of them: 8 MiB that a daemon without any does not
+need.
+"""
+
+from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
@@ -6,12 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 from functools import lru_cache
-from typing import Final
-
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from typing import TYPE_CHECKING, Final
 
 from costd.model.time import NS_PER_S
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 SCHEME: Final = "costd"
 NAME_LENGTH_MAX: Final = 128
@@ -135,6 +141,8 @@ def kind_problem(certificate: x509.Certificate, kinds: Collection[Kind]) -> str 
 
 
 def _names(certificate: x509.Certificate) -> list[str]:
+    from cryptography import x509  # noqa: PLC0415
+
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         uris = extension.value.get_values_for_type(x509.UniformResourceIdentifier)
@@ -193,6 +201,8 @@ def read_certificates(pem: bytes, what: str) -> tuple[x509.Certificate, ...]:
 
     Errors: TlsFault.
     """
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
+
     try:
         found = _parsed(pem)
     except (ValueError, UnsupportedAlgorithm) as error:
@@ -202,12 +212,17 @@ def read_certificates(pem: bytes, what: str) -> tuple[x509.Certificate, ...]:
 
 @lru_cache(maxsize=256)
 def _parsed(pem: bytes) -> tuple[x509.Certificate, ...]:
+    from cryptography import x509  # noqa: PLC0415
+
     return tuple(x509.load_pem_x509_certificates(pem))
 
 
 @lru_cache(maxsize=1024)
 def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Tell whether one certificate signed another, as a CA; 0.1 ms, hence remembered."""
+    from cryptography import x509  # noqa: PLC0415
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
+
     try:
         basic = issuer.extensions.get_extension_for_class(x509.BasicConstraints)
         certificate.verify_directly_issued_by(issuer)

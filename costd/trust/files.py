@@ -1,15 +1,12 @@
 """Certificate, key and CA on disk, checked when read and read again when they change."""
 
+from __future__ import annotations
+
 import os
 import stat
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Final, NamedTuple
-
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from costd.clock import SystemClock
 from costd.trust.certificates import (
@@ -21,6 +18,10 @@ from costd.trust.certificates import (
     read_certificates,
     validity_problem,
 )
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 BYTES_MAX: Final = 1024 * 1024
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
@@ -149,6 +150,9 @@ def parse_key(raw: bytes, path: Path) -> PrivateKeyTypes:
 
     Errors: TlsFault.
     """
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+
     check_private(path)
     try:
         return serialization.load_pem_private_key(raw, password=None)

@@ -1,12 +1,11 @@
 """Who calls: read from the connection and its metadata, never from a request."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, Protocol
-
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from costd.errors import Unauthenticated
 from costd.trust.certificates import (
@@ -19,7 +18,10 @@ from costd.trust.certificates import (
     subject_of,
 )
 from costd.trust.files import TlsFiles
-from costd.trust.tokens import verify_token
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 AUTHORIZATION: Final = "authorization"
 _BEARER: Final = "bearer "
@@ -125,6 +127,8 @@ class Authenticator:
                 "TLS only, and take its key out of control_keys"
             )
         if token is not None:
+            from costd.trust.tokens import verify_token  # noqa: PLC0415  the first token needs it
+
             name, role = verify_token(
                 token, keys=self.keys, audiences=self.audiences, wall_ns=self.wall_ns()
             )
