@@ -313,7 +313,9 @@ def test_the_documentation_lists_every_setting_as_the_settings_describe_themselv
         (injectors, injector_settings.Settings),
     ):
         rows = [line.split(" | ") for line in part.splitlines() if line.startswith("| `")]
-        documented = {row[0].strip("| `"): row[2].removesuffix(" |").replace("\\|", "|") for row in rows}
+        documented = {
+            row[0].strip("| `"): row[2].removesuffix(" |").replace("\\|", "|") for row in rows
+        }
         fields = settings.model_fields.items()
         assert documented == {name: field.description for name, field in fields}
 
