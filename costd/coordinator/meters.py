@@ -1,14 +1,26 @@
 """What a coordinator lets Prometheus see; docs/operating/metrics.md lists it."""
 
+from collections import Counter
+from typing import Final
+
 from costd.coordinator.join import Join
 from costd.coordinator.killbook import KillBook
 from costd.coordinator.reception import Reception
 from costd.coordinator.upkeep import Upkeep
 from costd.telemetry.metrics import Metrics
 
+ALERTS: Final = ("threshold", "burn_rate", "kill_engaged", "usage_lost")
+"""All of them from the start: Prometheus takes no rise from a series that begins at one."""
+
 
 def meter_fleet(
-    metrics: Metrics, reception: Reception, join: Join, kills: KillBook, upkeep: Upkeep
+    metrics: Metrics,
+    reception: Reception,
+    join: Join,
+    kills: KillBook,
+    upkeep: Upkeep,
+    *,
+    alerts: Counter[str],
 ) -> None:
     """Observe the fleet as this replica sees it."""
     metrics.gauge(
@@ -35,6 +47,11 @@ def meter_fleet(
         "costd_fleet_kills",
         "Kill switches known, engaged or released lately.",
         lambda: [(len(kills.switches), {})],
+    )
+    metrics.counter(
+        "costd_fleet_alerts",
+        "Alerts that this coordinator raised since its start.",
+        lambda: [(alerts[kind], {"kind": kind}) for kind in ALERTS],
     )
     metrics.gauge(
         "costd_fleet_database_available",

@@ -60,6 +60,7 @@ class PostgresStore:
         self.days = UsageDays(database, wall_ns=wall_ns)
         self.old: Final = OldRows(database)
         self._transactions = Transactions(database, self.days, wall_ns=wall_ns, polls=polls)
+        self.alerts: Final = self._transactions.alerts
 
     async def transact(
         self,

@@ -130,7 +130,7 @@ async def serve(settings: Settings, log: Log, stop: Stop, exports: Exports = NO_
         metrics = await stack.enter_async_context(
             metered(settings.name, settings.metrics_endpoint, log, exports)
         )
-        meters.meter_fleet(metrics, reception, join, kills, upkeep)
+        meters.meter_fleet(metrics, reception, join, kills, upkeep, alerts=store.alerts)
         servers = await stack.enter_async_context(Servers(settings, log, clock, store))
         meter_certificate(metrics, servers.files)
         beside = (join.run(), upkeep.run(), upkeep.listen(), upkeep.forget(), drills.tell())

@@ -4,6 +4,7 @@ Two round trips: lock and read, then write and commit. Between them only `work` 
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date
 from random import random
@@ -46,6 +47,8 @@ class Transactions:
         self._days = days
         self._wall_ns = wall_ns
         self._polls = polls
+        self.alerts: Counter[str] = Counter()
+        """Alerts that were stored since the start, by kind."""
 
     async def transact(
         self,
@@ -73,6 +76,7 @@ class Transactions:
                     missing = self._days.missing(self._event_days(locked.rows))
                     if not missing:
                         await self._write(connection, locked)
+                        self.alerts.update(alert.kind for alert in locked.rows.alerts)
                         return result
                     await connection.rollback()
                 # Made on another connection, with nothing locked; then all is done again.

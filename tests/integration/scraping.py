@@ -31,6 +31,7 @@ class PrometheusServer:
         """`jobs` are addresses by job name."""
         self._program = program("prometheus")
         self._folder = folder
+        self.targets_count = sum(map(len, jobs.values()))
         self._log = folder / "log"
         rules = [str(DEPLOY / "prometheus" / f"{name}.yaml") for name in ("recording", "alerts")]
         scraped = [

@@ -6,8 +6,10 @@ Grafana itself is not started: what it would ask is asked, with its variables fi
 import itertools
 import json
 import re
+import ssl
 import subprocess
 import time
+import urllib.error
 import urllib.request
 import uuid
 from math import isnan
@@ -22,7 +24,7 @@ from scraping import DEPLOY, PrometheusServer, program
 from costd.testing import DaemonProcess
 from costd.testing.certifier import Certifier
 from costd.testing.fleet import FleetProcesses
-from costd.testing.process import wait_until
+from costd.testing.process import CostdProcess, wait_until
 from costd.trust import Kind
 from costd.wire.pb import admission_pb2 as pb
 from costd.wire.pb import control_pb2 as cpb
@@ -53,7 +55,7 @@ budgets:
   - {id: hour, window: hour, limit: $1000}
   - {id: minute, window: minute, limit: $1000}
   - {id: dry, match: {team: dry}, window: day, limit: $0.001}
-  - {id: tight, match: {team: tight}, window: day, limit: $1, steps: [{at: 1%, do: [tier_down]}]}
+  - {id: tight, match: {team: tight}, window: day, limit: $1, steps: [{at: 1%, do: [alert, tier_down]}]}
 expiry: {ttl: 1s}
 allowance: {for: 1s}
 """
@@ -117,18 +119,23 @@ def watched(tmp_path_factory, shared_database):
         pair = Certifier(folder / "ca").pair(Kind.DAEMON, "alone")
         tls = ("--tls-cert", str(pair.certificate), "--tls-key", str(pair.key))
         flags = ("--name", "alone", "--listen", "127.0.0.1:0", *tls)
-        with DaemonProcess(policies["alone"], *flags) as alone:
+        with DaemonProcess(policies["alone"], *flags) as alone, Injector(pair) as injector:
             fleet.start(daemons=1)
             (coordinator,), (member,) = fleet.coordinators, fleet.daemons
             jobs = {
                 "costd": [each.metrics_url.split("/")[2] for each in (alone, member)],
-                "costd-coordinator": [coordinator.wait_for("metrics_listening")["address"]],
+                **{
+                    f"costd-{name}": [host.wait_for("metrics_listening")["address"]]
+                    for name, host in (("coordinator", coordinator), ("injector", injector))
+                },
             }
             with PrometheusServer(folder, jobs) as prometheus:
+                wait_until(lambda: count_of_scrapes(prometheus), "all are scraped before the work")
                 for _ in range(2):
                     scraped = count_of_scrapes(prometheus)
                     work(alone)
                     work(member)
+                    reviewed(injector)
                     wait_until(lambda: count_of_scrapes(prometheus) > scraped + 2, "two scrapes")  # noqa: B023
                 drawn(alone)
                 ControlStub(grpc.insecure_channel(alone.control_address)).EngageKill(
@@ -138,6 +145,8 @@ def watched(tmp_path_factory, shared_database):
                 )
                 expired = 'costd_closings_total{how="expired"} >= 2'
                 wait_until(lambda: prometheus.samples(expired), "expiries were scraped")
+                crossed = 'costd_fleet_alerts_total{kind="threshold"} > 0'
+                wait_until(lambda: prometheus.samples(crossed), "an alert of the fleet's")
                 engaged = "costd_kills_engaged == 1"
                 wait_until(lambda: prometheus.samples(engaged), "a kill switch was scraped")
                 prometheus.alone, prometheus.pair = alone, pair
@@ -146,9 +155,53 @@ def watched(tmp_path_factory, shared_database):
         fleet.close()
 
 
+class Injector(CostdProcess):
+    """The smallest one that can be asked."""
+
+    READY = "injecting"
+
+    def __init__(self, pair):
+        super().__init__()
+        self._pair = pair
+
+    def command(self):
+        files = ("--tls-cert", str(self._pair.certificate), "--tls-key", str(self._pair.key))
+        return ["injector", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", *files]
+
+    def ask(self, body):
+        port = self.wait_for("injecting")["address"].rpartition(":")[2]
+        request = urllib.request.Request(
+            f"https://localhost:{port}/inject", body, {"Content-Type": "application/json"}
+        )
+        trusted = ssl.create_default_context(cafile=self._pair.ca)
+        with urllib.request.urlopen(request, timeout=30, context=trusted) as reply:
+            return json.load(reply)["response"]
+
+
+def reviewed(injector):
+    """Have a pod injected, one left alone, one denied, and something that is none refused."""
+    allowed = []
+    for asked in ("true", "false", "perhaps"):
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "app", "labels": {"costd.dev/inject": asked}},
+            "spec": {"containers": [{"name": "app", "image": "app"}]},
+        }
+        request = {"uid": "1", "operation": "CREATE", "namespace": "shop", "object": pod} | {
+            name: {"group": "", "version": "v1", word: value}
+            for name, word, value in (("kind", "kind", "Pod"), ("resource", "resource", "pods"))
+        }
+        review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}
+        allowed.append(injector.ask(json.dumps(review | {"request": request}).encode())["allowed"])
+    assert allowed == [True, True, False]
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        injector.ask(b"no JSON")
+
+
 def count_of_scrapes(prometheus):
     counts = [count for _, count in prometheus.samples("sum_over_time(up[10m])")]
-    return min(counts) if len(counts) == 3 else 0
+    return min(counts) if len(counts) == prometheus.targets_count else 0
 
 
 def test_every_query_of_every_panel_returns_data(watched):
@@ -170,6 +223,7 @@ def test_every_query_of_every_panel_returns_data(watched):
 def test_variables_offer_what_was_scraped(watched):
     instances = {labels["instance"] for labels, _ in watched.samples('up{job="costd"}')}
     wanted = {"job": {"costd"}, "instance": instances, "coordinator": {"costd-coordinator"}}
+    wanted["injector"] = {"costd-injector"}
     for variable in DASHBOARD["templating"]["list"]:
         if variable["name"] in wanted:
             found = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"])
@@ -181,7 +235,7 @@ def test_variables_offer_what_was_scraped(watched):
 def test_what_is_outside_kubernetes_has_no_namespace_and_is_shown_all_the_same(watched):
     assert not watched.ask("label/namespace/values")
     shown = filled_in('up{job=~"$job",namespace=~"$namespace",pod=~"$pod"}')
-    assert len(watched.samples(shown)) == 3
+    assert len(watched.samples(shown)) == 4
 
 
 def test_queries_of_annotations_can_be_asked(watched):
@@ -190,15 +244,19 @@ def test_queries_of_annotations_can_be_asked(watched):
 
 
 def test_a_certificate_that_is_broken_is_told_of_and_the_one_before_stays(watched):
-    expiry = "costd_tls_certificate_expiry_timestamp_seconds"
+    expiry = 'costd_tls_certificate_expiry_timestamp_seconds{job="costd"}'
     (before,) = watched.samples(expiry)
     assert 4 * 86_400 < before[1] - time.time() < 5 * 86_400
     good = watched.pair.certificate.read_bytes()
     watched.pair.certificate.write_text("half of a certifi")
-    wait_until(lambda: watched.samples("costd_tls_files_refused == 1"), "a refusal is scraped")
+    wait_until(
+        lambda: watched.samples('costd_tls_files_refused{job="costd"} == 1'), "a refusal is scraped"
+    )
     assert watched.samples(expiry) == [before]
     watched.pair.certificate.write_bytes(good)
-    wait_until(lambda: watched.samples("costd_tls_files_refused == 0"), "it is good again")
+    wait_until(
+        lambda: watched.samples('costd_tls_files_refused{job="costd"} == 0'), "it is good again"
+    )
 
 
 def test_prometheus_has_the_books_to_the_last_nano_dollar(watched):
@@ -233,14 +291,15 @@ def test_types_labels_and_bounds_are_those_of_the_table(watched):
         for family in text_string_to_metric_families(served.decode()):
             if not family.name.startswith("costd_") or not family.samples:
                 continue
+            if family.name == "costd_injector_review_duration_seconds":
+                continue  # is told of beside the table
             kind, named, bound = table[family.name]
             seen.add(family.name)
             assert family.type == kind, family.name
             assert {label for each in family.samples for label in each.labels} - {"le"} == named
             if bound.isdigit():
                 assert len(family.samples) <= int(bound)
-    injectors = {name for name in table if name.startswith("costd_injector_")}
-    assert seen == set(table) - injectors
+    assert seen >= set(table)
 
 
 def test_promtool_finds_nothing_wrong_with_what_hosts_serve(watched):
@@ -307,6 +366,10 @@ def test_every_panel_asks_the_prometheus_that_was_chosen_of_the_jobs_that_were_c
             assert target["datasource"]["uid"] == "${datasource}"
             for selector in re.findall(r"\b(?:costd|process)_\w+\{([^}]*)\}", target["expr"]):
                 assert selector.startswith(
-                    ('job=~"$job",namespace=~"$namespace"', 'job=~"$coordinator"')
+                    (
+                        'job=~"$job",namespace=~"$namespace"',
+                        'job=~"$coordinator"',
+                        'job=~"$injector"',
+                    )
                 )
             assert not re.findall(r"\bcostd_\w+(?!\{|\w)", target["expr"])

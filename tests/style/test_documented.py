@@ -71,7 +71,7 @@ class Named:
         (
             "A coordinator serves these",
             "An injector serves these",
-            lambda metrics: coordinator_meters.meter_fleet(metrics, None, None, None, None),
+            lambda metrics: coordinator_meters.meter_fleet(metrics, *4 * [None], alerts=None),
         ),
         (
             "An injector serves these",
@@ -94,10 +94,18 @@ def test_the_metrics_of_a_fleet_are_those_that_the_page_lists(begin, end, make):
     assert listed == metrics.kinds
 
 
-def test_every_kind_of_alert_is_counted_from_the_start():
+@pytest.mark.parametrize(
+    ("folders", "counted", "metric"),
+    [
+        (("engine", "daemon"), daemon_meters.ALERTS, "costd_alerts_total"),
+        (("coordinator",), coordinator_meters.ALERTS, "costd_fleet_alerts_total"),
+    ],
+    ids=["daemon", "coordinator"],
+)
+def test_every_kind_of_alert_is_counted_from_the_start(folders, counted, metric):
     kinds = {
         word.value
-        for folder in ("engine", "daemon")
+        for folder in folders
         for path in (ROOT / "costd" / folder).glob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "Alert"
@@ -106,8 +114,10 @@ def test_every_kind_of_alert_is_counted_from_the_start():
         for word in ast.walk(keyword.value)
         if isinstance(word, ast.Constant)
     }
-    assert kinds == set(daemon_meters.ALERTS)
-    (row,) = (row for row in rows(METRICS) if row[0] == "`costd_alerts_total`")
+    if folders == ("coordinator",):  # which raises for the fleet what the engine finds
+        kinds |= {"threshold", "burn_rate", "kill_engaged"}
+    assert kinds == set(counted)
+    (row,) = (row for row in rows(METRICS) if row[0] == f"`{metric}`")
     assert kinds == set(row[2].partition(": ")[2].split(", "))
 
 
