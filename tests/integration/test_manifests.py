@@ -517,6 +517,24 @@ def test_what_a_namespace_needs_can_be_applied_to_any():
         assert "namespace" not in each["metadata"]
 
 
+def test_the_pod_that_the_page_shows_gets_at_the_socket_of_its_node():
+    shown = re.search(r"```yaml\n(spec:\n  securityContext: .*?)```", PAGE, re.DOTALL)[1]
+    spec = YAML(typ="safe").load(shown)["spec"]
+    spec["containers"][0]["image"] = "registry.example/agent:1.0.0"
+    for version in VERSIONS:
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "agent"}, "spec": spec}
+        validate(pod, version)
+    daemon = pod_of(one(render("node-local"), "DaemonSet", "costd-node"))["spec"]
+    [main] = daemon["containers"]
+    [socket] = [each["value"] for each in main["env"] if each["name"] == "COSTD_SOCKET"]
+    [variable] = spec["containers"][0]["env"]
+    assert variable == {"name": "COSTD_SOCKET", "value": socket}
+    assert spec["volumes"][0]["hostPath"]["path"] == str(Path(socket).parent)
+    assert spec["securityContext"]["supplementalGroups"] == [
+        daemon["securityContext"]["runAsGroup"]
+    ]
+
+
 def test_the_page_lists_every_overlay():
     rows = re.findall(r"^\| `([a-z-]+)` \|", PAGE, re.MULTILINE)
     assert [name for name in OVERLAYS if name not in rows] == []

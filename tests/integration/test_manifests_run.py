@@ -317,6 +317,36 @@ def test_the_daemon_of_a_node_joins_the_coordinator_and_decides(coordinator, nod
     assert "costd_" in node.metrics()
 
 
+AGENT = """\
+import sys
+from costd_client import Client
+with Client(f"unix:{sys.argv[1]}") as client:
+    print(client.admit(estimated_cost_nusd=10**9, model="gpt-4o").allowed)
+"""
+
+
+@pytest.mark.parametrize(("groups", "said"), [("65532", "True"), ("10001", "Permission denied")])
+def test_who_may_ask_at_a_node_is_who_is_in_the_group(node, groups, said):
+    """As an agent's pod that mounts the directory, with and without `supplementalGroups`."""
+    if lacks():
+        pytest.skip(lacks())
+    node.wait_for("coordinator_joined")
+    somebody = ["setpriv", "--reuid=10001", "--regid=10001", f"--groups={groups}"]
+    done = subprocess.run(
+        [
+            *as_container(node.directory, 0),
+            *somebody,
+            *(sys.executable, "-c", AGENT, node.environment["COSTD_SOCKET"]),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert said in done.stdout + done.stderr, done.stderr
+    assert (done.returncode == 0) == (said == "True")
+
+
 def test_operators_find_the_coordinator_from_inside_its_container(coordinator, node):
     done = coordinator.run("costctl", "fleet", "--json")
     assert done.returncode == 0, done.stderr
