@@ -19,6 +19,7 @@ from costd.model.events import AuditRecord
 from costd.serving import sockets
 from costd.serving.guard import Guard, Refused
 from costd.serving.sockets import CannotListen
+from costd.serving.unserved import Unserved
 from costd.telemetry.logs import Log
 from costd.trust import Authenticator, Kind, TlsFiles, server_credentials
 from costd.wire.pb import control_pb2, fleet_control_pb2, fleet_pb2
@@ -95,6 +96,7 @@ class Servers:
         reflection.enable_server_reflection(
             (*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
         )
+        self._server.add_generic_rpc_handlers((Unserved("coordinator", names),))
         for name in ("", *names):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         await self._server.start()

@@ -64,7 +64,9 @@ class Connection:
         elif kind == "report":
             self._desk.report(self, message.report)
         else:
-            raise InvalidAsk("a client message is a hello, a request or a report")
+            raise InvalidAsk(
+                "a client message is a hello, a request or a report, or a newer client's"
+            )
 
     def close(self) -> None:
         """Forget the stream; what the client holds stays good until its lifetime ends."""

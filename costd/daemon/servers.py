@@ -16,6 +16,7 @@ from costd.model.time import NS_PER_S
 from costd.serving import sockets
 from costd.serving.calls import CallFigures
 from costd.serving.sockets import CannotListen
+from costd.serving.unserved import Unserved
 from costd.telemetry.logs import Log
 from costd.trust import TlsFiles, server_credentials
 from costd.wire.pb import admission_pb2, control_pb2, ratelimit_pb2
@@ -101,6 +102,7 @@ class Servers:
             reflection.enable_server_reflection(
                 (name, health.SERVICE_NAME, reflection.SERVICE_NAME), server
             )
+            server.add_generic_rpc_handlers((Unserved("daemon", [name]),))
             await self._health.set(name, SERVING)
         await asyncio.gather(*(server.start() for server in self._all))
 

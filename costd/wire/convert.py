@@ -201,7 +201,10 @@ def _outcome(number: int) -> CallOutcome:
     try:
         return CallOutcome(number)
     except ValueError as error:
-        raise InvalidAsk(f"outcome {number} is not one of Outcome's values") from error
+        said = (
+            f"outcome {number} is not one of Outcome's values; a newer client needs a newer daemon"
+        )
+        raise InvalidAsk(said) from error
 
 
 def record_ask_from_pb(request: pb.RecordRequest) -> Ask:

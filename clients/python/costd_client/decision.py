@@ -12,12 +12,19 @@ if TYPE_CHECKING:
 
 
 class Verdict(IntEnum):
-    """The answer in one word; numbers are those of `costd.v1.Verdict`."""
+    """The answer in one word; numbers are those of `costd.v1.Verdict`.
+
+    UNKNOWN stands for a verdict of a newer daemon, by which no call is allowed.
+    """
 
     UNKNOWN = 0
     ALLOW = 1
     DEGRADE = 2
     DENY = 3
+
+    @classmethod
+    def _missing_(cls, value: object) -> Verdict | None:
+        return cls.UNKNOWN if isinstance(value, int) else None
 
 
 class Reason(IntEnum):
@@ -241,8 +248,10 @@ class Settlement:
         self.queued = queued
 
     def __repr__(self) -> str:
-        state = "queued" if self.queued else pb.ReservationState.Name(self.wire.state)
-        return f"<Settlement {state} cost_nusd={self.wire.cost_nusd}>"
+        number = self.wire.state
+        known = pb.ReservationState.values()
+        state = pb.ReservationState.Name(number) if number in known else f"state {number}"
+        return f"<Settlement {'queued' if self.queued else state} cost_nusd={self.wire.cost_nusd}>"
 
     @property
     def cost_nusd(self) -> int | None:

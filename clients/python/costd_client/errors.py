@@ -97,8 +97,16 @@ ERRORS_BY_STATUS: dict[grpc.StatusCode, type[CostdError]] = {
 }
 
 
+_OLDER = (
+    "A daemon that is older than this client is to be upgraded; operators' and coordinators' "
+    "addresses are not for agents"
+)
+
+
 def error_from_status(code: grpc.StatusCode, details: str) -> CostdError:
     """Name the error that a gRPC status stands for."""
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        details = f"whoever is at the daemon's address does not offer this: {details}. {_OLDER}"
     return ERRORS_BY_STATUS.get(code, DaemonFailed)(details or code.name, code=code)
 
 
