@@ -37,11 +37,16 @@ TARGETS = {
     "tx_per_1k_admits": 5,
     "query_ms_p95": 50,
 }
-RIVALS = {"redis_lua_over_allowance": 100, "limits_memory_over_allowance": 3}
-"""May be skipped, where the rival is not installed."""
+RIVALS = {
+    "redis_lua_over_allowance": 100,
+    "limits_memory_over_allowance": 3,
+    "ts_allowance_us_p50": 5,
+}
+"""May be skipped, where the rival or Node is not installed."""
 TOLD = {
     *("admit_rpc_us_p50", "admit_rpc_us_p99", "settle_rpc_us_p50", "settle_rpc_us_p99"),
     "otel_on_over_off",
+    *("ts_allowance_us_p99", "ts_allowance_call_us_p50"),
     *("admits_per_s_1", "admits_per_s_8", "admits_per_s_32"),
     *("lease_requests_hot", "lease_requests_spread", "lease_request_bytes", "lease_reply_bytes"),
     *("usage_event_bytes", "usage_tx_per_1k", "tx_per_1k_calls", "daemon_idle_tx_per_s"),

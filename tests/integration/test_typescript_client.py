@@ -1,6 +1,5 @@
 """The TypeScript client's own tests, by Node against real daemons, as tests of this suite."""
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -9,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[2] / "clients" / "typescript"
-INSTALLED = PACKAGE / "node_modules" / ".package-lock.json"
+from bench.typescript import PACKAGE, build
+
 FILES = sorted(path.stem for path in (PACKAGE / "test").glob("*.test.ts"))
 MODULE_LINES_MAX = 400
 WAIT_S = 300
@@ -38,16 +37,7 @@ def run(*command):
 
 @pytest.fixture(scope="module")
 def built():
-    """Install what the lock file names, once, and compile; one worker at a time."""
-    folder = PACKAGE / "build"
-    folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        locked = PACKAGE / "package-lock.json"
-        if not INSTALLED.exists() or INSTALLED.stat().st_mtime < locked.stat().st_mtime:
-            run("npm", "ci")
-            INSTALLED.touch()
-        run("node_modules/.bin/tsc")
+    build()
 
 
 @pytest.mark.usefixtures("built")

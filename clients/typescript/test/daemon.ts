@@ -1,6 +1,6 @@
 /** A real daemon in a process of its own, and an operator's view of its books. */
 
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -13,7 +13,7 @@ const ROOT = join(import.meta.dirname, "../../../..");
 const COSTD = process.env.COSTD_TEST_PROGRAM ?? join(ROOT, ".venv/bin/costd");
 const ANSWER_MS = 30_000;
 
-export const POLICY = `\
+const POLICY = `\
 version: 1
 tiers:
   premium: {models: [openai/gpt-4o]}
@@ -23,7 +23,7 @@ default_task_class: draft
 budgets:
   - {id: all, window: total, limit: $100}
   - {id: teams, per: team, window: day, limit: $100}
-expiry: {ttl: 2s}
+expiry: {ttl: 1h}
 allowance: {for: 2s}
 `;
 
@@ -49,10 +49,10 @@ export class Daemon {
   private readonly control: GrpcClient & Record<string, Rpc>;
 
   constructor(
-    policy = POLICY,
+    change: (policy: string) => string = (policy) => policy,
     private readonly flags: readonly string[] = [],
   ) {
-    writeFileSync(join(this.directory, "policy.yaml"), policy);
+    writeFileSync(join(this.directory, "policy.yaml"), change(POLICY));
     const proto = loadSync("costd/v1/control.proto", {
       includeDirs: [join(ROOT, "proto")],
       keepCase: true,
@@ -126,6 +126,13 @@ export class Daemon {
     });
   }
 
+  /** Run the operator's program, and wait for it without a turn of the event loop. */
+  costctl(...words: string[]): void {
+    const address = `unix:${join(this.directory, "s/control.sock")}`;
+    const env = { ...process.env, COSTD_CONTROL_ADDRESS: address };
+    execFileSync(COSTD.replace(/costd$/, "costctl"), words, { env, stdio: "pipe" });
+  }
+
   /** What the books say of a budget with one counter. */
   async books(budget = "all"): Promise<Books> {
     const { budgets } = (await this.operate("ListBudgets", { budget })) as { budgets: Row[] };
@@ -140,9 +147,10 @@ export class Daemon {
     };
   }
 
-  /** Usage events, oldest first. */
+  /** Usage events of calls that cost something, newest first. */
   async events(): Promise<Row[]> {
-    return ((await this.operate("ListUsage", { limit_count: 10_000 })) as { events: Row[] }).events;
+    const listed = await this.operate("ListUsage", { limit_count: 10_000 });
+    return (listed as { events: Row[] }).events.filter((one) => one.cost_nusd !== "0");
   }
 
   private async end(signal: NodeJS.Signals): Promise<void> {
@@ -164,6 +172,6 @@ export async function until<T>(
     const found = await condition();
     if (found) return found as NonNullable<T>;
     if (performance.now() > endMs) throw new Error(`did not happen: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }
