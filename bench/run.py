@@ -30,6 +30,7 @@ from bench.scale import BigDaemon, ManyKeys, fill
 from bench.sustained import SustainedAdmits, SustainedCalls
 from bench.tally import BooksDiffer
 from bench.tracing import TracingOff, TracingOn
+from bench.typescript import TypeScriptAllowance
 
 OUTPUT: Final = Path("build/bench.json")
 PACKAGES: Final = ("grpcio", "protobuf", "rocksdict", "msgspec", "uvloop")
@@ -178,6 +179,11 @@ def _allowance_scenarios(scale: Scale, base: Path) -> dict[str, list[Planned]]:
                 "admits in the process, Redis, limits",
                 scale.rounds_count,
                 lambda stack: AllowanceAndRivals(base, stack, calls_count=scale.drawn_count),
+            ),
+            (
+                "admits in a Node process",
+                scale.rounds_count,
+                lambda stack: TypeScriptAllowance(base, stack, calls_count=scale.drawn_count),
             ),
             (
                 "admits for seconds on end",
