@@ -7,8 +7,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 KEEP_ALIVE_S: Final = 120
 """The API server keeps its connections, so that a review costs no handshake."""
-FIRST_S: Final = 10.0
-"""Between connecting and the headers of the first request."""
 
 
 class Connection(H11Protocol):
@@ -18,12 +16,14 @@ class Connection(H11Protocol):
     may be would keep the API server out.
     """
 
+    first_s = 10.0
+    """Between the handshake and the headers of the first request."""
     _first: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait."""
         super().connection_made(transport)
-        self._first = self.loop.call_later(FIRST_S, self._late)
+        self._first = self.loop.call_later(self.first_s, self._late)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End waiting."""

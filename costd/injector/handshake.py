@@ -5,12 +5,9 @@ import ssl
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from costd.trust import TlsFault, TlsFiles
-
-HANDSHAKE_S: Final = 5.0
-"""How long one may take, and how long a connection may say nothing before its first request."""
 
 
 class Pair(NamedTuple):

@@ -87,6 +87,8 @@ def renewed(made: Made | None, dns: Sequence[str], wall_ns: int) -> Made | None:
 def _is_due(made: Made, ca: Authority, dns: Sequence[str], wall_ns: int) -> bool:
     """Tell whether the certificate ends soon, is for other names, or of another CA."""
     chain = read_certificates(made.certificate_pem, "tls.crt")
+    # A replica whose clock is behind takes what the others made, rather than to make it anew.
+    begun_ns = max(wall_ns, ns_of(chain[0].not_valid_before_utc))
     try:
         names = chain[0].extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -94,7 +96,7 @@ def _is_due(made: Made, ca: Authority, dns: Sequence[str], wall_ns: int) -> bool
     return (
         made.ends_ns - wall_ns < RENEW_NS
         or set(names.get_values_for_type(x509.DNSName)) != set(dns)
-        or chain_problem(chain, [ca.certificate], wall_ns) is not None
+        or chain_problem(chain, [ca.certificate], begun_ns) is not None
     )
 
 
