@@ -90,12 +90,14 @@ class Outbox:
 
     def _move(self, kept: int, stored: int) -> None:
         """Number the events behind `kept` anew, from behind `stored`."""
-        ledger, changes = self._ledger, Changes()
+        ledger, changes, moved = self._ledger, Changes(), []
         end = keys.sequence_key(keys.SEQUENCES_END_NS)
         for key, event in ledger.store.scan(Family.USAGE, keys.sequence_key(kept + 1), end):
             changes.put(Family.USAGE, key, None)
-            changes.usage.append(event)
+            moved.append(event)
         ledger.totals.usage_seq = stored
+        # Not as `changes.usage`: nothing was used by this, and it must not be counted again.
+        ledger.totals.number(changes.puts, Family.USAGE, moved)
         if not changes.puts:
             changes.put(Family.USAGE, end, None)  # nothing to move; the number is kept all the same
         ledger.commit(changes)

@@ -75,6 +75,16 @@ def test_a_gap_right_behind_what_is_stored_is_closed(books):
     assert books.ledger.totals.usage_seq == 5
 
 
+def test_what_is_moved_is_not_counted_as_spent_again(books):
+    def charged():
+        return sum(each.charged_nusd for each in books.ledger.tallies.charges.values())
+
+    books.lose(3)
+    assert charged() == 1 + 2 + 3 + 4 + 5
+    assert books.enrolled(stored=2) == [[(3, 4), (4, 5)]]
+    assert charged() == 1 + 2 + 3 + 4 + 5
+
+
 def test_a_later_gap_ends_a_batch_and_is_closed_once_that_is_stored(books):
     books.lose(4)
     assert books.enrolled(stored=1) == [[(2, 2), (3, 3)]]
