@@ -25,6 +25,7 @@ from bench.fleet.plan import FleetScale, Planned, fleet_scenarios
 from bench.fleet.processes import Server
 from bench.inproc import AdmitAndBatch, UnmatchedBudgets
 from bench.kill import KillCameLate, KillToDeny
+from bench.packages import EXTRAS, Installed
 from bench.rpc import AdmitAndEcho, Throughput
 from bench.scale import BigDaemon, ManyKeys, fill
 from bench.sustained import SustainedAdmits, SustainedCalls
@@ -41,7 +42,7 @@ VERDICT_STYLES: Final = {
     "told": "dim",
     "skipped": "yellow",
 }
-PARTS: Final = ("engine", "rpc", "scale", "allowance", "fleet")
+PARTS: Final = ("packages", "engine", "rpc", "scale", "allowance", "fleet")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,9 @@ class Scale:
     agents_count: int = 32
     kill_rounds_count: int = 15
     """So many that the 99th percentile over processes and rounds is not the slowest of them."""
+    idle_rounds_count: int = ROUNDS_MIN
+    links_packages: bool = False
+    """Link what is installed here, and install nothing."""
     fleet: FleetScale = field(default_factory=FleetScale)
 
 
@@ -78,6 +82,8 @@ QUICK: Final = Scale(
     sustained_s=0.1,
     agents_count=3,
     kill_rounds_count=2,
+    idle_rounds_count=1,
+    links_packages=True,
     fleet=plan.QUICK,
 )
 
@@ -92,6 +98,7 @@ def measure(scale: Scale, progress: Progress, parts: Sequence[str] = PARTS) -> l
             task = progress.add_task("fill the big store", total=scale.counters_count)
             fill(filled, scale.counters_count, advance=lambda count: progress.advance(task, count))
         planned = _daemon_scenarios(scale, base, filled) | _allowance_scenarios(scale, base)
+        planned["packages"] = _installations(scale, base)
         if "fleet" in parts:
             server = Server(base / "postgres", shared)
             planned["fleet"] = fleet_scenarios(scale.fleet, base, server)
@@ -159,6 +166,19 @@ def _daemon_scenarios(scale: Scale, base: Path, filled: Path) -> dict[str, list[
         ),
     ]
     return {"engine": engine, "rpc": rpc, "scale": large}
+
+
+def _installations(scale: Scale, base: Path) -> list[Planned]:
+    """List what is measured of an installation of each program."""
+
+    def planned(name: str, extras: Sequence[str]) -> Planned:
+        return (
+            f"the {name}, installed and idle",
+            scale.idle_rounds_count,
+            lambda stack: Installed(base, stack, name, extras, quick=scale.links_packages),
+        )
+
+    return [planned(name, extras) for name, extras in EXTRAS.items()]
 
 
 def _allowance_scenarios(scale: Scale, base: Path) -> dict[str, list[Planned]]:

@@ -45,6 +45,8 @@ class CostdProcess:
         """Where the package `costd` of another release lies; None: the one that is installed."""
         self.environment: dict[str, str] = {}
         """Variables that it is started with, beside those of this process."""
+        self.python = sys.executable
+        """What runs it; another one has other packages."""
         self._process: subprocess.Popen[str] | None = None
         self._reader: Thread | None = None
         self._said = Condition()
@@ -78,7 +80,7 @@ class CostdProcess:
         assert self._process is None
         self.lines = []
         self._process = subprocess.Popen(  # noqa: S603  our own program
-            [*self.prefix, sys.executable, "-m", "costd.cli.costd", *self.command()],
+            [*self.prefix, self.python, "-m", "costd.cli.costd", *self.command()],
             stderr=subprocess.PIPE,
             text=True,
             cwd=self.source,

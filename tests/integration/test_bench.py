@@ -36,6 +36,8 @@ TARGETS = {
     "fleet_over_single": 1.1,
     "tx_per_1k_admits": 5,
     "query_ms_p95": 50,
+    "daemon_install_mib": 150,
+    "daemon_rss_mib_idle": 90,
 }
 RIVALS = {
     "redis_lua_over_allowance": 100,
@@ -47,6 +49,8 @@ TOLD = {
     *("admit_rpc_us_p50", "admit_rpc_us_p99", "settle_rpc_us_p50", "settle_rpc_us_p99"),
     "otel_on_over_off",
     *("ts_allowance_us_p99", "ts_allowance_call_us_p50"),
+    *("coordinator_install_mib", "coordinator_rss_mib_idle"),
+    *("injector_install_mib", "injector_rss_mib_idle"),
     *("admits_per_s_1", "admits_per_s_8", "admits_per_s_32"),
     *("lease_requests_hot", "lease_requests_spread", "lease_request_bytes", "lease_reply_bytes"),
     *("usage_event_bytes", "usage_tx_per_1k", "tx_per_1k_calls", "daemon_idle_tx_per_s"),
