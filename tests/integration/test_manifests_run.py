@@ -1,9 +1,11 @@
 """The manifests' containers, started for real: their flags and environment, paths moved elsewhere."""
 
+import copy
 import http.client
 import json
 import os
 import re
+import shutil
 import socket
 import ssl
 import subprocess
@@ -16,6 +18,7 @@ from pathlib import Path
 import pytest
 from costd_client import Client
 from in_a_pod import SIDECAR_UID, as_container, lacking
+from kubernetes_api import WEBHOOK, KubernetesApi
 from rendered import (
     OVERLAYS,
     VERSIONS,
@@ -29,9 +32,7 @@ from rendered import (
 )
 from ruamel.yaml import YAML
 from test_manifests import restricted_faults
-from typer.main import get_command
 
-from costd.cli.costd import app
 from costd.coordinator import settings as coordinator_settings
 from costd.daemon import settings as daemon_settings
 from costd.injector import settings as injector_settings
@@ -160,14 +161,11 @@ def probes_of(container):
     return [container[name] for name in names if name in container]
 
 
-def has_health():
-    return "health" in get_command(app).list_commands(None)
-
-
 def assert_healthy(process):
     """Ask what the probes ask."""
+    assert probes_of(process.container)
     for probe in probes_of(process.container):
-        if "exec" in probe and has_health():
+        if "exec" in probe:
             done = process.run(*probe["exec"]["command"])
             assert done.returncode == 0, done.stderr
         if "httpGet" in probe:
@@ -493,6 +491,45 @@ def test_a_sidecar_of_the_fleet_joins_the_coordinator(coordinator, node, certifi
         process.wait_for("coordinator_joined")
         with Client(f"unix:{process.environment['COSTD_SOCKET']}") as client:
             assert client.admit(**ASK).allowed
+
+
+def allowed(manifests, namespace):
+    """What the manifest's roles let the injector do at the API: verb and path."""
+    for role in [each for each in manifests if each["kind"] in {"Role", "ClusterRole"}]:
+        for rule in role["rules"]:
+            group = rule["apiGroups"][0]
+            base = f"/apis/{group}/v1" if group else "/api/v1"
+            if role["kind"] == "Role":
+                assert role["metadata"]["namespace"] == namespace
+                base += f"/namespaces/{namespace}"
+            for resource in rule["resources"]:
+                for name in rule.get("resourceNames", [""]):
+                    path = f"{base}/{resource}/{name}".rstrip("/")
+                    yield from ((verb, path) for verb in rule["verbs"])
+
+
+def test_the_injector_that_bootstraps_asks_the_api_for_what_its_roles_let_it_and_no_more(tmp_path):
+    manifests = render("injector")
+    [found] = containers(one(manifests, "Deployment", "costd-injector"))
+    webhook = one(manifests, "MutatingWebhookConfiguration", "costd-injector")
+    api = KubernetesApi(tmp_path)
+    api.apply(WEBHOOK, webhooks=copy.deepcopy(webhook["webhooks"]))
+    process = Container(found)
+    mounted = process.directory / "serviceaccount"
+    shutil.copytree(api.account, mounted)
+    process.environment |= api.environment | {"COSTD_SERVICE_ACCOUNT": str(mounted)}
+    try:
+        with process:
+            process.wait_for("webhook_filled")
+            assert len(set(api.bundles())) == 1
+            assert None not in api.bundles()
+            assert_healthy(process)
+    finally:
+        api.close()
+    assert set(api.asked) <= set(allowed(manifests, "costd-system"))
+    verbs = {verb for verb, _ in api.asked}
+    # What is left is for the day when the certificate is made anew.
+    assert {verb for verb, _ in allowed(manifests, "costd-system")} - verbs == {"update"}
 
 
 # ---- who the host's directories belong to -------------------------------------------------------
