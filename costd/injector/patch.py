@@ -271,10 +271,11 @@ def _warnings(sidecar: Sidecar, spec: Mapping[str, Any]) -> Sequence[str]:
     """Say what an operator may be surprised by."""
     found = []
     given_s = spec.get("terminationGracePeriodSeconds")
-    if drain_s(sidecar, spec) < sidecar.drain_s:
+    cut_s = drain_s(sidecar, spec)
+    if cut_s < sidecar.drain_s:
         found.append(
-            f"terminationGracePeriodSeconds is {given_s}, less than the drain of "
-            f"{sidecar.drain_s:g} s; open calls are waited for that long only"
+            f"terminationGracePeriodSeconds is {given_s}, so a stopping sidecar waits {cut_s:g} s "
+            f"and not {sidecar.drain_s:g} s for open calls, and as long for its coordinator"
         )
     if spec.get("shareProcessNamespace"):
         found.append(

@@ -138,9 +138,16 @@ def _daemon_name(pod: Pod, namespace: str) -> str:
 
 
 def drain_s(sidecar: Sidecar, spec: Mapping[str, Any]) -> float:
-    """How long the daemon may wait for open calls: no longer than the pod is given to end."""
-    given_s = spec.get("terminationGracePeriodSeconds")
-    return sidecar.drain_s if given_s is None else min(sidecar.drain_s, float(max(given_s, 0)))
+    """How long each wait of a daemon that stops may take: together what the pod is given to end.
+
+    It waits for open calls and then for its coordinator; before both, in an ordinary container,
+    for the others to finish (preStop).
+    """
+    given_s: int | None = spec.get("terminationGracePeriodSeconds")
+    if given_s is None:
+        return sidecar.drain_s
+    waits_count = 2 if sidecar.mode == "native" else 3
+    return min(sidecar.drain_s, max(given_s, 0) / waits_count)
 
 
 def _mounts(sidecar: Sidecar) -> Iterable[Json]:

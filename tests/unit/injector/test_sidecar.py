@@ -179,7 +179,7 @@ def test_a_pod_keeps_its_class_of_service(shape, resources):
     [
         (
             "with a short time to end",
-            "terminationGracePeriodSeconds is 3, less than the drain of 10 s",
+            "terminationGracePeriodSeconds is 3, so a stopping sidecar waits 1.5 s",
         ),
         ("with one process namespace", "shareProcessNamespace"),
         ("with the metrics' port", "container app has port 9464"),
@@ -196,7 +196,9 @@ def test_operators_are_warned_of_what_may_surprise_them(shape, says):
     assert bool(told) == bool(says)
 
 
-@pytest.mark.parametrize(("grace_s", "drain_s"), [(None, "10"), (60, "10"), (3, "3"), (0, "0")])
+@pytest.mark.parametrize(
+    ("grace_s", "drain_s"), [(None, "10"), (60, "10"), (20, "10"), (3, "1.5"), (0, "0")]
+)
 def test_a_sidecar_waits_no_longer_than_its_pod(grace_s, drain_s):
     spec = {} if grace_s is None else {"terminationGracePeriodSeconds": grace_s}
     made = environment(sidecar(pod_of(**spec)))
@@ -208,6 +210,10 @@ def test_only_a_container_that_is_stopped_together_with_the_others_waits_for_the
     ordinary = sidecar(pod_of(annotations={"costd.dev/mode": "container"}))
     waits = ordinary["lifecycle"]["preStop"]["exec"]["command"]
     assert waits == ["costd", "drain", "--timeout-s", "10"]
+    short = pod_of(annotations={"costd.dev/mode": "container"}, terminationGracePeriodSeconds=12)
+    made = sidecar(short)
+    assert made["lifecycle"]["preStop"]["exec"]["command"][-1] == "4"
+    assert environment(made)["COSTD_DRAIN_S"] == environment(made)["COSTD_LEAVE_S"] == "4"
 
 
 # ---- settings -----------------------------------------------------------------------------------
