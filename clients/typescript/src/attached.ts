@@ -52,8 +52,7 @@ export class Attached {
 
   /** Whether there is no use in asking for allowances now. */
   get isResting(): boolean {
-    if (this.isClosed) return true;
-    return this.stream === undefined && this.session.now() < this.restsUntilMs;
+    return this.isClosed || (this.stream === undefined && this.session.now() < this.restsUntilMs);
   }
 
   get isFull(): boolean {
@@ -98,16 +97,13 @@ export class Attached {
     const { reports } = this.session;
     const told = reports.heardCount + reports.settlementsCount;
     this.session.hurry();
-    this.restsUntilMs = Number.NEGATIVE_INFINITY;
-    this.pollSoon();
+    this.hasten();
     return this.until(() => reports.heardCount >= told, timeoutMs);
   }
 
   /** Try again now: the daemon has just answered something else. */
   wake(): void {
-    if (this.reopening === undefined || this.isRefused) return;
-    this.restsUntilMs = Number.NEGATIVE_INFINITY;
-    this.reopen(0);
+    if (this.reopening !== undefined && !this.isRefused) this.hasten();
   }
 
   /** Return what is held, and wait a moment for the daemon to hear of everything. */
@@ -116,7 +112,7 @@ export class Attached {
     this.isClosed = true;
     this.session.close();
     if (!this.session.isQuiet) {
-      this.pollSoon();
+      this.hasten();
       await this.until(() => this.session.isQuiet, timeoutMs);
     }
     this.gaveUp = true;
@@ -127,6 +123,13 @@ export class Attached {
     if (count > 0) {
       this.log("error", `the daemon did not hear how ${count} calls ended; charged at their holds`);
     }
+  }
+
+  /** Poll now, and cut a pause before the next stream short. */
+  private hasten(): void {
+    this.restsUntilMs = Number.NEGATIVE_INFINITY;
+    if (this.reopening !== undefined) this.reopen(0);
+    this.pollSoon();
   }
 
   private until(condition: () => boolean, timeoutMs: number): Promise<boolean> {
@@ -158,8 +161,9 @@ export class Attached {
     const { session } = this;
     const messages = session.poll();
     if (this.stream === undefined) {
-      const needed = session.isWishing || !session.reports.isQuiet || !session.holdsNothing;
-      if (needed && !this.isResting && this.reopening === undefined) this.connect();
+      // What waits to be told is told whenever it can be, also after close().
+      const needed = !session.isQuiet || (session.isWishing && !this.isResting);
+      if (needed && this.reopening === undefined) this.connect();
     } else {
       for (const message of messages) this.stream.write(message);
     }

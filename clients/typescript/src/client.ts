@@ -1,6 +1,5 @@
 /** The client: asking, retrying, failing open or closed, settling. */
 
-import { basename } from "node:path";
 import { defaultAddress } from "./address.js";
 import { Attached } from "./attached.js";
 import {
@@ -16,7 +15,7 @@ import { extendDrawn, leaveDrawn } from "./draws.js";
 import { CostdError, errorOf, InvalidAsk, OutboxFull, RpcFailed, Unavailable } from "./errors.js";
 import { FAIL_MODES, type FailMode, guessCostNusd, SafeAllowance } from "./fail-mode.js";
 import { type Call, guard } from "./guard.js";
-import type { ClientOptions, More, Waiting } from "./options.js";
+import { type ClientOptions, type More, programName, toConsole, type Waiting } from "./options.js";
 import { type Delivery, type Entry, type Log, Outbox } from "./outbox.js";
 import {
   type AdmitRequest,
@@ -36,6 +35,7 @@ import {
   buildRecord,
   buildSettle,
   type Closing,
+  count,
   type Defaults,
   duration,
   howItWent,
@@ -69,6 +69,7 @@ export class Client {
   private readonly attached: Attached | undefined;
   private readonly scopes: Scopes | undefined;
   private readonly log: Log;
+  private isClosed = false;
 
   /** Errors: TypeError, InvalidAsk for options that make no sense. */
   constructor(options: ClientOptions = {}) {
@@ -148,7 +149,7 @@ export class Client {
     if (decision instanceof Drawn) return this.endDrawn(decision, closing);
     if (!decision.decided) return this.queueRecord(decision.ask, closing);
     const id = heldId(decision);
-    return this.close1({ id, method: "settle", request: buildSettle(id, closing) }, signal);
+    return this.closeAtDaemon({ id, method: "settle", request: buildSettle(id, closing) }, signal);
   }
 
   /** Close an admitted call at zero, because it never left; idempotent. */
@@ -161,7 +162,7 @@ export class Client {
       return new Settlement(WireSettlement.fromPartial({ state }));
     }
     const id = heldId(decision);
-    return this.close1({ id, method: "void", request: { reservationId: id } }, signal);
+    return this.closeAtDaemon({ id, method: "void", request: { reservationId: id } }, signal);
   }
 
   /**
@@ -171,16 +172,17 @@ export class Client {
   async extend(decision: DecisionView, more: More, { signal }: Waiting = {}): Promise<Extension> {
     if (!decision.decided) return Extension.fromPartial({ extended: true });
     const amountNusd = money("additionalCostNusd", more.additionalCostNusd) ?? 0n;
+    const tokensCount = count("additionalOutputTokens", more.additionalOutputTokens) ?? 0n;
     const request: ExtendRequest = {
       reservationId: decision.reservationId,
       additionalCostNusd: amountNusd,
-      additionalOutputTokens: BigInt(more.additionalOutputTokens ?? 0),
+      additionalOutputTokens: tokensCount,
       ttl: more.ttlMs === undefined ? undefined : duration("ttlMs", more.ttlMs),
       usageSoFar: more.usageSoFar === undefined ? undefined : readUsage(undefined, more.usageSoFar),
     };
     if (decision instanceof Drawn) {
       this.attached?.checkHome(decision);
-      return extendDrawn(decision, Number(amountNusd), more.additionalOutputTokens ?? 0);
+      return extendDrawn(decision, Number(amountNusd), Number(tokensCount));
     }
     heldId(decision);
     return this.requester.orThrow("extend", request, signal);
@@ -195,7 +197,7 @@ export class Client {
     if (ask?.askId) throw new InvalidAsk("a record's id is recordId; leave askId out");
     const request = buildAsk(this.defaults, { ...ask, askId: recordId });
     const record = buildRecord(request, buildClosing(used), happenedNs ?? unixNs());
-    return this.close1({ id: request.askId, method: "record", request: record }, signal);
+    return this.closeAtDaemon({ id: request.askId, method: "record", request: record }, signal);
   }
 
   /** Ask what `admit` would answer and why, consuming nothing. */
@@ -229,6 +231,7 @@ export class Client {
 
   /** Deliver what waits, for at most so long, and disconnect. */
   async close(timeoutMs: number = CLOSE_TIMEOUT_MS): Promise<void> {
+    this.isClosed = true;
     await Promise.all([this.attached?.close(timeoutMs), this.outbox.close(timeoutMs)]);
     this.transport.close();
   }
@@ -236,6 +239,7 @@ export class Client {
   // ---- inside
 
   private async askDaemon(ask: Ask, signal: AbortSignal | undefined): Promise<Decision> {
+    if (this.isClosed) throw new CostdError("this client was closed; make another");
     const request = buildAsk(this.defaults, ask);
     let wire: WireDecision;
     try {
@@ -338,7 +342,7 @@ export class Client {
     return new Settlement(WireSettlement.fromPartial({}), true);
   }
 
-  private async close1(
+  private async closeAtDaemon(
     entry: Exclude<Entry, { method: "abandon" }>,
     signal: AbortSignal | undefined,
   ): Promise<Settlement> {
@@ -389,12 +393,4 @@ function heldId(decision: DecisionView): string {
     );
   }
   return decision.reservationId;
-}
-
-function programName(): string {
-  return basename(process.argv[1] ?? "").replace(/[^\x20-\x7e]/g, "") || "node";
-}
-
-function toConsole(level: "info" | "warn" | "error", message: string): void {
-  if (level !== "info") console[level](`costd: ${message}`);
 }

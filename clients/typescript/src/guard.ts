@@ -2,10 +2,14 @@
 
 import type { Client } from "./client.js";
 import type { Admitted, Outcome, Settlement } from "./decision.js";
-import { Denied } from "./errors.js";
-import type { Waiting } from "./options.js";
+import { Denied, Unavailable } from "./errors.js";
+import type { More, Waiting } from "./options.js";
+import type { Extension } from "./pb/costd/v1/admission.js";
 import { type Ask, buildClosing, type Used } from "./requests.js";
 import type { Counts } from "./usage.js";
+
+/** Usage so far is reported at most this often. */
+const PROGRESS_MS_MIN = 1_000;
 
 /** What is known of one call so far. */
 export class Call {
@@ -16,6 +20,7 @@ export class Call {
   private isVoided = false;
   private isSent = false;
   private soFar: Counts | undefined;
+  private reportedMs = Number.NEGATIVE_INFINITY;
 
   constructor(
     private readonly client: Client,
@@ -64,6 +69,35 @@ export class Call {
     this.soFar = soFar;
   }
 
+  /**
+   * Report usage so far while streaming; heed `directives.stop` of the answer.
+   *
+   * Shape: asks at most once a second, else answers undefined. Of a call that was drawn from an
+   * allowance it is only remembered; an unreachable daemon is no reason to stop.
+   */
+  async progress(soFar: Counts): Promise<Extension | undefined> {
+    this.note(soFar);
+    const nowMs = performance.now();
+    if (this.decision.source !== "daemon" || nowMs - this.reportedMs < PROGRESS_MS_MIN)
+      return undefined;
+    this.reportedMs = nowMs;
+    return this.reported(soFar);
+  }
+
+  /** Ask for a larger or longer hold; look at `extended` of the answer. */
+  extend(more: More): Promise<Extension> {
+    return this.client.extend(this.decision, more);
+  }
+
+  private async reported(usageSoFar: Counts): Promise<Extension | undefined> {
+    try {
+      return await this.client.extend(this.decision, { usageSoFar });
+    } catch (error) {
+      if (error instanceof Unavailable) return undefined; // the settlement will say it all
+      throw error;
+    }
+  }
+
   /** Close by what is known; `error` is what the function threw. */
   async finish(failed: boolean, error: unknown): Promise<void> {
     const outcome = failed ? outcomeOf(error) : "ok";
@@ -75,7 +109,7 @@ export class Call {
       const durationMs = performance.now() - this.startedMs;
       const isAtDaemon = this.decision.source === "daemon";
       if (this.soFar !== undefined && isAtDaemon) {
-        await this.client.extend(this.decision, { usageSoFar: this.soFar });
+        await this.reported(this.soFar);
       }
       this.client.leave(this.decision, this.soFar, { outcome, durationMs });
     }

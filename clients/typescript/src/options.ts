@@ -1,5 +1,6 @@
 /** What callers say to a client beside their asks. */
 
+import { basename } from "node:path";
 import type { FailMode } from "./fail-mode.js";
 import type { Log } from "./outbox.js";
 import type { Counts } from "./usage.js";
@@ -41,4 +42,14 @@ export interface More {
   ttlMs?: number;
   /** What was used so far, in total. */
   usageSoFar?: Counts;
+}
+
+/** Name the caller where nobody does. */
+export function programName(): string {
+  return basename(process.argv[1] ?? "").replace(/[^\x20-\x7e]/g, "") || "node";
+}
+
+/** Tell warnings and errors where nobody takes them. */
+export function toConsole(level: "info" | "warn" | "error", message: string): void {
+  if (level !== "info") console[level](`costd: ${message}`);
 }

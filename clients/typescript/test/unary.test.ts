@@ -155,6 +155,23 @@ test("a guarded call that is refused throws and runs nothing", async () => {
   });
 });
 
+test("usage so far is reported once a second while a call streams, and a stop is told", async () => {
+  const labels = { team: "streams" };
+  const ask = { ...GPT, ...TOKENS, labels };
+  await client.guard(ask, async (call) => {
+    const first = await call.progress({ outputTokens: 10 });
+    assert.equal(first?.reportedNusd, 100_000n);
+    assert.equal(await call.progress({ outputTokens: 20 }), undefined);
+    const kill_id = "stop-the-stream";
+    const scoped = { scope: labels, mode: "deny_all", reason: "test", actor: "me" };
+    await daemon.operate("EngageKill", { kill_id, ...scoped });
+    const stopped = await call.extend({ additionalOutputTokens: 10 });
+    assert.deepEqual([stopped.extended, stopped.directives?.stop], [false, true]);
+    await daemon.operate("ReleaseKill", { kill_id, actor: "me", reason: "done" });
+    call.settle({ promptTokens: 10, outputTokens: 20 });
+  });
+});
+
 const MALFORMED: [string, object, RegExp][] = [
   ["money as a float", { estimatedCostNusd: 0.5 }, /bigint of nano-USD/],
   ["negative money", { estimatedCostNusd: -1n }, /estimatedCostNusd is -1/],
