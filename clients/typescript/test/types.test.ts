@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 
@@ -33,6 +33,12 @@ before(() => {
 
 after(() => rmSync(folder, { recursive: true }));
 
+function compile(): string[] {
+  const tsc = join(PACKAGE, "node_modules/.bin/tsc");
+  const said = spawnSync(tsc, ["--pretty", "false", "-p", folder], { encoding: "utf8" });
+  return said.stdout.split("\n");
+}
+
 const SAMPLES: [string, string, RegExp | undefined][] = [
   [
     "the usual program",
@@ -62,14 +68,23 @@ const SAMPLES: [string, string, RegExp | undefined][] = [
   ["a misspelt field", 'await client.admit({ modle: "m" });', /'modle' does not exist/],
 ];
 
+test("every program in the README compiles", () => {
+  const readme = readFileSync(join(PACKAGE, "README.md"), "utf8");
+  const programs = [...readme.matchAll(/```ts\n(.*?)```/gs)].map(([, code]) => code ?? "");
+  assert(programs.length >= 3);
+  for (const [index, code] of programs.entries())
+    writeFileSync(join(folder, `r${index}.mts`), code);
+  const lines = compile().filter((line) => /\br\d+\.mts/.test(line));
+  assert.deepEqual(lines, []);
+});
+
 test("usage that is right compiles, and each mistake is told", () => {
   for (const [index, [, code]] of SAMPLES.entries()) {
     writeFileSync(join(folder, `s${index}.mts`), `${START}${code}\n`);
   }
-  const tsc = join(PACKAGE, "node_modules/.bin/tsc");
-  const { stdout } = spawnSync(tsc, ["--pretty", "false", "-p", folder], { encoding: "utf8" });
+  const said = compile();
   for (const [index, [what, , says]] of SAMPLES.entries()) {
-    const lines = stdout.split("\n").filter((line) => line.includes(`s${index}.mts`));
+    const lines = said.filter((line) => line.includes(`s${index}.mts`));
     if (says === undefined) assert.deepEqual(lines, [], what);
     else assert.match(lines.join("\n"), says, what);
   }
