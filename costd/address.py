@@ -16,7 +16,15 @@ def default_directory() -> Path:
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if runtime:
         return Path(runtime) / "costd"
-    return Path(tempfile.gettempdir()) / f"costd-{os.geteuid()}"
+    return _temporary() / f"costd-{os.geteuid()}"
+
+
+def _temporary() -> Path:
+    """Name the directory for temporary files, though nothing can be written there."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:  # a container whose file system is read-only
+        return Path("/tmp")  # noqa: S108  only named; whoever makes something there checks whose it is
 
 
 def default_socket() -> Path:

@@ -10,6 +10,9 @@ from costd import __version__
 OURS: Final = "costd."
 """Begins the names of our services, of this release and of later ones."""
 
+PATH_LENGTH_MAX: Final = 200
+"""Of what is repeated to whoever asked."""
+
 
 class Unserved(grpc.GenericRpcHandler):
     """Answers UNIMPLEMENTED with a sentence, where gRPC says "Method not found!".
@@ -34,6 +37,7 @@ class Unserved(grpc.GenericRpcHandler):
         return grpc.stream_stream_rpc_method_handler(refuse)
 
     def _said(self, path: str) -> str:
+        path = path[:PATH_LENGTH_MAX]
         service, _, method = path.strip("/").rpartition("/")
         this = f"this {self._program} (costd {__version__})"
         if service in self._services:
@@ -46,4 +50,4 @@ class Unserved(grpc.GenericRpcHandler):
                 f"{service} is not served at this address of {this}: admission, control and fleet "
                 "have addresses of their own; or whoever asks is of a newer release"
             )
-        return f"{path[:200]!a} is nothing that {this} serves"
+        return f"{path!a} is nothing that {this} serves"

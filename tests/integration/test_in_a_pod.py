@@ -107,11 +107,11 @@ def desk(sidecar):
     desk.close()
 
 
-def in_app(pod, code, *arguments):
+def in_app(pod, code, *arguments, **environment):
     """Run Python in a container of the same pod, as another user."""
     return subprocess.run(
         [*as_container(pod, APP_UID), sys.executable, "-c", code, *arguments],
-        env=os.environ | {"COSTD_SOCKET": str(pod / "run" / "agent" / "costd.sock")},
+        env=os.environ | {"COSTD_SOCKET": f"{pod}/run/agent/costd.sock"} | environment,
         capture_output=True,
         text=True,
         timeout=120,
@@ -145,6 +145,30 @@ def test_an_app_of_another_user_draws_from_allowances_by_its_page(sidecar, pod, 
     poll(lambda: desk.budget("all").settled >= before + 5 * HOLD_NUSD)
     poll(lambda: not desk.budget("all").reserved)
     assert desk.budget("all").settled - before == 5 * HOLD_NUSD
+
+
+def test_where_nothing_is_set_and_nothing_can_be_written_there_is_no_traceback(pod):
+    asked = in_app(pod, "from costd_client import Client; print(Client().address)", COSTD_SOCKET="")
+    assert (asked.stdout, asked.stderr) == ("unix:/run/costd/costd.sock\n", "")
+    bare = [*as_container(pod, SIDECAR_UID), sys.executable, "-m", "costd.cli.costd", "serve"]
+    for flags, says in (
+        ((), "costd: /tmp/costd-65532 cannot hold a socket: Read-only file system"),
+        (
+            ("--socket", f"{pod}/run/agent/x.sock", "--data", "/nowhere"),
+            "cannot use /nowhere/store",
+        ),
+    ):
+        given = [
+            "--policy",
+            str(pod / "policy.yaml"),
+            "--data",
+            str(pod / "data" / "other"),
+            *flags,
+        ]
+        ran = subprocess.run([*bare, *given], capture_output=True, text=True, check=False)
+        assert ran.returncode == 1
+        assert says in ran.stderr
+        assert "Traceback" not in ran.stderr
 
 
 def test_apps_reach_the_agents_socket_and_not_the_operators(sidecar, pod):

@@ -41,4 +41,8 @@ def _own_folders() -> list[Path]:
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if runtime:
         return [Path(runtime) / "costd"]
-    return [Path(tempfile.gettempdir()) / f"costd-{os.geteuid()}"]
+    try:
+        temporary = tempfile.gettempdir()
+    except FileNotFoundError:  # a container whose file system is read-only
+        return []
+    return [Path(temporary) / f"costd-{os.geteuid()}"]
