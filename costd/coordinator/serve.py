@@ -38,6 +38,7 @@ from costd.serving.loop import new_loop
 from costd.serving.metered import meter_calls, meter_certificate, metered
 from costd.serving.spans import spans_to
 from costd.serving.stop import Stop
+from costd.serving.supervisor import READY, STOPPING, tell_supervisor
 from costd.telemetry.exports import NO_EXPORTS, Exports
 from costd.telemetry.logs import Log
 from costd.telemetry.metrics import Metrics
@@ -142,6 +143,7 @@ async def serve(settings: Settings, log: Log, stop: Stop, exports: Exports = NO_
         told = {"database": database.where, "policy": reception.published.message.number}
         _tell_coordinating(settings, log, told | servers.addresses, started_ns=started_ns)
         await stop.asked.wait()
+        tell_supervisor(STOPPING)
         log.info("draining", daemons=len(reception.attached))
         await servers.drain()
         await _leave(store.leave(instance_id), database, settings, log)
@@ -151,6 +153,7 @@ async def serve(settings: Settings, log: Log, stop: Stop, exports: Exports = NO_
 def _tell_coordinating(
     settings: Settings, log: Log, told: dict[str, Any], *, started_ns: int
 ) -> None:
+    tell_supervisor(READY)
     log.info(
         "coordinating",
         version=__version__,

@@ -27,6 +27,7 @@ from costd.serving.loop import new_loop
 from costd.serving.metered import meter_calls, meter_certificate, metered
 from costd.serving.spans import Spans, spans_to
 from costd.serving.stop import Stop
+from costd.serving.supervisor import READY, STOPPING, tell_supervisor
 from costd.store.rocks import STORE_FOLDER, RocksStore
 from costd.telemetry.exports import NO_EXPORTS, Exports
 from costd.telemetry.logs import Log
@@ -124,6 +125,7 @@ def _for_agents(parts: Parts, calls: Calls) -> list[grpc.GenericRpcHandler]:
 
 async def _until_drained(parts: Parts, servers: Servers, stop: Stop) -> None:
     await stop.asked.wait()
+    tell_supervisor(STOPPING)
     parts.log.info("draining", open_count=parts.figures.open_count)
     left_behind = leaving.left_behind(parts.desk)
     await servers.drain(parts.figures, stop.insisted)
@@ -136,6 +138,7 @@ def _tell_serving(parts: Parts, servers: Servers, *, started_ns: int) -> None:
     # What start-up made lives until the end; the collector need not walk it again.
     gc.collect()
     gc.freeze()
+    tell_supervisor(READY)
     parts.log.info(
         "serving",
         version=__version__,
