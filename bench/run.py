@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from bench.allowance import AllowanceAndRivals
+from bench.envoy import EnvoyAndAdmit
 from bench.figures import ROUNDS_MIN, Figure
 from bench.fleet import plan
 from bench.fleet.plan import FleetScale, Planned, fleet_scenarios
@@ -141,6 +142,11 @@ def _daemon_scenarios(scale: Scale, base: Path, filled: Path) -> dict[str, list[
             "calls a second",
             slow,
             lambda stack: Throughput(base, stack, for_s=scale.callers_for_s),
+        ),
+        (
+            "ShouldRateLimit ÷ Admit",
+            scale.rounds_count,
+            lambda stack: EnvoyAndAdmit(base, stack, asks_count=asks),
         ),
         (
             "tracing off ÷ no tracing",

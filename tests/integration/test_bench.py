@@ -46,6 +46,7 @@ RIVALS = {
 }
 """May be skipped, where the rival or Node is not installed."""
 TOLD = {
+    *("envoy_ask_us_p50", "envoy_ask_over_admit"),
     *("admit_rpc_us_p50", "admit_rpc_us_p99", "settle_rpc_us_p50", "settle_rpc_us_p99"),
     "otel_on_over_off",
     *("ts_allowance_us_p99", "ts_allowance_call_us_p50"),
