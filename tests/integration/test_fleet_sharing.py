@@ -2,12 +2,15 @@
 
 import threading
 
+import grpc
 import pytest
 from desk import Desk, poll
 
+from costd.daemon.servers import ENVOY_NAME
 from costd.testing.fleet import FleetProcesses
 from costd.wire.pb import admission_pb2 as pb
 from costd.wire.pb import control_pb2 as cpb
+from costd.wire.pb.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 
 POLICY = """\
 version: 1
@@ -20,6 +23,12 @@ budgets:
   - {id: shared, match: {stock: "*"}, per: stock, window: total, limit: $2}
   - {id: per-user, match: {user: "*"}, per: user, window: total, limit: $1}
   - {id: here, match: {user: "*"}, per: user, window: total, limit: $100, share: host}
+envoy:
+  - id: ask
+    domain: llm
+    labels: {user: user}
+    task_class: {value: draft}
+    hits_addend: cost_microusd
 """
 CENT = 10_000_000
 
@@ -82,6 +91,21 @@ def test_the_last_cent_is_found_at_whoever_holds_it(shared, desks):
     first.void(held[0])
     poll(lambda: second.admit(0.50, labels={"user": "ann"}).reservation_id)
     assert shared.problems() == []
+
+
+def test_what_comes_through_envoy_waits_for_leases_and_uses_the_same_budget(shared):
+    def ask(daemon):
+        request = RateLimitRequest(domain="llm", hits_addend=300_000)
+        request.descriptors.add().entries.add(key="user", value="eno")
+        with grpc.insecure_channel(daemon.address) as channel:
+            call = channel.unary_unary(f"/{ENVOY_NAME}/ShouldRateLimit")
+            answer = RateLimitResponse.FromString(call(request.SerializeToString(), timeout=20))
+        return {each.key: each.value for each in answer.response_headers_to_add}["x-costd-reason"]
+
+    first, second = shared.daemons
+    assert [ask(first), ask(second), ask(first)] == ["OK", "OK", "OK"]
+    # What is left lies with either of them.
+    assert ask(second) in {"BUDGET_EXHAUSTED", "NO_LEASE"}
 
 
 def _reason(desk):
