@@ -5,6 +5,7 @@ import json
 import subprocess
 import time
 import urllib.request
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -86,6 +87,13 @@ class Envoy:
 
     def post(self, user="", *, listener="llm", headers=None, **body):
         """Send a chat; return status, headers and body."""
+        with self.opened(user, listener=listener, headers=headers, **body) as answer:
+            text = answer.read().decode()
+            return answer.status, {key.lower(): value for key, value in answer.getheaders()}, text
+
+    @contextmanager
+    def opened(self, user="", *, listener="llm", headers=None, **body):
+        """Send a chat and give its answer, not read yet; at the end hang up."""
         message = {"role": "user", "content": "one two three"}
         whole = {"model": "gpt-5.2", "max_tokens": 5, "messages": [message], **body}
         said = {"content-type": "application/json", **(headers or {})}
@@ -94,8 +102,7 @@ class Envoy:
         connection = http.client.HTTPConnection("127.0.0.1", self.ports[listener], timeout=10)
         try:
             connection.request("POST", "/v1/chat/completions", json.dumps(whole), said)
-            answer = connection.getresponse()
-            text = answer.read().decode()
-            return answer.status, {key.lower(): value for key, value in answer.getheaders()}, text
+            with connection.getresponse() as answer:
+                yield answer
         finally:
             connection.close()

@@ -115,6 +115,18 @@ def test_a_call_whose_usage_nobody_tells_is_charged_its_hold(envoy, provider, co
     assert event.cost_nusd == event.hold_nusd == HOLD_NUSD
 
 
+def test_a_stream_that_the_client_leaves_is_charged_its_hold(envoy, provider, control):
+    provider.then(Behaviour(stall_after_events=2))
+    before = len(provider.requests)
+    with envoy.opened("lea", stream=True, stream_options={"include_usage": True}) as answer:
+        assert answer.status == 200
+        assert len(open_reservations(control)) == 1
+    (event,) = charged(control, "lea")
+    assert event.cost_nusd == HOLD_NUSD
+    provider.release()
+    assert provider.wait_until(lambda seen: seen.requests[before].cut_short)
+
+
 def test_a_degraded_call_goes_on_with_a_cheaper_model_in_its_header(
     envoy, daemon, provider, control
 ):
@@ -223,11 +235,9 @@ def test_the_books_add_up_after_many_calls_at_once(envoy, control):
     assert sum(event.labels["user"].startswith("many-") for event in events) == 30
 
 
-def test_without_a_daemon_one_listener_refuses_and_one_lets_pass_and_tells_later(
-    provider, tmp_path
-):
-    port = int(provider.url.rsplit(":", 1)[1])
-    with DaemonProcess(EXAMPLE / "policy.yaml") as daemon:
+def test_without_a_daemon_one_listener_refuses_and_one_lets_pass_and_tells_later(tmp_path):
+    with FakeProvider() as provider, DaemonProcess(EXAMPLE / "policy.yaml") as daemon:
+        port = int(provider.url.rsplit(":", 1)[1])
         daemon.stop()
         with Envoy(tmp_path, configuration(provider_port=port, socket=daemon.socket)) as envoy:
             before = len(provider.requests)

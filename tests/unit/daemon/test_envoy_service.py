@@ -3,6 +3,8 @@
 import asyncio
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from costd.daemon.admission import AdmissionService
 from costd.daemon.asking import Trust
@@ -367,6 +369,32 @@ def test_descriptors_that_contradict_each_other_are_refused(world):
     assert reason(response) == "INVALID_ARGUMENT"
     assert "one request is one call" in headers(response)["x-costd-message"]
     assert reason(world.send({"step": "ask", "request": ID}, end())) == "INVALID_ARGUMENT"
+
+
+KEYS = st.sampled_from(["step", "request", "user", "class", "model", "longest", "more", "", "x"])
+VALUES = st.one_of(
+    st.sampled_from(["ask", "amount", "counted", "prompt", "output", "cost", "end", ID, "draft"]),
+    st.text(max_size=40),
+)
+DESCRIPTORS = st.dictionaries(KEYS, VALUES, max_size=5)
+HITS = st.one_of(st.none(), st.integers(0, 2**64 - 1))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.lists(st.tuples(DESCRIPTORS, HITS), max_size=3), max_size=6))
+def test_whatever_descriptors_say_there_is_an_answer_and_the_books_add_up(requests):
+    world = World()
+    for descriptors in requests:
+        said = [entries | ({} if hits is None else {"hits": hits}) for entries, hits in descriptors]
+        try:
+            response = world.send(*said)
+        except InvalidAsk:
+            continue
+        assert len(response.statuses) == len(said)
+        for header in response.response_headers_to_add:
+            assert header.value.isascii()
+            assert header.value.isprintable()
+    world.check_books()
 
 
 # ---- in a fleet -------------------------------------------------------------------------------------
