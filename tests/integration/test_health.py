@@ -1,17 +1,19 @@
 """`costd health`, as probes run it: by the installed program, against real daemons."""
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from costd.cli import probe
 
+POLICY = Path(__file__).parents[2] / "policies" / "quickstart.yaml"
 SHORT_WAY = """\
 import sys
 from costd.cli.start import main
@@ -97,10 +99,19 @@ def test_a_daemon_that_waits_for_its_policy_does_not_serve_yet(waiting):
     assert "nobody serves" in health("--address", str(waiting.socket)).stderr
 
 
-def test_a_port_is_asked_as_well(fresh_daemon, tmp_path):
-    policy = Path(__file__).parents[2] / "policies" / "quickstart.yaml"
-    shutil.copy(policy, tmp_path / "policy.yaml")
-    daemon = fresh_daemon(tmp_path / "policy.yaml", "--listen", "127.0.0.1:0").start()
+def test_a_daemon_that_takes_no_more_calls_is_alive(fresh_daemon):
+    daemon = fresh_daemon(POLICY, "--rpcs-count-max", "1").start()
+    with grpc.insecure_channel(daemon.address) as channel:
+        watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watching).status == health_pb2.HealthCheckResponse.SERVING
+        assert probe.problem_at(str(daemon.socket)) is None
+        found = health("--address", str(daemon.socket))
+        assert (found.returncode, found.stderr) == (0, "")
+        watching.cancel()
+
+
+def test_a_port_is_asked_as_well(fresh_daemon):
+    daemon = fresh_daemon(POLICY, "--listen", "127.0.0.1:0").start()
     address = daemon.listen_address
     assert health("--address", address).returncode == 0
     daemon.kill()
