@@ -151,7 +151,9 @@ class Settings(Configured):
         "", description="Most that the books may occupy; a pod whose books do is evicted."
     )
     sidecar_drain_s: str = Field(
-        "10", description="How long a stopping sidecar waits for open calls, in s."
+        "10",
+        description="How long a stopping sidecar waits for open calls, and then for its "
+        "coordinator, in s.",
     )
     sidecar_metrics_port: str = Field(
         "9464", description="Port of the sidecar's Prometheus endpoint; `none` for none."
