@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { type AddressInfo, createConnection, createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { Client, Unavailable } from "../src/index.js";
@@ -17,7 +18,7 @@ let daemon: Daemon;
 before(async () => {
   const policy = (text: string) =>
     text.replace("{ttl: 1h}", "{ttl: 1s}").replace("{for: 2s}", "{for: 1s}");
-  daemon = await new Daemon(policy).start();
+  daemon = await new Daemon(policy, ["--listen", "127.0.0.1:0"]).start();
 });
 
 after(() => daemon.close());
@@ -98,4 +99,53 @@ test("calls go on while the daemon is dead, and are booked once when it is back"
   const costs = (await daemon.events()).map((one) => String(one.cost_nusd));
   const booked = costs.filter((cost) => ["1", "2", "3"].includes(cost));
   assert.deepEqual(booked.sort(), ["1", "2", "3"]);
+});
+
+test("connections that break again and again lose nothing and double nothing", async () => {
+  const [host = "", port = ""] = daemon.listenAddress.split(":");
+  const sockets = new Set<Socket>();
+  const proxy = createServer((near) => {
+    const far = createConnection({ host, port: Number(port) });
+    for (const [from, to] of [
+      [near, far],
+      [far, near],
+    ] as const) {
+      sockets.add(from);
+      from.on("error", () => {});
+      from.on("close", () => {
+        sockets.delete(from);
+        to.destroy();
+      });
+      from.pipe(to);
+    }
+  }).listen(0, "127.0.0.1");
+  await once(proxy, "listening");
+  const { port: listens } = proxy.address() as AddressInfo;
+  const { settled } = await daemon.books();
+  const client = new Client({
+    address: `127.0.0.1:${listens}`,
+    caller: "cut",
+    labels: { team: "a" },
+    log: () => {},
+  });
+  const scope = client.scope(KIND);
+  let [cost, draws, cuts] = [0n, 0, 0];
+  const cutting = setInterval(() => {
+    cuts += 1;
+    for (const socket of sockets) socket.destroy();
+  }, 60);
+  const endMs = performance.now() + 1_500;
+  for (let number = 1n; performance.now() < endMs || draws < 100; number += 1n) {
+    const decision = await scope.admit(ONE);
+    cost += number;
+    draws += decision.source === "allowance" ? 1 : 0;
+    await client.settle(decision, { costNusd: number });
+    if (number % 10n === 0n) await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  clearInterval(cutting);
+  assert(cuts > 5 && draws > 100, `${cuts} cuts, ${draws} draws`);
+  assert(await client.flush());
+  await client.close(10_000);
+  proxy.close();
+  assert.equal(await charged(settled), cost);
 });
