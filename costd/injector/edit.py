@@ -3,6 +3,8 @@
 import copy
 from typing import Any
 
+import msgspec
+
 from costd.injector.outcome import Operation, Pod
 
 
@@ -10,7 +12,8 @@ class Edit:
     """One pod, what it becomes, and the operations that make it so."""
 
     def __init__(self, pod: Pod) -> None:
-        self.pod: Any = copy.deepcopy(pod)
+        # As JSON: forty times as fast as copying objects, and pods come in megabytes.
+        self.pod: Any = msgspec.json.decode(msgspec.json.encode(pod))
         self.operations: list[Operation] = []
 
     def add(self, value: Any, *path: str | int) -> None:

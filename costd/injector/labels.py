@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from costd.injector.names import LABEL
 from costd.injector.outcome import NotPatched, Reason
-from costd.model.labels import LABEL_KEY_LENGTH_MAX, RESERVED_KEYS
+from costd.model.labels import LABEL_COUNT_MAX, LABEL_KEY_LENGTH_MAX, RESERVED_KEYS
 
 FIELDS: Final = {
     "namespace": "metadata.namespace",
@@ -82,6 +82,15 @@ def fixed_labels(
             raise NotPatched(Reason.BAD_ANNOTATION, f"{name}: give it a value, or take it away")
         if key not in sources:
             found[key] = Fixed(key, f"metadata.labels['{name}']")
+            _check_count(len(found))
         elif name not in sources[key].split("|"):
             warnings.append(f"{name} is not heeded: the injector's settings say what {key} is")
     return list(found.values()), warnings
+
+
+def _check_count(count: int) -> None:
+    if count > LABEL_COUNT_MAX:
+        raise NotPatched(
+            Reason.BAD_ANNOTATION,
+            f"{LABEL}…: an ask has at most {LABEL_COUNT_MAX} labels, and this pod fixes more",
+        )

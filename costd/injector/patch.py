@@ -18,6 +18,8 @@ from costd.injector.shape import check_shape
 from costd.injector.sidecar import container, drain_s, mount, volumes
 from costd.injector.wishes import Sidecar
 
+CONTAINERS_COUNT_MAX: Final = 500
+"""Of one pod; each is given three things, and the API server waits for all pods alike."""
 ANNOTATIONS_BYTES_MAX: Final = 256 * 1024
 """Of one object, all keys and values together; the API refuses more."""
 
@@ -153,6 +155,13 @@ def _metrics_port(sidecar: Sidecar, spec: Mapping[str, Any]) -> tuple[int, Seque
 
 def _check_room(spec: Mapping[str, Any], sidecar: Sidecar, *, is_marked: bool) -> None:
     """See that names and paths are free, or are what we put there before."""
+    count = len(_containers(spec))
+    if count > CONTAINERS_COUNT_MAX:
+        raise NotPatched(
+            Reason.TOO_LARGE,
+            f"the pod has {count} containers, and at most {CONTAINERS_COUNT_MAX} are given a "
+            f"socket; say {names.INJECT}: false",
+        )
     if not is_marked and any(each["name"] == names.CONTAINER for each in _containers(spec)):
         raise NotPatched(
             Reason.NAME_TAKEN,
@@ -169,7 +178,9 @@ def _check_room(spec: Mapping[str, Any], sidecar: Sidecar, *, is_marked: bool) -
             )
     for each in _containers(spec):
         for one in each.get("volumeMounts") or ():
-            path = posixpath.normpath(one.get("mountPath") or "")
+            path = one.get("mountPath") or ""
+            # Quick for who has thousands.
+            path = posixpath.normpath(path) if names.CONTAINER in path else path
             taken = path == names.RUN_PATH or path.startswith(f"{names.RUN_PATH}/")
             if taken and one.get("name") != names.RUN:
                 raise NotPatched(

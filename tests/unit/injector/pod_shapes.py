@@ -333,6 +333,16 @@ KEPT_OUT = {
         pod_of(annotations={"example.com/blob": "x" * (256 * 1024 - 20)}),
         "shorten them",
     ),
+    "more containers than can be looked at while others wait": (
+        "too_large",
+        pod_of(*[{"name": f"c{n}", "image": "c"} for n in range(501)]),
+        "has 501 containers, and at most 500",
+    ),
+    "more labels than an ask may have": (
+        "bad_annotation",
+        pod_of(labels={f"costd.dev/label-l{n}": "x" for n in range(62)}),
+        "at most 64 labels, and this pod fixes more",
+    ),
     "an unclear wish": (
         "bad_annotation",
         pod_of(labels={"costd.dev/inject": "maybe"}),
