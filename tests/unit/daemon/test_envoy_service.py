@@ -16,7 +16,9 @@ from costd.engine import keys
 from costd.engine.changes import Family
 from costd.engine.invariants import books_problems
 from costd.errors import InvalidAsk
+from costd.grants import GrantClaims, issue, keygen, load_private_key
 from costd.model.reservation import ReservationState
+from costd.model.time import NS_PER_S
 from costd.policy import parse_policy
 from costd.testing import FakeClock, MemoryStore
 from costd.wire.envoy import DESCRIPTORS_COUNT_MAX
@@ -72,10 +74,10 @@ OK, OVER_LIMIT = pb.RateLimitResponse.OK, pb.RateLimitResponse.OVER_LIMIT
 class World:
     """One ledger behind the service."""
 
-    def __init__(self, policy=POLICY, *, in_fleet=False):
+    def __init__(self, policy=POLICY, *, in_fleet=False, claims=frozenset()):
         self.clock = FakeClock()
         self.ledger = Ledger(
-            MemoryStore(), parse_policy(policy, "p.yaml"), self.clock, trust=Trust(),
+            MemoryStore(), parse_policy(policy, "p.yaml"), self.clock, trust=Trust(claims=claims),
             in_fleet=in_fleet,
         )  # fmt: skip
         self.service = EnvoyService(self.ledger, AdmissionService(self.ledger))
@@ -223,6 +225,32 @@ def test_a_rate_refuses_for_a_while_and_leaves_retrying_to_the_client(world):
 def test_a_missing_label_counts_as_the_policy_says(world):
     world.send({"step": "ask", "request": ID})
     assert world.held().ask.labels == {"site": "berlin"}
+
+
+def test_an_override_grant_in_an_entry_is_redeemed():
+    key = keygen()
+    granted = World(
+        POLICY.replace("draft: {}", "draft: {}\n  review: {critical: true}").replace(
+            "    task_class: class\n", "    task_class: class\n    override_grant: grant\n"
+        )
+        + f"grant_keys: [{{id: lead, public_key: {key.public_key}}}]\n",
+        claims=frozenset({"review"}),
+    )
+    now_s = granted.clock.now().wall_ns // NS_PER_S
+    claims = GrantClaims(
+        jti="g1", iss="lead", sub="ann", aud=("costd",), reason="release",
+        nbf=now_s, iat=now_s, exp=now_s + 3_600, scope={}, task_classes=("review",),
+        amount_nusd=NS_PER_S, uses=1, passes_kill=False,
+    )  # fmt: skip
+    granted.send({"step": "amount", "user": "ann", "hits": 1_000_000})
+    assert reason(granted.ask(**{"class": "review"})) == "BUDGET_EXHAUSTED"
+    token = issue(load_private_key(key.private_pem), "lead", claims)
+    spoiled = granted.ask(**{"class": "review", "grant": token + "x"})
+    assert reason(spoiled) == "BUDGET_EXHAUSTED"
+    assert headers(spoiled)["x-costd-grant-refusal"]
+    response = granted.ask(**{"class": "review", "grant": token})
+    assert response.overall_code == OK
+    assert headers(response)["x-costd-reason"] == "GRANT"
 
 
 def test_shadow_is_told(world):
