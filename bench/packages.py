@@ -26,13 +26,17 @@ class InjectorProcess(CostdProcess):
 
     READY = "injecting"
 
+    def __init__(self) -> None:
+        """Make the certificate that it serves with."""
+        super().__init__()
+        self._pair = Certifier(self.directory).pair(Kind.COORDINATOR, "injector")
+
     def command(self) -> list[str]:
         """What to run."""
-        pair = Certifier(self.directory).pair(Kind.COORDINATOR, "injector")
         return [
             "injector",
             *("--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"),
-            *("--tls-cert", str(pair.certificate), "--tls-key", str(pair.key)),
+            *("--tls-cert", str(self._pair.certificate), "--tls-key", str(self._pair.key)),
             *("--sidecar-image", "costd"),
         ]
 

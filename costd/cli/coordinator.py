@@ -35,7 +35,18 @@ def coordinator(
 
     Without a --database-url it runs a PostgreSQL of its own in its data
     directory. Flags beat the environment (COSTD_DATABASE_URL=…), which beats
-    the --config file.
+    the --config file. OTEL_* say where traces, metrics and logs are sent.
+
+    Files: for root the operators' socket is in /run/costd, for others in
+    $XDG_RUNTIME_DIR/costd; what it keeps is in the database.
+
+    Signals: SIGTERM and SIGINT take leave of daemons and end it, a second one
+    ends it at once.
+
+    Exit codes: 0 stopped; 1 it could not run, such as without its database, or
+    --check found that it would not; 2 settings or policy cannot be used.
+
+    Example: costd coordinator --policy policy.yaml --listen 127.0.0.1:9466
     """
     try:
         settings = load_settings(flags)

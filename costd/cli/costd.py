@@ -34,7 +34,7 @@ PROGRAMS: Final = {
     ),
     "drain": (
         "costd.cli.drain",
-        "Wait until nobody uses a daemon any more: what a container does before it is stopped.",
+        "Wait until nobody uses a daemon any more, which serves on meanwhile.",
     ),
     "up": (
         "costd.cli.up",
@@ -69,7 +69,9 @@ def _make_app() -> typer.Typer:
     made = typer.Typer(
         cls=_Programs,
         name="costd",
-        help="Decide, before an AI agent calls a language model, whether that call may happen.",
+        help="Decide, before an AI agent calls a language model, whether that call may happen. "
+        "`costd COMMAND --help` says what a command reads, which signals it knows and how it ends; "
+        "costctl asks and steers what runs.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
     )

@@ -41,6 +41,14 @@ def injector(
     Serves HTTPS with --tls-cert and --tls-key, or makes its own certificate with
     --bootstrap. Flags beat the environment (COSTD_SIDECAR_IMAGE=…), which beats
     the --config file.
+
+    Signals: SIGTERM and SIGINT answer what was asked and end it, a second one
+    ends it at once.
+
+    Exit codes: 0 stopped; 1 it could not run, or --patch refused a pod; 2
+    settings or certificates cannot be used.
+
+    Example: costd injector --sidecar-image costd --patch pod.yaml
     """
     try:
         settings = load_settings(flags)

@@ -29,7 +29,19 @@ def serve(
     """Run the daemon until SIGTERM or SIGINT; SIGHUP reads the policy file again.
 
     Flags beat the environment (COSTD_DRAIN_S=3), which beats the --config
-    file (drain_s: 3).
+    file (drain_s: 3). OTEL_* say where traces, metrics and logs are sent.
+
+    Files: for root the sockets are in /run/costd and the books in
+    /var/lib/costd; for others in $XDG_RUNTIME_DIR/costd and
+    ~/.local/state/costd.
+
+    Signals: SIGTERM and SIGINT let open calls finish and end it, a second one
+    ends it at once; SIGHUP reads the policy file again.
+
+    Exit codes: 0 stopped; 1 it could not run, such as for books that another
+    daemon has open; 2 settings, policy or certificates cannot be used.
+
+    Example: costd serve --policy policy.yaml --claims security_review
     """
     try:
         settings = load_settings(flags)

@@ -132,6 +132,15 @@ def up(
 
     Two processes, each of which is started again when it dies. For fleets, and for
     settings beyond these, run `costd coordinator` and `costd serve --coordinator`.
+
+    Of the environment only COSTD_DATABASE_URL is read.
+
+    Signals: SIGTERM and SIGINT end the daemon, then the coordinator; a second
+    one ends both at once.
+
+    Exit codes: 0 stopped; else that of the one that could not start.
+
+    Example: costd up --policy policy.yaml
     """
     plan = Plan(
         policy=policy,

@@ -32,6 +32,13 @@ def test_the_list_says_of_each_program_what_its_own_help_begins_with(name):
     assert first == PROGRAMS[name][1]
 
 
+@pytest.mark.parametrize("name", ["serve", "coordinator", "injector", "up"])
+def test_the_help_of_what_runs_on_says_how_it_is_ended_and_how_it_ends(name):
+    told = inspect.cleandoc(load(name).help)
+    for about in ("Signals: SIGTERM", "Exit codes: 0 stopped", f"Example: costd {name} --"):
+        assert f"\n\n{about}" in told
+
+
 def test_help_lists_every_program_and_imports_none():
     done = subprocess.run(
         [sys.executable, "-c", IMPORTED, "--help"], capture_output=True, text=True, check=True
