@@ -182,7 +182,7 @@ def _check_room(spec: Mapping[str, Any], sidecar: Sidecar, *, is_marked: bool) -
             # Quick for who has thousands.
             path = posixpath.normpath(path) if names.CONTAINER in path else path
             taken = path == names.RUN_PATH or path.startswith(f"{names.RUN_PATH}/")
-            if taken and one.get("name") != names.RUN:
+            if taken and (one.get("name"), path) != (names.RUN, names.RUN_PATH):
                 raise NotPatched(
                     Reason.PATH_TAKEN,
                     f"container {each['name']} mounts {one.get('name')} at {path}, where the "
@@ -260,7 +260,9 @@ def _connect(edit: Edit, sidecar: Sidecar) -> Sequence[str]:
             if each["name"] == names.CONTAINER:
                 continue
             at = ("spec", home, position)
-            if not any(one.get("name") == names.RUN for one in each.get("volumeMounts") or ()):
+            paths = [one.get("mountPath") or "" for one in each.get("volumeMounts") or ()]
+            # What is there is ours: another mount would have kept the pod out.
+            if not any(path.rstrip("/") == names.RUN_PATH for path in paths):
                 edit.need([], *at, "volumeMounts")
                 edit.append(mount(), *at, "volumeMounts")
             said = {one["name"]: one.get("value") for one in edit.need([], *at, "env")}

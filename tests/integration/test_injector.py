@@ -105,6 +105,18 @@ def test_a_review_of_three_megabytes_is_answered(injector):
     assert injector.ask(review_of(large)).patch
 
 
+def test_the_kubelet_is_served_which_names_no_server(injector):
+    """It probes a pod's address, so that there is no name in its handshake, and checks no CA."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection(injector.address(), timeout=30) as plain,
+        context.wrap_socket(plain) as wire,
+    ):
+        wire.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert wire.recv(1000).startswith(b"HTTP/1.1 200")
+
+
 def test_probes_are_answered(injector):
     for path in ("/healthz", "/readyz"):
         assert injector.ask(None, path, method="GET").status == 200

@@ -204,6 +204,10 @@ INJECTED = {
         app(volumeMounts=[{"name": "costd-run", "mountPath": "/run/costd"}]),
         volumes=[{"name": "costd-run", "emptyDir": {}}],
     ),
+    "with our volume elsewhere, too": pod_of(
+        app(volumeMounts=[{"name": "costd-run", "mountPath": "/sockets"}]),
+        volumes=[{"name": "costd-run", "emptyDir": {}}],
+    ),
     "with scheduling gates and devices": pod_of(
         app(resources={"limits": {"nvidia.com/gpu": "1"}}),
         schedulingGates=[{"name": "example.com/wait"}],
@@ -322,6 +326,14 @@ KEPT_OUT = {
             volumes=[{"name": "v", "emptyDir": {}}],
         ),
         "mount it elsewhere",
+    ),
+    "our volume below our path": (
+        "path_taken",
+        pod_of(
+            app(volumeMounts=[{"name": "costd-run", "mountPath": "/run/costd/agent"}]),
+            volumes=[{"name": "costd-run", "emptyDir": {}}],
+        ),
+        "container app mounts costd-run at /run/costd/agent",
     ),
     "an ordinary container in a Job": (
         "never_ends",
