@@ -58,7 +58,11 @@ class PrometheusServer:
                 ],
                 stderr=log,
             )
-        self.url = f"http://{wait_until(self._address, 'Prometheus listens')}"
+        try:
+            self.url = f"http://{wait_until(self._address, 'Prometheus listens')}"
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_error):
