@@ -10,6 +10,7 @@ from functools import partial
 from types import CoroutineType
 from typing import Any, Final
 
+from costd.clock import ticks_ns
 from costd.daemon.admission import AdmissionService, Reply
 from costd.daemon.ledger import Admitted, Ledger
 from costd.engine import keys
@@ -27,7 +28,9 @@ from costd.model.ask import Ask
 from costd.model.decision import Binding, Decision, Reason, Verdict
 from costd.model.policy import Unit
 from costd.model.reservation import ReservationState
+from costd.model.time import NS_PER_S
 from costd.model.usage import Usage
+from costd.telemetry.logs import Log
 from costd.wire import envoy as wire
 from costd.wire.pb import ratelimit_pb2 as pb
 from costd.wire.status import details_of, status_of
@@ -47,8 +50,10 @@ class EnvoyService:
              nothing was decided and Envoy's failure mode decides.
     """
 
-    def __init__(self, ledger: Ledger, admission: AdmissionService) -> None:
+    def __init__(self, ledger: Ledger, admission: AdmissionService, log: Log) -> None:
         self._ledger = ledger
+        self._log = log
+        self._warned_ns = -NS_PER_S
         self._admission = admission
         self._rules: Rules | None = None
         self._budgets: dict[str, BudgetRule] = {}
@@ -72,7 +77,11 @@ class EnvoyService:
         caller = said.fields.get("caller") or caller or CALLER
         if not said.settles:
             return self._ask(request, said, caller)
-        self._settle(said, caller)
+        try:
+            self._settle(said, caller)
+        except FAULTS as error:
+            self._warn(error)
+            raise
         return wire.passed(request)
 
     def _ask(self, request: pb.RateLimitRequest, said: wire.Said, caller: str) -> Reply:
@@ -117,17 +126,24 @@ class EnvoyService:
                 # Nobody knows what it cost: what it held is the most that was expected.
                 self._ledger.settle(held.reservation_id, cost_nusd=held.hold_nusd)
             return
-        if held is not None:
-            self._ledger.settle(held.reservation_id, usage=usage, cost_nusd=cost)
-            return
         provider, model = _model_of(said)
         report = Report(cost_nusd=cost or 0, usage=usage, provider=provider, model=model)
+        if held is not None:
+            self._ledger.settle(held.reservation_id, usage=usage, cost_nusd=cost, report=report)
+            return
         self._ledger.record(
             _ask_of(said, request_id, "", estimates=False),
             report,
             caller=caller,
             cost_known=cost is not None,
         )
+
+    def _warn(self, error: CostdError) -> None:
+        """Log an end that cannot be charged: Envoy does not read what it is answered."""
+        now_ns = ticks_ns()
+        if now_ns - self._warned_ns >= NS_PER_S:
+            self._warned_ns = now_ns
+            self._log.warning("envoy_end_refused", problem=details_of(error))
 
     def _unmatched(
         self, request: pb.RateLimitRequest, unmatched: list[int]

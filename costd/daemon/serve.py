@@ -116,7 +116,7 @@ def _spans(parts: Parts, exports: Exports) -> Spans | None:
 def _for_agents(parts: Parts, calls: Calls) -> list[grpc.GenericRpcHandler]:
     """What is served at the agents' addresses; gRPC asks them in turn, so the busiest is first."""
     admission = AdmissionService(parts.ledger, parts.patience)
-    envoy = EnvoyService(parts.ledger, admission)
+    envoy = EnvoyService(parts.ledger, admission, parts.log)
     return [
         calls.handlers(ADMISSION, admission, streams={"Attach": _attach(parts)}),
         calls.handlers(ENVOY, envoy, served_as=ENVOY_NAME),

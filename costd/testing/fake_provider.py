@@ -56,8 +56,10 @@ class SeenRequest:
 class FakeProvider:
     """Serves on a free port of 127.0.0.1 while the block lasts; thread-safe."""
 
-    def __init__(self, *, reply_words: int = 8) -> None:
+    def __init__(self, *, reply_words: int = 8, model_header: str = "") -> None:
+        """With `model_header`, that header of a request names its model, as gateways have it."""
         self.reply_words = reply_words
+        self.model_header = model_header
         self.requests: list[SeenRequest] = []
         self._script: deque[Behaviour] = deque()
         self._released = threading.Event()
@@ -140,6 +142,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         words = behaviour.reply_words
+        model = seen.headers.get(self.provider.model_header)
+        if model:
+            body = {**body, "model": model}
         reply = reply_to(
             self.path, body, self.provider.reply_words if words is None else words, behaviour.usage
         )

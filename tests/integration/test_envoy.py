@@ -27,7 +27,7 @@ CENT = 10_000_000
 
 @pytest.fixture(scope="module")
 def provider():
-    with FakeProvider() as running:
+    with FakeProvider(model_header="x-model") as running:
         yield running
 
 
@@ -145,6 +145,18 @@ def test_a_degraded_call_goes_on_with_a_cheaper_model_in_its_header(
     poll(lambda: len(charged(control, "dan")) == 2)
     (event,) = (each for each in charged(control, "dan") if each.closed_as == "settled")
     assert (event.model, event.cost_nusd) == ("gpt-5-mini", 3 * 250 + 8 * 2_000)
+
+
+def test_a_provider_that_ignores_the_header_is_charged_by_the_model_it_answers_with(
+    envoy, daemon, provider, control
+):
+    spend(daemon, "igor", 90 * CENT)
+    provider.model_header = ""
+    assert envoy.post("igor", max_tokens=800)[1]["x-costd-verdict"] == "degrade"
+    poll(lambda: len(charged(control, "igor")) == 2)
+    provider.model_header = "x-model"
+    (event,) = (each for each in charged(control, "igor") if each.closed_as == "settled")
+    assert event.cost_nusd == 3 * 1_750 + 8 * 14_000
 
 
 def test_a_denied_call_gets_429_with_the_reason_and_never_leaves(envoy, daemon, provider, control):

@@ -71,16 +71,27 @@ HOLD = 1_000 * 1_000 + 100 * 10_000
 OK, OVER_LIMIT = pb.RateLimitResponse.OK, pb.RateLimitResponse.OVER_LIMIT
 
 
+class Told:
+    """A log that keeps what it is told."""
+
+    def __init__(self):
+        self.events = []
+
+    def warning(self, event, **fields):
+        self.events.append((event, fields["problem"]))
+
+
 class World:
     """One ledger behind the service."""
 
     def __init__(self, policy=POLICY, *, in_fleet=False, claims=frozenset()):
         self.clock = FakeClock()
+        self.log = Told()
         self.ledger = Ledger(
             MemoryStore(), parse_policy(policy, "p.yaml"), self.clock, trust=Trust(claims=claims),
             in_fleet=in_fleet,
         )  # fmt: skip
-        self.service = EnvoyService(self.ledger, AdmissionService(self.ledger))
+        self.service = EnvoyService(self.ledger, AdmissionService(self.ledger), self.log)
 
     def send(self, *descriptors, domain="llm", hits=0):
         request = pb.RateLimitRequest(domain=domain, hits_addend=hits)
@@ -290,7 +301,11 @@ def test_an_end_that_comes_twice_is_charged_once(world):
 def test_an_end_that_says_something_else_later_is_refused_and_changes_nothing(world):
     world.ask()
     world.send(end("cost", hits=5))
-    assert reason(world.send(end("cost", hits=6))) == "FAILED_PRECONDITION"
+    for _ in range(2):
+        assert reason(world.send(end("cost", hits=6))) == "FAILED_PRECONDITION"
+    ((event, problem),) = world.log.events
+    assert event == "envoy_end_refused"
+    assert "was settled at 5000 nano-USD" in problem
     assert world.send(end()).overall_code == OK
     assert world.charges == [5_000]
 
@@ -433,6 +448,6 @@ def test_in_a_fleet_an_ask_waits_for_its_lease_and_is_refused_without():
     situation = Situation(name="host-1", version="1", boot_id="boot")
     nobody_there = Tenancy(fleet.ledger, daemon_id="daemon-1", situation=situation)
     patience = Patience(nobody_there, lambda: 0)
-    fleet.service = EnvoyService(fleet.ledger, AdmissionService(fleet.ledger, patience))
+    fleet.service = EnvoyService(fleet.ledger, AdmissionService(fleet.ledger, patience), fleet.log)
     response = asyncio.run(fleet.ask())
     assert reason(response) == "NO_LEASE"
