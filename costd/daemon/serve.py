@@ -127,8 +127,9 @@ async def _until_drained(parts: Parts, servers: Servers, stop: Stop) -> None:
     await stop.asked.wait()
     tell_supervisor(STOPPING)
     parts.log.info("draining", open_count=parts.figures.open_count)
-    left_behind = leaving.left_behind(parts.desk)
     await servers.drain(parts.figures, stop.insisted)
+    left_behind = leaving.left_behind(parts.desk)
+    await servers.cut()
     if parts.fleet is not None:
         leave = leaving.Leaving(parts.fleet, parts.desk, left_behind)
         await leave.within(parts.settings.leave_s, stop.insisted, parts.log)

@@ -60,6 +60,7 @@ class Servers:
         ]
         self._admission, self._control, *self._remote = self._all
         self._health = health.aio.HealthServicer()
+        self._stopping: list[asyncio.Task[None]] = []
         self._bound: dict[Path, int] = {}
         self.addresses: dict[str, str] = {}
 
@@ -107,13 +108,16 @@ class Servers:
         await asyncio.gather(*(server.start() for server in self._all))
 
     async def drain(self, figures: CallFigures, insisted: asyncio.Event) -> None:
-        """Accept no more and let what is open finish, for a while, unless somebody insists."""
+        """Accept no more and let open calls finish, for a while, unless somebody insists."""
         await self._health.enter_graceful_shutdown()
-        servers, drain_s = self._all, self._settings.drain_s
+        drain_s = self._settings.drain_s
         # Stopping servers refuse new calls at once and leave open ones alone until `drain_s`.
-        stopping = [asyncio.create_task(server.stop(drain_s)) for server in servers]
+        self._stopping = [asyncio.create_task(server.stop(drain_s)) for server in self._all]
         await _until_quiet(figures, insisted, drain_s)
-        await asyncio.gather(*(server.stop(None) for server in servers), *stopping)
+
+    async def cut(self) -> None:
+        """End what is still open: streams, which would stay."""
+        await asyncio.gather(*(server.stop(None) for server in self._all), *self._stopping)
 
     def _bind(self, server: grpc.aio.Server, name: str, path: Path, mode: int) -> None:
         path = path.absolute()

@@ -22,8 +22,8 @@ default_task_class: draft
 budgets: [{id: all, window: total, limit: $100}]
 allowance: {for: 2s}
 """
-DRAW_AND_DIE = f"""
-import os, signal, sys
+DRAW = f"""
+import sys
 from costd_client import Client
 
 client = Client(sys.argv[1], caller="app", allowances=True, timeout_s=10)
@@ -33,7 +33,8 @@ while drawn < 5:
     drawn += decision.source == "allowance"
     if decision.source != "allowance":
         client.void(decision)
-os.kill(os.getpid(), signal.SIGKILL)
+print("drawn", flush=True)
+sys.stdin.read()
 """
 PROGRAM = str(Path(sys.executable).with_name("costd"))
 
@@ -80,9 +81,19 @@ def drain(daemon, *arguments):
 
 def test_what_a_dead_client_drew_is_booked_and_told_and_the_rest_given_back(running):
     (coordinator,), (daemon,) = running.coordinators, running.daemons
-    died = subprocess.run([sys.executable, "-c", DRAW_AND_DIE, daemon.address], check=False)
-    assert died.returncode == -signal.SIGKILL
-    assert daemon.stop() == 0
+    app = subprocess.Popen(
+        [sys.executable, "-c", DRAW, daemon.address],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert app.stdout.readline() == "drawn\n"
+    daemon.signal(signal.SIGSTOP)  # so that it hears of the end and of the death at once
+    app.kill()
+    app.communicate()
+    daemon.signal(signal.SIGTERM)
+    daemon.signal(signal.SIGCONT)
+    assert daemon.ended() == 0
     assert pool(coordinator) == (0, 5 * HOLD_NUSD)
     assert held(coordinator) == 5 * HOLD_NUSD
     assert not [line for line in daemon.lines if line["event"] == "left_untold"]
