@@ -145,6 +145,47 @@ def test_books_in_a_claim_are_in_a_folder_of_the_pods_own():
     )
 
 
+@pytest.mark.parametrize("shape", INJECTED)
+def test_pod_security_restricted_lets_the_sidecar_in(shape):
+    """And its root file system is read-only, which that standard does not ask for."""
+    may = sidecar(INJECTED[shape])["securityContext"]
+    assert may["runAsNonRoot"] is True
+    assert may["runAsUser"] == 65532
+    assert may["readOnlyRootFilesystem"] is True
+    assert may["allowPrivilegeEscalation"] is False
+    assert may["privileged"] is False
+    assert may["capabilities"] == {"drop": ["ALL"]}
+    assert may["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+def test_a_pod_may_say_what_its_sidecar_is_like():
+    made = sidecar(INJECTED["with every wish"])
+    assert made["image"] == "registry.example:5000/costd@sha256:" + "a" * 64
+    assert made["imagePullPolicy"] == "Always"
+    assert made["resources"] == {
+        "requests": {"cpu": "100m", "memory": "128Mi"},
+        "limits": {"cpu": "1", "memory": "1Gi"},
+    }
+    assert made["ports"] == [{"name": "costd-metrics", "containerPort": 9000}]
+    says = environment(made)
+    assert {name: says[name] for name in says if name not in environment(sidecar(pod_of()))} == {
+        "POD_LABEL_agent": None,
+        "COSTD_CLAIMS": "security_review,deploy",
+    }
+    assert says["COSTD_POLICY"] == "/etc/costd/policy/agents.yaml"
+    assert says["COSTD_KILL_FILE"] == "/etc/costd/kills/kills.yaml"
+    assert (says["COSTD_DRAIN_S"], says["COSTD_LOG_LEVEL"]) == ("2.5", "debug")
+
+
+def test_containers_of_any_user_may_ask_and_only_the_sidecar_reaches_its_books():
+    after = apply(pod_of(), inject(pod_of(), "a", DEFAULTS).patch)
+    says = environment(sidecar_of(after))
+    assert says["COSTD_SOCKET_MODE"] == "0666"
+    assert says["COSTD_CONTROL_SOCKET"].startswith("/var/lib/costd/")
+    (app,) = after["spec"]["containers"]
+    assert [each["name"] for each in app["volumeMounts"]] == ["costd-run"]
+
+
 # ---- resources ----------------------------------------------------------------------------------
 
 
