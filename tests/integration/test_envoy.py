@@ -10,6 +10,7 @@ from envoy_by_hand import EXAMPLE, Envoy, configuration, envoy_program
 from costd.daemon.servers import ENVOY_NAME
 from costd.testing import DaemonProcess
 from costd.testing.fake_provider import Behaviour, FakeProvider
+from costd.testing.provider_replies import Usage
 from costd.wire.pb import admission_pb2 as pb
 from costd.wire.pb import control_pb2 as cpb
 from costd.wire.pb.admission_pb2_grpc import AdmissionStub
@@ -102,6 +103,16 @@ def test_a_stream_is_charged_by_the_usage_in_its_last_event(envoy, control):
     assert body.rstrip().endswith("data: [DONE]")
     (event,) = charged(control, "stan")
     assert (event.cost_nusd, event.closed_as) == (COST_NUSD, "settled")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_cached_prompt_tokens_are_charged_at_their_price(envoy, provider, control, stream):
+    provider.then(Behaviour(usage=Usage(cached_tokens=2)))
+    user = f"carl-{stream}"
+    envoy.post(user, stream=stream, stream_options={"include_usage": True})
+    (event,) = charged(control, user)
+    assert event.usage.cached_tokens == 2
+    assert event.cost_nusd == 1 * 1_750 + 2 * 175 + 5 * 14_000
 
 
 @pytest.mark.parametrize("user", ["streams-quietly", "breaks"])
