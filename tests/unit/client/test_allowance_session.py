@@ -259,7 +259,7 @@ def test_a_lifetime_counts_from_when_the_request_was_sent():
 
 @pytest.mark.parametrize(
     "why",
-    ["late", "unknown", "denied", "slot"],
+    ["late", "unknown", "denied", "newer", "slot"],
 )
 def test_a_grant_that_is_of_no_use_is_returned_at_once(why, tmp_path):
     daemon, client = write_pages(tmp_path)
@@ -276,6 +276,8 @@ def test_a_grant_that_is_of_no_use_is_returned_at_once(why, tmp_path):
             grant.request_id = "another"
         case "denied":
             grant.allowance.decision.verdict = pb.VERDICT_DENY
+        case "newer":
+            grant.allowance.decision.verdict = 9
         case "slot":
             grant.allowance.slot = 4
     wire.say(grant=grant)
@@ -347,6 +349,12 @@ def test_the_page_stops_draws_until_the_stream_has_told_what_changed(tmp_path):
     wire.say(generation=pb.Generation(generation=8, scope_labels=["team"]))
     assert draw(wire, kind) is not None, "it was not revoked, so it is good"
     assert map_pages(str(daemon), str(client)).slots[base_of(3) + 1] == 2
+
+
+def test_a_message_of_a_newer_daemon_changes_nothing_for_what_is_held():
+    wire, kind = opened()
+    wire.session.received(pb.DaemonMessage.FromString(b"\xc2\x3e\x05hello"))
+    assert draw(wire, kind).source == "allowance"
 
 
 def test_without_pages_the_streams_generation_is_the_one_that_counts():
