@@ -205,17 +205,3 @@ test("an allowance is drawn until its lifetime ends, and not after it", async ()
   assert(lastMs - stoppedMs <= 2_000, `drawn ${lastMs - stoppedMs} ms later`);
   await client.close();
 });
-
-test("a program that forgets to close ends its stream by itself", async () => {
-  const { client, books } = connect();
-  const scope = client.scope(KIND);
-  await drawn(client, () => scope.admit(ONE)).then((one) => client.void(one));
-  await until(async () => {
-    const { allowances } = (await daemon.operate("ListAllowances", {})) as {
-      allowances: Record<string, unknown>[];
-    };
-    return !JSON.stringify(allowances).includes(`"${client.caller}"`);
-  }, "nothing is held");
-  assert.deepEqual(await books(), [0n, 0n, 0n, 0n]);
-  await client.close();
-});
