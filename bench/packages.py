@@ -49,13 +49,15 @@ class Installed:
     ) -> None:
         target = base / f"installed-{name}"
         base.chmod(0o711)  # PostgreSQL, as a user of its own, must get to its programs
-        python = link(target, extras) if quick else install(target, extras)
+        python = _linked(base / "linked") if quick else install(target, extras)
         self._name = name
-        self._size_mib = size_mib(target)
+        self._size_mib = size_mib(python.parents[1])
         self._quiet_s = 0.0 if quick else QUIET_S
         self._process = PROCESSES[name]()
         self._process.python = str(python)
-        self._process.source = target  # and so not in this source, which would be found first
+        self._process.source = (
+            python.parent
+        )  # and so not in this source, which would be found first
         stack.callback(self._process.close)
         self._rss_mib: list[float] = []
 
@@ -87,6 +89,12 @@ class Installed:
                 decimals=1,
             ),
         ]
+
+
+def _linked(target: Path) -> Path:
+    """Make one installation for all programs, where figures mean nothing."""
+    python = target / "bin" / "python3"
+    return python if python.exists() else link(target, ("coordinator", "injector"))
 
 
 PROCESSES: Final[dict[str, Callable[[], CostdProcess]]] = {

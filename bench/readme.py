@@ -43,6 +43,8 @@ DECIDED: Final[tuple[Row, ...]] = (
     ("1,000 budgets that do not match ÷ none", "budgets_1k_over_0"),
     ("daemon memory with 1,000,000 counters", "rss_mib_1m"),
     ("start to first answer, after `kill -9`", "start_s_1m"),
+    ("a daemon installed, with all it needs", "daemon_install_mib"),
+    ("memory of an idle daemon", "daemon_rss_mib_idle"),
 )
 ASKED: Final[tuple[Row, ...]] = (
     ("durable Admit over the socket ÷ the fastest empty echo", "rpc_over_echo"),
