@@ -55,9 +55,8 @@ class Installed:
         self._quiet_s = 0.0 if quick else QUIET_S
         self._process = PROCESSES[name]()
         self._process.python = str(python)
-        self._process.source = (
-            python.parent
-        )  # and so not in this source, which would be found first
+        # Not where this source is, which would be found first.
+        self._process.source = python.parent
         stack.callback(self._process.close)
         self._rss_mib: list[float] = []
 
