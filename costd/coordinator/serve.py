@@ -146,7 +146,7 @@ async def serve(settings: Settings, log: Log, stop: Stop, exports: Exports = NO_
         tell_supervisor(STOPPING)
         log.info("draining", daemons=len(reception.attached))
         await servers.drain()
-        await _leave(store.leave(instance_id), database, settings, log)
+        await _leave(upkeep.leave(), database, settings, log)
     log.info("stopped")
 
 

@@ -65,6 +65,7 @@ class Upkeep:
         )
         self.database_problem = ""
         """Why the database cannot be used now; empty if it can."""
+        self._is_leaving = False
 
     async def run(self) -> None:
         """Beat until cancelled; whatever goes wrong is logged once, and tried again."""
@@ -78,6 +79,14 @@ class Upkeep:
             except Exception as error:  # noqa: BLE001  this must go on, whatever that was
                 self._log.error("upkeep_failed", exc_info=error)
             await asyncio.sleep(BEAT_S)
+
+    async def leave(self) -> None:
+        """Tell the database that this replica is gone; no beat registers it again.
+
+        Errors:  CoordinatorUnavailable.
+        """
+        self._is_leaving = True
+        await self._store.leave(self._instance_id)
 
     async def forget(self) -> None:
         """Forget what is old, until cancelled."""
@@ -128,7 +137,8 @@ class Upkeep:
             beat.cancel()
 
     async def _beat(self) -> None:
-        if not await self._store.beat(self._instance_id):
+        is_known = await self._store.beat(self._instance_id)
+        if not is_known and not self._is_leaving:
             await self._migrator.run(self._instance_id, address=self._settings.listen)
         await self._kills.store_all()
 

@@ -89,3 +89,26 @@ async def test_a_policy_that_cannot_be_read_keeps_nobody_from_hearing_of_kill_sw
     assert store.read == ["kills", "kills"]
     assert learned == [0]
     assert made._log.events == ["upkeep_failed"]
+
+
+async def test_a_beat_during_its_leaving_does_not_register_a_replica_again(upkeep):
+    made, store = upkeep
+    known, registered = {"one"}, []
+
+    async def beat(instance_id):
+        return instance_id in known
+
+    async def leave(instance_id):
+        known.discard(instance_id)
+        await made._beat()
+
+    async def migrate(instance_id, *, address):
+        registered.append(instance_id)
+
+    async def nothing():
+        pass
+
+    store.beat, store.leave, store.store_all = beat, leave, nothing
+    made._migrator, made._settings = SimpleNamespace(run=migrate), SimpleNamespace(listen="")
+    await made.leave()
+    assert (known, registered) == (set(), [])
