@@ -132,7 +132,8 @@ class Desk:
         self.books.remember(session)
         connection.session_id = session_id
         self.attached[session_id] = connection
-        held = set(hello.held_allowance_ids)
+        found = {one.allowance_id.hex(): one.allowance_id for one in self._open_of(session_id)}
+        unnamed = found.keys() - set(hello.held_allowance_ids)
         welcome = pb.Welcome(
             scope_labels=sorted(self.scope_labels()),
             report_sequence=session.report_sequence,
@@ -140,11 +141,9 @@ class Desk:
             client_page=path,
             generation=self.pages.generation,
             good_allowance_ids=[
-                allowance.allowance_id.hex()
-                for allowance in self._open_of(session_id)
-                if allowance.allowance_id.hex() in held
-                and allowance.allowance_id not in self.revoked
+                text for text in sorted(found.keys() - unnamed) if found[text] not in self.revoked
             ],
+            unnamed_allowance_ids=sorted(unnamed),
         )
         connection.push(pb.DaemonMessage(welcome=welcome))
         self.drills.ask_again(session_id, connection.push, welcome)

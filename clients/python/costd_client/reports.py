@@ -58,6 +58,8 @@ class Reports:
         self._made_ns: int | None = None
         self._confirms = 0
         """A generation that the next report, made at once, has to name; 0: none."""
+        self._lost: list[str] = []
+        """Allowances to return that never came: the stream that carried them broke."""
 
     @property
     def settlements_count(self) -> int:
@@ -67,13 +69,13 @@ class Reports:
     @property
     def is_quiet(self) -> bool:
         """Whether the daemon has acknowledged everything."""
-        return not self.queue and not self._unacknowledged
+        return not (self.queue or self._unacknowledged or self._lost)
 
     def is_due(self, *, at_once: bool) -> bool:
         """Whether a report need not wait for more to say."""
         enough = 1 if at_once else SETTLEMENTS_COUNT
         room = len(self._unacknowledged) < UNACKNOWLEDGED_COUNT_MAX
-        return room and len(self.queue) >= enough
+        return room and (bool(self._lost) or len(self.queue) >= enough)
 
     def unsent(self) -> list[pb.Report]:
         """Take the reports that this stream has not carried yet, in order."""
@@ -107,7 +109,9 @@ class Reports:
         for allowance in (*allowances, *over):
             _write_drawn(report, allowance)
         report.returned_allowance_ids.extend(allowance.allowance_id for allowance in over)
+        report.returned_allowance_ids.extend(self._lost)
         over.clear()
+        self._lost.clear()
         says = report.drawn or report.settlements or report.returned_allowance_ids
         if not says and not self._confirms:
             return False
@@ -143,16 +147,20 @@ class Reports:
         else:
             self._journal.ended(drawn, end, self.queue)
 
-    def resume(self, booked: int) -> bool:
+    def resume(self, booked: int, unnamed: Iterable[str]) -> bool:
         """Have everything behind the last booked report sent on a new stream.
 
         Shape:   False where the daemon knows of fewer reports than it acknowledged, or of more
-                 than were made: then what is left is numbered on from those it knows.
+                 than were made: then what is left is numbered on from those it knows. Of the
+                 allowances that nobody named, those that no report returns are returned.
         """
         self._sent_count = 0
         known = self._sequence - len(self._unacknowledged) <= booked <= self._sequence
         if known:
             self.acknowledge(booked)
+        returned = {one for report in self._unacknowledged for one in report.returned_allowance_ids}
+        # Other books may have open what was drawn and returned long ago: let them presume it.
+        self._lost = [one for one in unnamed if known and one not in returned]
         for number, report in enumerate(self._unacknowledged, booked + 1):
             report.sequence = number
             if self._journal is not None and not known:

@@ -111,7 +111,7 @@ class Session:
         hello = pb.Hello(
             session_id=self.session_id,
             maps_pages=self._map_pages is not None,
-            held_allowance_ids=list(self._held),
+            held_allowance_ids=[*self._held, *(one.allowance_id for one in self._over)],
         )
         return [pb.ClientMessage(hello=hello)]
 
@@ -250,7 +250,7 @@ class Session:
     # ---- inside
 
     def _welcomed(self, welcome: pb.Welcome) -> None:
-        if not self.reports.resume(welcome.report_sequence):
+        if not self.reports.resume(welcome.report_sequence, welcome.unnamed_allowance_ids):
             log.warning("costd: the daemon does not know this session's reports as they were")
         if not self._map(welcome):
             self.must_reopen = True

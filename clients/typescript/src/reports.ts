@@ -33,6 +33,8 @@ export class Reports {
   private madeMs = Number.NEGATIVE_INFINITY;
   /** A generation that the next report, made at once, has to name; 0: none. */
   private confirms = 0n;
+  /** Allowances to return that never came: the stream that carried them broke. */
+  private lost: string[] = [];
 
   /** How many settlements the daemon has not acknowledged. */
   get settlementsCount(): number {
@@ -40,7 +42,7 @@ export class Reports {
   }
 
   get isQuiet(): boolean {
-    return this.queue.length === 0 && this.unacknowledged.length === 0;
+    return this.queue.length + this.unacknowledged.length + this.lost.length === 0;
   }
 
   get hasQueued(): boolean {
@@ -50,7 +52,8 @@ export class Reports {
   /** Whether a report need not wait for more to say. */
   isDue(atOnce: boolean): boolean {
     const room = this.unacknowledged.length < UNACKNOWLEDGED_COUNT_MAX;
-    return room && this.queue.length >= (atOnce ? 1 : SETTLEMENTS_COUNT);
+    const isMuch = this.queue.length >= (atOnce ? 1 : SETTLEMENTS_COUNT);
+    return room && (isMuch || this.lost.length > 0);
   }
 
   /** Take the reports that this stream has not carried yet, in order. */
@@ -86,7 +89,8 @@ export class Reports {
       writeDrawn(report, allowance);
       report.returnedAllowanceIds.push(allowance.id);
     }
-    over.length = 0;
+    report.returnedAllowanceIds.push(...this.lost);
+    over.length = this.lost.length = 0;
     const says =
       report.drawn.length + report.settlements.length + report.returnedAllowanceIds.length > 0;
     if (!says && this.confirms === 0n) return false;
@@ -122,12 +126,16 @@ export class Reports {
    * Have everything behind the last booked report sent on a new stream.
    *
    * Shape: false where the daemon knows of fewer reports than it acknowledged, or of more than
-   * were made: then what is left is numbered on from those it knows.
+   * were made: then what is left is numbered on from those it knows. Of the allowances that nobody
+   * named, those that no report returns are returned.
    */
-  resume(booked: number): boolean {
+  resume(booked: number, unnamed: readonly string[]): boolean {
     this.sentCount = 0;
     const known = this.sequence - this.unacknowledged.length <= booked && booked <= this.sequence;
     if (known) this.acknowledge(booked);
+    const returned = new Set(this.unacknowledged.flatMap((one) => one.returnedAllowanceIds));
+    // Other books may have open what was drawn and returned long ago: let them presume it.
+    this.lost = unnamed.filter((id) => known && !returned.has(id));
     for (const [index, report] of this.unacknowledged.entries()) {
       report.sequence = BigInt(booked + 1 + index);
     }

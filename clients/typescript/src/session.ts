@@ -107,7 +107,7 @@ export class Session implements Home {
     const value = {
       sessionId: this.id,
       mapsPages: this.sharesFiles,
-      heldAllowanceIds: [...this.held.keys()],
+      heldAllowanceIds: [...this.held.keys(), ...this.over.map(({ id }) => id)],
     };
     return { message: { $case: "hello", value } };
   }
@@ -253,7 +253,7 @@ export class Session implements Home {
   // ---- inside
 
   private welcomed(welcome: Welcome): void {
-    if (!this.reports.resume(Number(welcome.reportSequence))) {
+    if (!this.reports.resume(Number(welcome.reportSequence), welcome.unnamedAllowanceIds)) {
       this.options.log("warn", "the daemon does not know this session's reports as they were");
     }
     if (!this.openPages(welcome)) {

@@ -109,8 +109,11 @@ test("calls go on while the daemon is dead, and are booked once when it is back"
   assert.deepEqual(booked.sort(), ["1", "2", "3"]);
 });
 
-// With pages: without them a grant that is lost on its way is presumed spent.
-test("connections that break again and again lose nothing and double nothing", async () => {
+for (const way of ["pages", "the stream"]) {
+  test(`connections that break again lose and double nothing: by ${way}`, () => breakAgain(way));
+}
+
+async function breakAgain(way: string): Promise<void> {
   const sockets = new Set<Socket>();
   const proxy = createServer((near) => {
     const far = createConnection(daemon.address.slice("unix:".length));
@@ -126,12 +129,16 @@ test("connections that break again and again lose nothing and double nothing", a
       });
       from.pipe(to);
     }
-  }).listen(join(daemon.directory, "proxy.sock"));
+  });
+  const path = join(daemon.directory, `${way.length}.sock`);
+  proxy.listen(way === "pages" ? { path } : { port: 0, host: "127.0.0.1" });
   await once(proxy, "listening");
+  const at = proxy.address();
+  const port = typeof at === "object" ? at?.port : undefined;
   const { settled } = await daemon.books();
   const client = new Client({
-    address: `unix:${daemon.directory}/proxy.sock`,
-    caller: "cut",
+    address: port === undefined ? `unix:${path}` : `127.0.0.1:${port}`,
+    caller: `cut ${way.length}`,
     labels: { team: "a" },
     log: () => {},
   });
@@ -156,4 +163,4 @@ test("connections that break again and again lose nothing and double nothing", a
   await client.close(10_000);
   proxy.close();
   assert.equal(await charged(settled), cost);
-});
+}

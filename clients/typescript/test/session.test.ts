@@ -146,6 +146,29 @@ test("what was not booked is sent again on the next stream, numbered as the daem
   assert.deepEqual([anew?.sequence, anew?.settlements.length], [8n, 1]);
 });
 
+test("a grant that was lost with its stream is returned at once, and no other twice", () => {
+  const { session, allowanceId } = granted();
+  session.broken();
+  const [hello] = said([session.opened()], "hello") as { heldAllowanceIds: string[] }[];
+  assert.deepEqual(hello?.heldAllowanceIds, [allowanceId]);
+  const back = { goodAllowanceIds: [allowanceId], unnamedAllowanceIds: ["lost"] };
+  session.received(welcome(back));
+  assert.deepEqual([session.isQuiet, session.waitMs], [false, 0]);
+  const [report] = said(session.poll(), "report") as { returnedAllowanceIds: string[] }[];
+  assert.deepEqual(report?.returnedAllowanceIds, ["lost"]);
+  session.broken();
+  session.opened();
+  session.received(welcome(back));
+  const again = said(session.poll(), "report") as { returnedAllowanceIds: string[] }[];
+  assert.deepEqual(again, [report]);
+  session.broken();
+  session.opened();
+  // Other books may have open what was returned long ago.
+  session.received(welcome({ ...back, reportSequence: 7n, unnamedAllowanceIds: ["old"] }));
+  const [anew] = said(session.poll(), "report") as { returnedAllowanceIds: string[] }[];
+  assert.deepEqual(anew?.returnedAllowanceIds, ["lost"]);
+});
+
 test("nothing is drawn while too many ended calls are unheard of", () => {
   const { session, facts } = granted();
   for (let count = 0; count < 3; count += 1) {

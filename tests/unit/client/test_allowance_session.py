@@ -444,6 +444,46 @@ def test_reports_are_kept_until_acknowledged_and_sent_again_behind_what_was_book
     assert wire.session.unheard_count == 0
 
 
+def test_a_grant_that_was_lost_with_its_stream_is_returned_at_once_and_once():
+    wire, kind = opened()
+    settle(wire, draw(wire, kind))
+    wire.poll(after_s=0.03)
+    wire.session.broken()
+    wire.open(unnamed_allowance_ids=["lost"])
+    assert not wire.session.is_quiet
+    assert wire.session.wait_ns() == 0
+    wire.poll()
+    wire.poll(after_s=60)
+    assert wire.books.returned == ["lost", f"{1:032x}"], "the latter at the end of its lifetime"
+    assert wire.session.is_quiet
+
+
+def test_what_is_being_returned_is_named_and_not_returned_twice():
+    wire, _ = opened()
+    wire.say(revocation=pb.Revocation(allowance_id=f"{1:032x}"))
+    wire.session.broken()
+    wire.open()
+    assert list(wire.sent[-1].hello.held_allowance_ids) == [f"{1:032x}"]
+    wire.answers = False
+    wire.poll()
+    wire.session.broken()
+    wire.answers = True
+    wire.open(unnamed_allowance_ids=[f"{1:032x}"])
+    wire.poll(after_s=0.03)
+    assert wire.books.returned == [f"{1:032x}"]
+
+
+def test_nothing_is_returned_to_other_books_that_was_returned_before():
+    wire, kind = opened()
+    settle(wire, draw(wire, kind))
+    wire.poll(after_s=0.03)
+    wire.session.broken()
+    wire.books.sequence = 0
+    wire.open(unnamed_allowance_ids=["returned long ago"])
+    wire.poll(after_s=0.03)
+    assert "returned long ago" not in wire.books.returned
+
+
 def forgotten(booked):
     """A wire whose daemon had 2 of 3 reports, and says after a broken stream how many it has."""
     wire, kind = opened()

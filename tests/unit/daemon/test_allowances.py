@@ -706,6 +706,21 @@ def test_a_client_that_comes_back_learns_what_is_still_good(world):
     assert list(back.welcome.good_allowance_ids) == [second.allowance_id]
 
 
+@pytest.mark.parametrize("maps_pages", [True, False])
+def test_a_grant_that_was_lost_with_its_stream_is_named_and_can_be_returned(world, maps_pages):
+    client = world.client(maps_pages=maps_pages).hello()
+    held, lost = client.granted(), client.granted()
+    client.connection.close()
+    back = world.client(maps_pages=maps_pages).hello(held.allowance_id)
+    assert list(back.welcome.good_allowance_ids) == [held.allowance_id]
+    assert list(back.welcome.unnamed_allowance_ids) == [lost.allowance_id]
+    back.report(returned=[lost])
+    assert world.counter.reserved == held.amount_nusd
+    back.report(returned=[held])
+    world.advance(3_600)
+    assert (world.counter.reserved, world.counter.settled) == (0, 0)
+
+
 def test_after_a_restart_of_the_daemon_nothing_is_good_and_reports_go_on(world):
     client = world.client().hello()
     allowance = client.granted(10)

@@ -481,20 +481,22 @@ class Hello(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., maps_pages: _Optional[bool] = ..., held_allowance_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("scope_labels", "report_sequence", "daemon_page", "client_page", "generation", "good_allowance_ids")
+    __slots__ = ("scope_labels", "report_sequence", "daemon_page", "client_page", "generation", "good_allowance_ids", "unnamed_allowance_ids")
     SCOPE_LABELS_FIELD_NUMBER: _ClassVar[int]
     REPORT_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     DAEMON_PAGE_FIELD_NUMBER: _ClassVar[int]
     CLIENT_PAGE_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     GOOD_ALLOWANCE_IDS_FIELD_NUMBER: _ClassVar[int]
+    UNNAMED_ALLOWANCE_IDS_FIELD_NUMBER: _ClassVar[int]
     scope_labels: _containers.RepeatedScalarFieldContainer[str]
     report_sequence: int
     daemon_page: str
     client_page: str
     generation: int
     good_allowance_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, scope_labels: _Optional[_Iterable[str]] = ..., report_sequence: _Optional[int] = ..., daemon_page: _Optional[str] = ..., client_page: _Optional[str] = ..., generation: _Optional[int] = ..., good_allowance_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    unnamed_allowance_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, scope_labels: _Optional[_Iterable[str]] = ..., report_sequence: _Optional[int] = ..., daemon_page: _Optional[str] = ..., client_page: _Optional[str] = ..., generation: _Optional[int] = ..., good_allowance_ids: _Optional[_Iterable[str]] = ..., unnamed_allowance_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class AllowanceRequest(_message.Message):
     __slots__ = ("request_id", "typical", "calls_count")

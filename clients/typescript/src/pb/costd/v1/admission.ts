@@ -559,7 +559,7 @@ export interface Hello {
   sessionId: string;
   /** The client can map files of the daemon's host, because it came over a Unix socket. */
   mapsPages: boolean;
-  /** Allowances that it still holds from before the stream broke. */
+  /** Allowances that it still holds from before the stream broke, or is about to return. */
   heldAllowanceIds: string[];
 }
 
@@ -576,6 +576,11 @@ export interface Welcome {
   generation: bigint;
   /** Of the allowances that Hello named, those that may still be drawn. */
   goodAllowanceIds: string[];
+  /**
+   * Open allowances of this session that Hello did not name. The process whose session it is
+   * returns those that it never got, because the stream broke first.
+   */
+  unnamedAllowanceIds: string[];
 }
 
 /** Sent when a scope's allowance runs low. Its answer may come at any time, or late. */
@@ -3707,7 +3712,15 @@ export const Hello: MessageFns<Hello> = {
 };
 
 function createBaseWelcome(): Welcome {
-  return { scopeLabels: [], reportSequence: 0n, daemonPage: "", clientPage: "", generation: 0n, goodAllowanceIds: [] };
+  return {
+    scopeLabels: [],
+    reportSequence: 0n,
+    daemonPage: "",
+    clientPage: "",
+    generation: 0n,
+    goodAllowanceIds: [],
+    unnamedAllowanceIds: [],
+  };
 }
 
 export const Welcome: MessageFns<Welcome> = {
@@ -3735,6 +3748,9 @@ export const Welcome: MessageFns<Welcome> = {
     }
     for (const v of message.goodAllowanceIds) {
       writer.uint32(50).string(v!);
+    }
+    for (const v of message.unnamedAllowanceIds) {
+      writer.uint32(58).string(v!);
     }
     return writer;
   },
@@ -3800,6 +3816,14 @@ export const Welcome: MessageFns<Welcome> = {
             message.goodAllowanceIds.push(reader.string());
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.unnamedAllowanceIds.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3827,6 +3851,7 @@ export const Welcome: MessageFns<Welcome> = {
       ? BigInt(object.generation)
       : 0n;
     message.goodAllowanceIds = object.goodAllowanceIds?.map((e) => e) || [];
+    message.unnamedAllowanceIds = object.unnamedAllowanceIds?.map((e) => e) || [];
     return message;
   },
 };
