@@ -25,6 +25,7 @@ from costd.wire.pb import fleet_pb2 as pb
 POLICY = """\
 version: 1
 unmatched: allow
+fleet: {lease_wait_ms: 5000}
 tiers:
   premium: {models: [openai/gpt-4o]}
 task_classes: {draft: {tier: premium, max_output_tokens: 1000}}

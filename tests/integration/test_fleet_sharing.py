@@ -15,6 +15,7 @@ from costd.wire.pb.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 POLICY = """\
 version: 1
 unmatched: deny
+fleet: {lease_wait_ms: 5000}
 tiers:
   premium: {models: [openai/gpt-4o]}
 task_classes:

@@ -128,7 +128,7 @@ def check(status, said, method, role):
         assert ROLE_OF[CONTROL.full_name, method].label in said
 
 
-OPEN_TO_AGENTS = {"costd.v1.Admission"}
+OPEN_TO_AGENTS = {"costd.v1.Admission", "costd.envoy.v1.RateLimitService"}
 """Services that have no roles."""
 
 
