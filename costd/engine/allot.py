@@ -16,6 +16,7 @@ from costd.engine.rated import lent_rate, rate_units
 from costd.engine.rules import FULL_BP, BudgetRule, RateRule
 from costd.model.allowance import Sums
 from costd.model.counter import Counter
+from costd.model.decision import Reason
 from costd.model.lease import Wanting
 from costd.model.money import AMOUNT_MAX, HOLD_MAX_NUSD, ceil_div
 from costd.model.policy import AllowanceTerms
@@ -60,21 +61,24 @@ def allot(question: Question, calls_count: int) -> Allotment | Scarce:
     Ensures: what is set aside passes every rule at once, keeps under the next step of every
              budget, leaves protected reserves alone, and is at most the policy's share of what
              is left. It ends before any window that it counts in, and before the money that
-             stands behind it expires. Near a limit, near a step and in shadow there is none:
-             calls are then decided one by one.
+             stands behind it expires. Near a limit, near a step, in shadow, and for a call too
+             long for a better model there is none: calls are then decided one by one.
     Errors:  InvalidAsk, as `admit`.
     """
     terms = question.rules.policy.allowance
     asked = offers.asked_candidate(question.rules, question.ask, question.task_class, question.now)
     if not terms.active or not terms.selector.holds(asked.facts):
         return Scarce()
-    first, chosen = search(question, asked)
+    tried: list[Evaluation] = []
+    first, chosen = search(question, asked, tried)
     if chosen is None or (question.rules.has_shadow and not plain(first, chosen)):
         if question.wanting is not None:
             return Scarce((), question.wanting)
         return Scarce((first.counter_key,) if first.counter_key else ())
+    # A shorter call of the same scope would get a better model than this one.
+    is_too_long = any(each.reason is Reason.CONTEXT_TOO_LONG for each in tried)
     one = Sums(1, chosen.estimate.hold_nusd, _tokens(chosen))
-    if not one.amount_nusd and not chosen.estimate.is_free:
+    if is_too_long or not (one.amount_nusd or chosen.estimate.is_free):
         return Scarce()
     if any(rule.rate.unit not in RATE_UNITS for rule, _, _ in _rates_of(question, chosen)):
         return Scarce()  # draws are counted in tokens of both kinds together

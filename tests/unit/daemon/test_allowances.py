@@ -75,6 +75,33 @@ def test_at_most_a_twentieth_of_what_is_left_is_granted_at_once(world):
     assert second.amount_nusd == (100 * 10**9 - first.amount_nusd) // 20 // CALL_NUSD * CALL_NUSD
 
 
+NARROW = """\
+prices:
+  - {models: openai/gpt-4o, input: $2.5, output: $10, context_window: 2000}
+"""
+
+
+def test_a_call_too_long_for_its_model_sets_nothing_aside_for_shorter_ones():
+    world = World(PLAIN + NARROW)
+    client = world.client().hello()
+    long = {"prompt_tokens": 1_901, "acceptable_models": ["gpt-4o-mini"]}
+    told = world.ledger.admit(
+        Ask(
+            ask_id="a" * 16,
+            model="gpt-4o",
+            prompt_tokens=1_901,
+            max_output_tokens=100,
+            acceptable_models=("gpt-4o-mini",),
+        )
+    )
+    assert told.decision.model == "gpt-4o-mini"
+    assert not client.ask(**long).HasField("allowance")
+    client.heard.clear()
+    fitting = client.granted(**long | {"prompt_tokens": 1_900})
+    assert fitting.decision.model == "gpt-4o"
+    world.check()
+
+
 def test_near_the_limit_calls_are_asked_one_by_one(world):
     client = world.client().hello()
     drained = 0
