@@ -124,13 +124,19 @@ function kindOf({
   return { taskClass, model, provider, tier, labels, acceptableModels, batch, costKind };
 }
 
+/** Write what `kindOf` leaves as text: each part behind its length, so that none passes for two. */
 function keyOf(ask: Ask): string {
-  let key = `${ask.taskClass ?? ""}\0${ask.provider ?? ""}\0${ask.model ?? ""}\0${ask.tier ?? ""}`;
-  for (const label in ask.labels) key += `\0${label}\0${ask.labels[label]}`;
+  let key = part(ask.taskClass) + part(ask.provider) + part(ask.model) + part(ask.tier);
+  for (const label in ask.labels) key += part(label) + part(`${ask.labels[label]}`);
   if (ask.acceptableModels || ask.batch || ask.costKind) {
-    key += `\0${JSON.stringify([ask.acceptableModels, ask.batch, ask.costKind])}`;
+    key += JSON.stringify([ask.acceptableModels, ask.batch, ask.costKind]);
   }
   return key;
+}
+
+function part(given: string | undefined): string {
+  const text = given ?? "";
+  return `${text.length}:${text}`;
 }
 
 /** Whether these are amounts that an allowance can be drawn by. */

@@ -6,6 +6,7 @@ import {
   type Admitted,
   Client,
   type Decision,
+  InvalidAsk,
   ReservationClosed,
   type Scope,
 } from "../src/index.js";
@@ -87,6 +88,20 @@ for (const way of ["pages", "the stream"]) {
     assert.deepEqual(said, []);
   });
 }
+
+test("no label's value passes for another label, and so for another scope", async () => {
+  const { client } = connect();
+  const ask = { ...KIND, ...ONE, labels: { user: "u", run: "r" } };
+  await client.void(await drawn(client, () => client.admit(ask)));
+  for (const user of ["u\0run\0r", "u1:run1:r", "u3:run1:r"]) {
+    const forged = { ...ask, labels: { user } };
+    const said = await client.admit(forged).catch((error: unknown) => error);
+    if (said instanceof InvalidAsk) continue;
+    assert.deepEqual((said as Decision).ask.labels.user, user);
+    await client.void(said as Decision);
+  }
+  await client.close();
+});
 
 test("usage is priced by the daemon, and labels that no rule reads ride along", async () => {
   const { client, books, events } = connect();
