@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import signal
 import uuid
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
@@ -34,7 +33,7 @@ from costd.coordinator.upkeep import Upkeep
 from costd.errors import StoreUnavailable
 from costd.serving.background import background
 from costd.serving.calls import CallFigures, Calls
-from costd.serving.loop import new_loop
+from costd.serving.loop import run_until_signalled
 from costd.serving.metered import meter_calls, meter_certificate, metered
 from costd.serving.spans import spans_to
 from costd.serving.stop import Stop
@@ -53,8 +52,7 @@ def run(settings: Settings, log: Log, exports: Exports = NO_EXPORTS) -> None:
 
     Errors: as `serve`.
     """
-    with asyncio.Runner(loop_factory=new_loop()) as runner:
-        runner.run(_serve_until_signalled(settings, log, exports))
+    run_until_signalled(lambda stop: serve(settings, log, stop, exports))
 
 
 async def plan(settings: Settings) -> tuple[str, Plan | None]:
@@ -69,14 +67,6 @@ async def plan(settings: Settings) -> tuple[str, Plan | None]:
     async with _database(settings, embedded) as database:
         await database.open()
         return database.where, await Migrator(database, release=__version__).plan()
-
-
-async def _serve_until_signalled(settings: Settings, log: Log, exports: Exports) -> None:
-    stop = Stop()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.ask)
-    await serve(settings, log, stop, exports)
 
 
 async def serve(settings: Settings, log: Log, stop: Stop, exports: Exports = NO_EXPORTS) -> None:

@@ -23,7 +23,7 @@ from costd.grants import load_public_key
 from costd.serving.background import background
 from costd.serving.calls import Calls
 from costd.serving.guard import Guard
-from costd.serving.loop import new_loop
+from costd.serving.loop import run_until_signalled
 from costd.serving.metered import meter_calls, meter_certificate, metered
 from costd.serving.spans import Spans, spans_to
 from costd.serving.stop import Stop
@@ -40,16 +40,7 @@ def run(settings: Settings, log: Log, exports: Exports = NO_EXPORTS) -> None:
 
     Errors: as `serve`.
     """
-    with asyncio.Runner(loop_factory=new_loop()) as runner:
-        runner.run(_serve_until_signalled(settings, log, exports))
-
-
-async def _serve_until_signalled(settings: Settings, log: Log, exports: Exports) -> None:
-    stop = Stop()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.ask)
-    await serve(settings, log, stop, exports)
+    run_until_signalled(lambda stop: serve(settings, log, stop, exports))
 
 
 async def serve(settings: Settings, log: Log, stop: Stop, exports: Exports = NO_EXPORTS) -> None:
