@@ -60,7 +60,7 @@ def gather(rules: Iterable[EnvoyRule], request: pb.RateLimitRequest) -> Said:
     said = Said(settles=False, fields={}, labels={}, counts={}, unmatched=[])
     settles: set[bool] = set()
     for at, descriptor in enumerate(request.descriptors):
-        entries = {entry.key: entry.value for entry in descriptor.entries}
+        entries = {entry.key: _text(entry, at) for entry in descriptor.entries}
         rule = next((rule for rule in mine if rule.selector.holds(entries)), None)
         if rule is None:
             said.unmatched.append(at)
@@ -104,6 +104,17 @@ def _check_entries(descriptor: pb.RateLimitDescriptor, at: int) -> None:
                 f"descriptors[{at}] has two values of {entry.key[:80]!r}; give each entry a "
                 "descriptor_key of its own"
             )
+
+
+def _text(entry: pb.RateLimitDescriptor.Entry, at: int) -> str:
+    """Read a value; one that is no UTF-8 is the client's doing, and refused as other nonsense is.
+
+    Errors:  InvalidAsk.
+    """
+    value: object = entry.value  # protobuf gives the bytes where they are no text
+    if isinstance(value, str):
+        return value
+    raise InvalidAsk(f"descriptors[{at}]: the value of {entry.key[:80]!r} is not UTF-8; encode it")
 
 
 def _fields(said: Said, rule: EnvoyRule, entries: dict[str, str], where: str) -> None:

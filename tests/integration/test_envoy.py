@@ -213,6 +213,15 @@ def test_a_client_cannot_choose_the_id_of_its_request(envoy, control):
     poll(lambda: len(charged(control, "ida")) == 2)
 
 
+@pytest.mark.parametrize("listener", ["llm", "fails_open"])
+def test_a_header_that_is_no_text_is_refused_in_either_failure_mode(envoy, provider, listener):
+    before = len(provider.requests)
+    status, headers, _ = envoy.post("no-\xff\xfe-text", listener=listener)
+    assert (status, headers.get("x-costd-reason")) == (429, "INVALID_ARGUMENT")
+    assert "descriptors[0]: the value of 'user' is not UTF-8" in headers["x-costd-message"]
+    assert len(provider.requests) == before
+
+
 def test_a_kill_switch_stops_calls_through_envoy_at_once(envoy, control):
     control.EngageKill(
         cpb.EngageKillRequest(

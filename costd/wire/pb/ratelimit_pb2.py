@@ -28,33 +28,36 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63ostd/envoy/v1/ratelimit.proto\x12\x0e\x63ostd.envoy.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/wrappers.proto\"q\n\x10RateLimitRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x38\n\x0b\x64\x65scriptors\x18\x02 \x03(\x0b\x32#.costd.envoy.v1.RateLimitDescriptor\x12\x13\n\x0bhits_addend\x18\x03 \x01(\r\"\xa9\x01\n\x13RateLimitDescriptor\x12:\n\x07\x65ntries\x18\x01 \x03(\x0b\x32).costd.envoy.v1.RateLimitDescriptor.Entry\x12\x31\n\x0bhits_addend\x18\x03 \x01(\x0b\x32\x1c.google.protobuf.UInt64Value\x1a#\n\x05\x45ntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x9d\x08\n\x11RateLimitResponse\x12<\n\x0coverall_code\x18\x01 \x01(\x0e\x32&.costd.envoy.v1.RateLimitResponse.Code\x12\x44\n\x08statuses\x18\x02 \x03(\x0b\x32\x32.costd.envoy.v1.RateLimitResponse.DescriptorStatus\x12<\n\x17response_headers_to_add\x18\x03 \x03(\x0b\x32\x1b.costd.envoy.v1.HeaderValue\x12;\n\x16request_headers_to_add\x18\x04 \x03(\x0b\x32\x1b.costd.envoy.v1.HeaderValue\x12\x10\n\x08raw_body\x18\x05 \x01(\x0c\x12\x31\n\x10\x64ynamic_metadata\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x36\n\x05quota\x18\x07 \x01(\x0b\x32\'.costd.envoy.v1.RateLimitResponse.Quota\x1a\xd3\x01\n\tRateLimit\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x19\n\x11requests_per_unit\x18\x01 \x01(\r\x12>\n\x04unit\x18\x02 \x01(\x0e\x32\x30.costd.envoy.v1.RateLimitResponse.RateLimit.Unit\"]\n\x04Unit\x12\x0b\n\x07UNKNOWN\x10\x00\x12\n\n\x06SECOND\x10\x01\x12\n\n\x06MINUTE\x10\x02\x12\x08\n\x04HOUR\x10\x03\x12\x07\n\x03\x44\x41Y\x10\x04\x12\x08\n\x04WEEK\x10\x07\x12\t\n\x05MONTH\x10\x05\x12\x08\n\x04YEAR\x10\x06\x1ap\n\x05Quota\x12\x10\n\x08requests\x18\x01 \x01(\r\x12\x31\n\x0bvalid_until\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\n\n\x02id\x18\x03 \x01(\tB\x16\n\x14\x65xpiration_specifier\x1a\x96\x02\n\x10\x44\x65scriptorStatus\x12\x34\n\x04\x63ode\x18\x01 \x01(\x0e\x32&.costd.envoy.v1.RateLimitResponse.Code\x12\x42\n\rcurrent_limit\x18\x02 \x01(\x0b\x32+.costd.envoy.v1.RateLimitResponse.RateLimit\x12\x17\n\x0flimit_remaining\x18\x03 \x01(\r\x12\x37\n\x14\x64uration_until_reset\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x05quota\x18\x05 \x01(\x0b\x32\'.costd.envoy.v1.RateLimitResponse.Quota\"+\n\x04\x43ode\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x06\n\x02OK\x10\x01\x12\x0e\n\nOVER_LIMIT\x10\x02\")\n\x0bHeaderValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t2j\n\x10RateLimitService\x12V\n\x0fShouldRateLimit\x12 .costd.envoy.v1.RateLimitRequest\x1a!.costd.envoy.v1.RateLimitResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63ostd/envoy/v1/ratelimit.proto\x12\x0e\x63ostd.envoy.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/wrappers.proto\"q\n\x10RateLimitRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x38\n\x0b\x64\x65scriptors\x18\x02 \x03(\x0b\x32#.costd.envoy.v1.RateLimitDescriptor\x12\x13\n\x0bhits_addend\x18\x03 \x01(\r\"\xb0\x01\n\x13RateLimitDescriptor\x12:\n\x07\x65ntries\x18\x01 \x03(\x0b\x32).costd.envoy.v1.RateLimitDescriptor.Entry\x12\x31\n\x0bhits_addend\x18\x03 \x01(\x0b\x32\x1c.google.protobuf.UInt64Value\x1a*\n\x05\x45ntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x14\n\x05value\x18\x02 \x01(\tB\x05\xaa\x01\x02 \x03\"\x9d\x08\n\x11RateLimitResponse\x12<\n\x0coverall_code\x18\x01 \x01(\x0e\x32&.costd.envoy.v1.RateLimitResponse.Code\x12\x44\n\x08statuses\x18\x02 \x03(\x0b\x32\x32.costd.envoy.v1.RateLimitResponse.DescriptorStatus\x12<\n\x17response_headers_to_add\x18\x03 \x03(\x0b\x32\x1b.costd.envoy.v1.HeaderValue\x12;\n\x16request_headers_to_add\x18\x04 \x03(\x0b\x32\x1b.costd.envoy.v1.HeaderValue\x12\x10\n\x08raw_body\x18\x05 \x01(\x0c\x12\x31\n\x10\x64ynamic_metadata\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x36\n\x05quota\x18\x07 \x01(\x0b\x32\'.costd.envoy.v1.RateLimitResponse.Quota\x1a\xd3\x01\n\tRateLimit\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x19\n\x11requests_per_unit\x18\x01 \x01(\r\x12>\n\x04unit\x18\x02 \x01(\x0e\x32\x30.costd.envoy.v1.RateLimitResponse.RateLimit.Unit\"]\n\x04Unit\x12\x0b\n\x07UNKNOWN\x10\x00\x12\n\n\x06SECOND\x10\x01\x12\n\n\x06MINUTE\x10\x02\x12\x08\n\x04HOUR\x10\x03\x12\x07\n\x03\x44\x41Y\x10\x04\x12\x08\n\x04WEEK\x10\x07\x12\t\n\x05MONTH\x10\x05\x12\x08\n\x04YEAR\x10\x06\x1ap\n\x05Quota\x12\x10\n\x08requests\x18\x01 \x01(\r\x12\x31\n\x0bvalid_until\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\n\n\x02id\x18\x03 \x01(\tB\x16\n\x14\x65xpiration_specifier\x1a\x96\x02\n\x10\x44\x65scriptorStatus\x12\x34\n\x04\x63ode\x18\x01 \x01(\x0e\x32&.costd.envoy.v1.RateLimitResponse.Code\x12\x42\n\rcurrent_limit\x18\x02 \x01(\x0b\x32+.costd.envoy.v1.RateLimitResponse.RateLimit\x12\x17\n\x0flimit_remaining\x18\x03 \x01(\r\x12\x37\n\x14\x64uration_until_reset\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x05quota\x18\x05 \x01(\x0b\x32\'.costd.envoy.v1.RateLimitResponse.Quota\"+\n\x04\x43ode\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x06\n\x02OK\x10\x01\x12\x0e\n\nOVER_LIMIT\x10\x02\")\n\x0bHeaderValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t2j\n\x10RateLimitService\x12V\n\x0fShouldRateLimit\x12 .costd.envoy.v1.RateLimitRequest\x1a!.costd.envoy.v1.RateLimitResponseB\x05\x92\x03\x02\x08\x02\x62\x08\x65\x64itionsp\xe8\x07')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'costd.envoy.v1.ratelimit_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\222\003\002\010\002'
+  _globals['_RATELIMITDESCRIPTOR_ENTRY'].fields_by_name['value']._loaded_options = None
+  _globals['_RATELIMITDESCRIPTOR_ENTRY'].fields_by_name['value']._serialized_options = b'\252\001\002 \003'
   _globals['_RATELIMITREQUEST']._serialized_start=177
   _globals['_RATELIMITREQUEST']._serialized_end=290
   _globals['_RATELIMITDESCRIPTOR']._serialized_start=293
-  _globals['_RATELIMITDESCRIPTOR']._serialized_end=462
+  _globals['_RATELIMITDESCRIPTOR']._serialized_end=469
   _globals['_RATELIMITDESCRIPTOR_ENTRY']._serialized_start=427
-  _globals['_RATELIMITDESCRIPTOR_ENTRY']._serialized_end=462
-  _globals['_RATELIMITRESPONSE']._serialized_start=465
-  _globals['_RATELIMITRESPONSE']._serialized_end=1518
-  _globals['_RATELIMITRESPONSE_RATELIMIT']._serialized_start=867
-  _globals['_RATELIMITRESPONSE_RATELIMIT']._serialized_end=1078
-  _globals['_RATELIMITRESPONSE_RATELIMIT_UNIT']._serialized_start=985
-  _globals['_RATELIMITRESPONSE_RATELIMIT_UNIT']._serialized_end=1078
-  _globals['_RATELIMITRESPONSE_QUOTA']._serialized_start=1080
-  _globals['_RATELIMITRESPONSE_QUOTA']._serialized_end=1192
-  _globals['_RATELIMITRESPONSE_DESCRIPTORSTATUS']._serialized_start=1195
-  _globals['_RATELIMITRESPONSE_DESCRIPTORSTATUS']._serialized_end=1473
-  _globals['_RATELIMITRESPONSE_CODE']._serialized_start=1475
-  _globals['_RATELIMITRESPONSE_CODE']._serialized_end=1518
-  _globals['_HEADERVALUE']._serialized_start=1520
-  _globals['_HEADERVALUE']._serialized_end=1561
-  _globals['_RATELIMITSERVICE']._serialized_start=1563
-  _globals['_RATELIMITSERVICE']._serialized_end=1669
+  _globals['_RATELIMITDESCRIPTOR_ENTRY']._serialized_end=469
+  _globals['_RATELIMITRESPONSE']._serialized_start=472
+  _globals['_RATELIMITRESPONSE']._serialized_end=1525
+  _globals['_RATELIMITRESPONSE_RATELIMIT']._serialized_start=874
+  _globals['_RATELIMITRESPONSE_RATELIMIT']._serialized_end=1085
+  _globals['_RATELIMITRESPONSE_RATELIMIT_UNIT']._serialized_start=992
+  _globals['_RATELIMITRESPONSE_RATELIMIT_UNIT']._serialized_end=1085
+  _globals['_RATELIMITRESPONSE_QUOTA']._serialized_start=1087
+  _globals['_RATELIMITRESPONSE_QUOTA']._serialized_end=1199
+  _globals['_RATELIMITRESPONSE_DESCRIPTORSTATUS']._serialized_start=1202
+  _globals['_RATELIMITRESPONSE_DESCRIPTORSTATUS']._serialized_end=1480
+  _globals['_RATELIMITRESPONSE_CODE']._serialized_start=1482
+  _globals['_RATELIMITRESPONSE_CODE']._serialized_end=1525
+  _globals['_HEADERVALUE']._serialized_start=1527
+  _globals['_HEADERVALUE']._serialized_end=1568
+  _globals['_RATELIMITSERVICE']._serialized_start=1570
+  _globals['_RATELIMITSERVICE']._serialized_end=1676
 # @@protoc_insertion_point(module_scope)

@@ -405,6 +405,17 @@ def test_what_a_caller_says_wrong_is_refused_and_no_error(world, entries, says):
     assert says in headers(response)["x-costd-message"]
 
 
+def test_a_value_that_is_no_text_is_refused_and_no_error(world):
+    request = pb.RateLimitRequest(domain="llm")
+    request.descriptors.add().entries.add(key="step", value="ask")
+    request.descriptors[0].entries.add(key="user", value="XX")
+    raw = request.SerializeToString().replace(b"XX", b"\xff\xfe")
+    response = world.service.ShouldRateLimit(pb.RateLimitRequest.FromString(raw), "")
+    assert reason(response) == "INVALID_ARGUMENT"
+    assert "the value of 'user' is not UTF-8" in headers(response)["x-costd-message"]
+    assert world.events == []
+
+
 def test_descriptors_that_contradict_each_other_are_refused(world):
     response = world.send(
         {"step": "ask", "request": ID, "user": "ann"}, {"step": "amount", "user": "bob"}
