@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,25 @@ def built():
 def test_the_clients_own_tests_pass(name):
     said = run("node", "--test", "--test-reporter=spec", f"build/test/{name}.js")
     assert "pass 0" not in said
+
+
+@pytest.mark.usefixtures("built")
+def test_the_package_holds_what_it_exports(tmp_path):
+    """Packed from sources alone, as somebody who has just cloned them would."""
+    shutil.copytree(
+        PACKAGE, tmp_path / "clone", ignore=shutil.ignore_patterns("node_modules", "build")
+    )
+    for folder in ("clone", "user"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "node_modules").symlink_to(PACKAGE / "node_modules")
+    run("npm", "pack", "--silent", "--pack-destination", tmp_path, tmp_path / "clone")
+    with tarfile.open(next(tmp_path.glob("costd-client-*.tgz"))) as packed:
+        packed.extractall(tmp_path / "user", filter="data")
+    lines = 'import { Client } from "./package/build/src/index.js"; await new Client().close();'
+    (tmp_path / "user" / "main.mjs").write_text(lines)
+    run("node", tmp_path / "user" / "main.mjs")
+    assert (tmp_path / "user" / "package/build/src/index.d.ts").exists()
+    assert not (tmp_path / "user" / "package/build/test").exists()
 
 
 @pytest.mark.usefixtures("built")
