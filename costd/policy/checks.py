@@ -12,6 +12,7 @@ from costd.model.policy import RateUnit
 from costd.model.time import NS_PER_S
 from costd.policy.problems import Path
 from costd.policy.schema import (
+    NO_SOURCE,
     AllowanceSpec,
     BudgetSpec,
     Conditions,
@@ -74,6 +75,7 @@ def check(spec: PolicySpec) -> Iterator[Found]:
     yield from _fleet(spec.fleet, ("fleet",))
     for at, envoy in enumerate(spec.envoy):
         yield from _envoy(spec, envoy, ("envoy", at))
+        yield from _envoy_caller(spec, envoy, ("envoy", at))
 
 
 def _tiers(spec: PolicySpec) -> Iterator[Found]:
@@ -314,3 +316,18 @@ def _envoy(spec: PolicySpec, rule: EnvoyRuleSpec, path: Path) -> Iterator[Found]
                 yield (*path, field), "belongs to an ask, and this rule settles; remove it"
     elif rule.hits_addend == "cached_tokens":
         yield (*path, "hits_addend"), "cached_tokens are known at the end only; use does: settle"
+
+
+def _envoy_caller(spec: PolicySpec, rule: EnvoyRuleSpec, path: Path) -> Iterator[Found]:
+    """An end finds its ask by caller and request id; else one call is charged twice."""
+    if NO_SOURCE in (rule.caller, rule.request_id):
+        return
+    others = [
+        other
+        for other in spec.envoy
+        if other.domain == rule.domain and other.does != rule.does and other.request_id != NO_SOURCE
+    ]
+    if others and all(other.caller == NO_SOURCE for other in others):
+        does = "settles" if rule.does == "ask" else "asks"
+        text = f"no rule of the domain that {does} says whose it is; say it there too, as here"
+        yield (*path, "caller"), text

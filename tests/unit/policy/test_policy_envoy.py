@@ -105,3 +105,26 @@ def test_changes_are_told():
 
 def test_the_example_loads_without_warnings():
     assert policy_warnings(load_policy(EXAMPLE)) == []
+
+
+@pytest.mark.parametrize(
+    ("asks", "settles", "says"),
+    [
+        ("caller: user", "model: m", "envoy[0].caller: no rule of the domain that settles says"),
+        ("model: m", "caller: user", "envoy[1].caller: no rule of the domain that asks says"),
+        ("caller: user", "caller: who", ""),
+        ("model: m", "model: m", ""),
+    ],
+)
+def test_an_end_says_whose_it_is_where_its_ask_does(asks, settles, says):
+    rules = (
+        "version: 1\nenvoy:\n"
+        f"  - {{id: ask, domain: llm, match: {{step: ask}}, request_id: request, {asks}}}\n"
+        f"  - {{id: end, domain: llm, does: settle, request_id: request, {settles}}}\n"
+    )
+    if not says:
+        parse_policy(rules, "p.yaml")
+        return
+    with pytest.raises(InvalidPolicy) as caught:
+        parse_policy(rules, "p.yaml")
+    assert says in str(caught.value)
