@@ -19,6 +19,10 @@ from costd.telemetry.logs import Log
 SHARE: Final = 0.8
 """Of what the API server waits; the rest is the way back."""
 
+BODIES_COUNT: Final = 4
+"""So many of the largest bodies may be held at once, whole or in part; a body that is here is
+answered before the next is looked at."""
+
 
 class TurnedAway(Exception):
     """A request that is not reviewed; says why, under which status."""
@@ -47,6 +51,7 @@ class Reviews:
         self.turned_away: Counter[str] = Counter()
         """Requests that are no reviews, by reason."""
         self.durations = Durations()
+        self._held_bytes = 0
 
     def app(self) -> Starlette:
         """Make the application."""
@@ -104,18 +109,25 @@ class Reviews:
         if declared.isdigit() and int(declared) > self._body_bytes_max:
             raise self._too_large()
         wait_s = self._wait_s(request.query_params.get("timeout", ""))
+        parts, size = [], 0
         try:
             async with asyncio.timeout(wait_s):
-                parts, size = [], 0
                 async for part in request.stream():
                     size += len(part)
+                    self._held_bytes += len(part)
                     if size > self._body_bytes_max:
                         raise self._too_large()
+                    if self._held_bytes > BODIES_COUNT * self._body_bytes_max:
+                        raise TurnedAway(
+                            429, "TooManyRequests", "too many bodies arrive at once; send it again"
+                        )
                     parts.append(part)
         except TimeoutError as error:
             raise TurnedAway(
                 408, "Timeout", f"the body did not arrive within {wait_s:g} s"
             ) from error
+        finally:
+            self._held_bytes -= size
         return b"".join(parts)
 
     def _wait_s(self, given: str) -> float:

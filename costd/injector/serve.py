@@ -95,7 +95,7 @@ class _Server(uvicorn.Server):
 def _server(settings: Settings, reviews: Reviews, context: ssl.SSLContext) -> uvicorn.Server:
     config = uvicorn.Config(
         reviews.app(),
-        http=type("Connection", (Connection,), {"first_s": settings.deadline_s}),
+        http=type("Connection", (Connection,), {"headers_s": settings.deadline_s}),
         ws="none",
         lifespan="off",
         interface="asgi3",

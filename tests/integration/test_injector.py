@@ -237,6 +237,47 @@ def test_a_connection_that_says_nothing_ends(hurried):
         assert wire.recv(1) == b""
 
 
+@pytest.mark.parametrize(
+    ("length", "rest"), [("", b"G"), ("Content-Length: 9\r\n", b"{")], ids=["headers", "body"]
+)
+def test_a_second_request_that_is_only_begun_ends_the_connection(hurried, length, rest):
+    with socket_of(hurried) as wire:
+        wire.sendall(f"GET /healthz HTTP/1.1\r\nHost: a\r\n{length}\r\n".encode())
+        assert wire.recv(1000).startswith(b"HTTP/1.1 200")
+        with contextlib.suppress(OSError):  # of one with a body it may be over by now
+            wire.sendall(rest)
+        begun, said = time.monotonic(), b"ok"
+        while said:
+            with contextlib.suppress(ConnectionResetError):
+                said = b""
+                said = wire.recv(1000)
+        assert time.monotonic() - begun < 20, (
+            "an API server that says nothing is let go after 120 s"
+        )
+
+
+def test_bodies_that_arrive_at_once_are_held_up_to_a_bound(injector):
+    head = (
+        f"POST /inject HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {BODY_BYTES_MAX}\r\n\r\n"
+    ).encode()
+    with contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(socket_of(injector)) for _ in range(5)]
+        for wire in wires:
+            with contextlib.suppress(OSError):  # turned away before all is said
+                wire.sendall(head + b" " * (BODY_BYTES_MAX - 1))
+
+        def said():
+            for wire in wires:
+                wire.settimeout(0.1)
+                with contextlib.suppress(TimeoutError):
+                    yield wire.recv(1000)[:12]
+
+        first = wait_until(lambda: list(said()), "one is turned away", 15)
+        assert first == [b"HTTP/1.1 429"]
+    wait_until(lambda: injector.ask(review_of()).status == 200, "there is room again", 20)
+
+
 def test_more_connections_than_may_be_are_turned_away_at_once(injector):
     with contextlib.ExitStack() as stack:
         for _ in range(12):
