@@ -512,8 +512,9 @@ def test_the_overlay_that_the_page_shows_takes_images_from_a_registry(tmp_path):
     assert [image.partition("@")[0] for image in images] == ["registry.example/costd"]
 
 
-def test_what_a_namespace_needs_can_be_applied_to_any():
+def test_what_a_namespace_needs_can_be_applied_to_any_and_opens_no_port_of_its_pods():
     for each in render_at(K8S / "base/agents"):
+        assert each["kind"] == "ConfigMap"
         assert "namespace" not in each["metadata"]
 
 
