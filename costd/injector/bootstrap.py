@@ -16,6 +16,8 @@ from costd.telemetry.logs import Log
 LOOK_S: Final = 60.0
 AGAIN_S: Final = 2.0
 """After a failure, or when another replica was quicker."""
+CROSSED_COUNT_MAX: Final = 5
+"""So often in a row it may have been another replica; then something else is wrong."""
 _CROSSED: Final = frozenset({http.client.CONFLICT, http.client.UNPROCESSABLE_ENTITY})
 
 
@@ -80,15 +82,18 @@ class Bootstrap:
 
     async def run(self) -> None:
         """Keep certificate and configuration as they should be, until cancelled."""
+        crossed_count = 0
         while True:
+            wait_s = AGAIN_S
             try:
                 await self.look()
-                self._problem = ""
-                wait_s = LOOK_S
+                self._problem, crossed_count, wait_s = "", 0, LOOK_S
             except ApiRefused as refused:
-                if refused.status not in _CROSSED:
+                crossed_count = crossed_count + 1 if refused.status in _CROSSED else 0
+                if not 0 < crossed_count <= CROSSED_COUNT_MAX:
                     self._tell(str(refused))
-                wait_s = AGAIN_S
+            except Exception as error:  # noqa: BLE001  the certificate must be renewed all the same
+                self._tell(f"a bug in costd: {error!r}")
             await asyncio.sleep(wait_s)
 
     async def look(self) -> None:

@@ -6,6 +6,7 @@ gives none.
 
 import posixpath
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -22,6 +23,10 @@ CONTAINERS_COUNT_MAX: Final = 500
 """Of one pod; each is given three things, and the API server waits for all pods alike."""
 ANNOTATIONS_BYTES_MAX: Final = 256 * 1024
 """Of one object, all keys and values together; the API refuses more."""
+
+_VARIABLES: Final = ("COSTD_", "POD_", "PYTHON", "LD_")
+"""What the sidecar's variables begin with that say what it is and does."""
+_PATHS: Final = (names.RUN_PATH, names.DATA_PATH, "/etc/costd")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +59,9 @@ def inject(pod: Any, namespace: str, rules: Rules, *, only_asked: bool = False) 
             let_in = not rules.refuse_unfit
         warnings = (f"costd: {why}",) if let_in and why.reason in UNFIT else ()
         return Outcome(reason=why.reason, message=str(why), is_let_in=let_in, warnings=warnings)
+    except RecursionError:
+        deep = "the pod is not well formed: it is nested too deeply"
+        return Outcome(reason=Reason.MALFORMED, message=deep, is_let_in=False)
 
 
 def _injected(pod: Pod, namespace: str, rules: Rules, *, only_asked: bool) -> Outcome:
@@ -176,18 +184,42 @@ def _check_room(spec: Mapping[str, Any], sidecar: Sidecar, *, is_marked: bool) -
                 f"the pod has a volume {each['name']} of its own; give it another name, or say "
                 f"{names.INJECT}: false",
             )
+    _check_mounts(spec, ours.keys() - {names.RUN})
+
+
+def _check_mounts(spec: Mapping[str, Any], private: AbstractSet[str]) -> None:
+    """See that the socket's path is free, and that nobody else is given the sidecar's volumes."""
     for each in _containers(spec):
+        if each["name"] == names.CONTAINER:
+            continue  # what it should mount is compared
         for one in each.get("volumeMounts") or ():
-            path = one.get("mountPath") or ""
-            # Quick for who has thousands.
-            path = posixpath.normpath(path) if names.CONTAINER in path else path
-            taken = path == names.RUN_PATH or path.startswith(f"{names.RUN_PATH}/")
-            if taken and (one.get("name"), path) != (names.RUN, names.RUN_PATH):
+            if one.get("name") in private:
+                raise NotPatched(
+                    Reason.NAME_TAKEN,
+                    f"container {each['name']} mounts {one['name']}, which is the sidecar's alone; "
+                    f"give your volume another name, or say {names.INJECT}: false",
+                )
+            path = _absolute(one)
+            if _is_below(path, names.RUN_PATH) and (one.get("name"), path) != (
+                names.RUN,
+                names.RUN_PATH,
+            ):
                 raise NotPatched(
                     Reason.PATH_TAKEN,
                     f"container {each['name']} mounts {one.get('name')} at {path}, where the "
                     f"socket is to be; mount it elsewhere, or say {names.INJECT}: false",
                 )
+
+
+def _absolute(one: Mapping[str, Any]) -> str:
+    """Read where something is mounted, as the kubelet does."""
+    path: str = one.get("mountPath") or ""
+    # Quick for who has thousands.
+    return posixpath.normpath(f"/{path.lstrip('/')}") if names.CONTAINER in path else path
+
+
+def _is_below(path: str, above: str) -> bool:
+    return path == above or path.startswith(f"{above}/")
 
 
 def _put_container(
@@ -203,7 +235,7 @@ def _put_container(
             break
     for position, each in enumerate(edit.need([], "spec", home)):
         if each["name"] == names.CONTAINER:
-            if _essence(each) != _essence(made):
+            if not _is_ours(each, made):
                 edit.replace(made, "spec", home, position)
             return
     if not is_native:
@@ -218,17 +250,26 @@ def _put_container(
     edit.add(made, "spec", home, position)
 
 
+def _is_ours(one: Mapping[str, Any], made: Mapping[str, Any]) -> bool:
+    """Tell whether a sidecar is the one that we would write now."""
+    may = one.get("securityContext") or {}
+    ours = made["securityContext"]
+    may_the_same = all(may.get(key) == value for key, value in ours.items())
+    return may_the_same and bool(_essence(one) == _essence(made))
+
+
 def _essence(one: Mapping[str, Any]) -> Any:
     """Reduce a sidecar to what makes it ours: what other webhooks and the API add is left out."""
     variables = []
     for each in one.get("env") or ():
-        if each["name"].startswith(("COSTD_", "POD_")):
+        if each["name"].startswith(_VARIABLES):
             source = (each.get("valueFrom") or {}).get("fieldRef") or {}
             variables.append((each["name"], each.get("value"), source.get("fieldPath")))
     mounts = {
-        each.get("name"): (each.get("mountPath"), each.get("subPathExpr"))
+        (each.get("name"), each.get("mountPath")): (each.get("subPath"), each.get("subPathExpr"))
         for each in one.get("volumeMounts") or ()
         if str(each.get("name")).startswith("costd-")
+        or any(_is_below(_absolute(each), path) for path in _PATHS)
     }
     plain = [one.get(key) for key in ("command", "args", "envFrom", "restartPolicy")]
     return plain, variables, mounts

@@ -1,6 +1,6 @@
 """What is read of a pod, and the types that it must have; everything else is passed over."""
 
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import msgspec
 
@@ -25,12 +25,20 @@ class _Named(TypedDict):
     name: str
 
 
+class _Source(TypedDict, total=False):
+    fieldRef: dict[str, Any] | None
+
+
+class _Variable(_Named, total=False):
+    valueFrom: _Source | None
+
+
 class _Security(TypedDict, total=False):
     windowsOptions: dict[str, Any] | None
 
 
 class _Container(_Named, total=False):
-    env: list[_Named] | None
+    env: list[_Variable] | None
     volumeMounts: list[_VolumeMount] | None
     ports: list[_Port] | None
     resources: _Resources | None
@@ -51,7 +59,7 @@ class _Spec(TypedDict, total=False):
     volumes: list[_Named] | None
     hostNetwork: bool | None
     shareProcessNamespace: bool | None
-    terminationGracePeriodSeconds: int | None
+    terminationGracePeriodSeconds: Annotated[int, msgspec.Meta(le=2**31)] | None
     securityContext: _PodSecurity | None
     nodeSelector: dict[str, str] | None
     os: _Os | None

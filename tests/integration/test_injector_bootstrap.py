@@ -1,5 +1,6 @@
 """`costd injector --bootstrap` against a server that refuses as Kubernetes' API does."""
 
+import asyncio
 import base64
 import io
 
@@ -8,9 +9,11 @@ from cryptography import x509
 from injecting import InjectorProcess, review_of
 from kubernetes_api import SECRET, SECRETS, WEBHOOK, KubernetesApi
 
+from costd.injector import bootstrap
 from costd.injector.bootstrap import Bootstrap, Names
 from costd.injector.cluster import ApiRefused, Cluster
 from costd.injector.made import read_made
+from costd.serving.background import background
 from costd.telemetry.logs import make_log
 from costd.testing.certifier import Certifier
 from costd.testing.process import wait_until
@@ -247,6 +250,37 @@ async def test_what_the_api_refuses_is_named_with_what_to_do(api, verb, path, st
         await replica.look()
     assert says in str(refused.value)
     assert not replica.is_ready
+
+
+@pytest.mark.parametrize("status", [409, 422])
+async def test_what_is_refused_again_and_again_is_told_of(api, monkeypatch, status):
+    """Another replica may be quicker once; a Secret that is immutable refuses for ever."""
+    monkeypatch.setattr(bootstrap, "AGAIN_S", 0)
+    api.apply_webhook()
+    api.refused["create", SECRETS] = status
+    replica = Replica(api)
+    async with asyncio.timeout(30), background(replica._log, replica.run()):
+        told = replica.written.getvalue
+        await asyncio.to_thread(wait_until, lambda: "bootstrap_failed" in told(), "it is told")
+    assert str(status) in replica.written.getvalue()
+
+
+async def test_a_bug_does_not_end_the_care_for_the_certificate(api, monkeypatch):
+    monkeypatch.setattr(bootstrap, "AGAIN_S", 0)
+    api.apply_webhook()
+    replica = Replica(api)
+    looks = [RuntimeError("a bug")]
+    look = replica.look
+
+    async def fails_once():
+        if looks:
+            raise looks.pop()
+        await look()
+
+    replica.look = fails_once
+    async with asyncio.timeout(30), background(replica._log, replica.run()):
+        await asyncio.to_thread(wait_until, lambda: replica.is_ready, "it looks again")
+    assert "a bug" in replica.written.getvalue()
 
 
 async def test_a_configuration_that_is_not_there_is_named(api):

@@ -335,6 +335,22 @@ KEPT_OUT = {
         ),
         "container app mounts costd-run at /run/costd/agent",
     ),
+    "a mount of the sidecar's books": (
+        "name_taken",
+        pod_of(app(volumeMounts=[{"name": "costd-data", "mountPath": "/books"}])),
+        "container app mounts costd-data, which is the sidecar's alone",
+    ),
+    **{
+        f"a mount at our path as {path}": (
+            "path_taken",
+            pod_of(
+                app(volumeMounts=[{"name": "v", "mountPath": path}]),
+                volumes=[{"name": "v", "emptyDir": {}}],
+            ),
+            "mount it elsewhere",
+        )
+        for path in ("//run/costd", "run/costd/agent", "/run/./costd")
+    },
     "an ordinary container in a Job": (
         "never_ends",
         pod_of(restartPolicy="Never", annotations=wish(mode="container")),
@@ -431,6 +447,7 @@ KEPT_OUT = {
 }
 """Pods that are not let in: why, and a part of what their owners are told."""
 
+
 MALFORMED = [
     None,
     [],
@@ -450,4 +467,6 @@ MALFORMED = [
     {"metadata": {}, "spec": {"containers": [APP], "securityContext": "none"}},
     {"metadata": {}, "spec": {"containers": [app(resources={"limits": [1]})]}},
     {"metadata": None, "spec": {"containers": [APP]}},
+    {"metadata": {}, "spec": {"containers": [app(env=[{"name": "A", "valueFrom": "x"}])]}},
+    {"metadata": {}, "spec": {"containers": [APP], "terminationGracePeriodSeconds": 10**400}},
 ]

@@ -114,6 +114,17 @@ def test_a_pod_is_kept_out_and_its_owner_told_why(shape):
     assert says in outcome.message
 
 
+def test_a_pod_that_is_nested_too_deeply_is_refused():
+    """Shallow enough to be read, and too deep to be copied."""
+    deep = []
+    for _ in range(10_000):
+        deep = [deep]
+    pod = pod_of()
+    pod["spec"]["containers"][0]["zz"] = deep
+    outcome = inject(pod, "research", DEFAULTS)
+    assert (outcome.reason, outcome.is_let_in) == ("malformed", False)
+
+
 @pytest.mark.parametrize("pod", MALFORMED, ids=lambda pod: json.dumps(pod)[:60])
 def test_what_is_no_pod_is_refused(pod):
     outcome = outcome_of(pod)
@@ -229,6 +240,15 @@ def test_what_the_api_and_other_webhooks_add_to_the_sidecar_stays():
             for e in c["env"]
             if e["name"] == "POD_LABEL_team"
         ],
+        lambda c: c["env"].append({"name": "PYTHONPATH", "value": "/mine"}),
+        lambda c: c["env"].append({"name": "LD_PRELOAD", "value": "/mine.so"}),
+        lambda c: c["securityContext"].update(privileged=True),
+        lambda c: c["securityContext"]["capabilities"].update(add=["SYS_ADMIN"]),
+        lambda c: c.pop("securityContext"),
+        lambda c: c["volumeMounts"].append(
+            {"name": "mine", "mountPath": "/etc/costd/policy/policy.yaml", "subPath": "p"}
+        ),
+        lambda c: c["volumeMounts"].append({"name": "mine", "mountPath": "var/lib/costd/data"}),
     ],
 )
 def test_a_sidecar_that_is_not_as_we_write_it_is_replaced(forge):
