@@ -512,6 +512,25 @@ def test_the_overlay_that_the_page_shows_takes_images_from_a_registry(tmp_path):
     assert [image.partition("@")[0] for image in images] == ["registry.example/costd"]
 
 
+def test_the_api_server_trusts_a_ca_that_outlives_the_injectors_certificates():
+    """It and the injector hear of a new certificate at different moments."""
+    manifests = render("injector-cert-manager")
+    [webhook] = [each for each in manifests if each["kind"] == "MutatingWebhookConfiguration"]
+    trusted = webhook["metadata"]["annotations"]["cert-manager.io/inject-ca-from"]
+    leaf = one(manifests, "Certificate", trusted.partition("/")[2])["spec"]
+    issuer = one(manifests, "Issuer", leaf["issuerRef"]["name"])["spec"]
+    [ca] = [
+        each["spec"]
+        for each in manifests
+        if each["kind"] == "Certificate"
+        and each["spec"]["secretName"] == issuer["ca"]["secretName"]
+    ]
+    assert ca["isCA"]
+    assert ca["privateKey"]["rotationPolicy"] == "Never"
+    hours = [int(each["duration"].removesuffix("h")) for each in (leaf, ca)]
+    assert hours[0] * 4 < hours[1] - int(ca["renewBefore"].removesuffix("h"))
+
+
 def test_what_a_namespace_needs_can_be_applied_to_any_and_opens_no_port_of_its_pods():
     for each in render_at(K8S / "base/agents"):
         assert each["kind"] == "ConfigMap"
