@@ -32,6 +32,8 @@ _TOLD_APART: Final = frozenset({"time", "level", "event", "exc_info"})
 
 SELDOM_NS: Final = 60 * NS_PER_S
 """A collector that is away fails every batch; one line a minute tells as much as hundreds."""
+SAID_COUNT_MAX: Final = 1_000
+"""Texts that are remembered."""
 
 
 def make_log(*, level: Level, style: Style, stream: TextIO, copy: Logger | None = None) -> Log:
@@ -89,7 +91,7 @@ class _Seldom(logging.Filter):
         super().__init__()
         self._library = library
         self._passed_ns: dict[tuple[str, str], int] = {}
-        """By logger and text without its figures, and so as many as the library has."""
+        """By logger and text without its figures."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name.partition(".")[0] != self._library:
@@ -97,6 +99,8 @@ class _Seldom(logging.Filter):
         said, now_ns = (record.name, str(record.msg)), ticks_ns()
         if now_ns - self._passed_ns.get(said, now_ns - SELDOM_NS) < SELDOM_NS:
             return False
+        if len(self._passed_ns) >= SAID_COUNT_MAX:
+            self._passed_ns.clear()  # a text that has its figures in it is another every time
         self._passed_ns[said] = now_ns
         return True
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from opentelemetry._logs import SeverityNumber
 
+from costd.telemetry import logs
 from costd.telemetry.logs import adopt_library_logs, make_log
 
 
@@ -152,3 +153,17 @@ def test_opentelemetry_complains_once_a_while_and_others_whenever_they_want(root
     assert [line for line in lines if line.startswith("cannot")] == ["cannot reach 0"]
     assert sum(line.startswith("slow") for line in lines) == 50
     assert lines[-1] == "something else"
+
+
+def test_what_a_library_repeats_passes_once_and_what_it_makes_up_is_not_kept():
+    seldom = logs._Seldom("opentelemetry")
+
+    def passes(text, name="opentelemetry.exporter"):
+        return seldom.filter(logging.LogRecord(name, logging.ERROR, "", 0, text, (), None))
+
+    assert passes("collector is away")
+    assert not passes("collector is away")
+    assert passes("collector is away", "elsewhere")
+    for number in range(3 * logs.SAID_COUNT_MAX):
+        assert passes(f"batch {number} failed")
+    assert len(seldom._passed_ns) <= logs.SAID_COUNT_MAX
