@@ -141,13 +141,13 @@ class Migrator:
             await self._apply(connection, plan.contractions, plan)
             return plan
 
-    async def contract(self) -> tuple[Migration, ...]:
-        """Run the contractions that nobody needs to wait for any more; returns them."""
+    async def contract(self) -> Plan:
+        """Run the contractions that nobody needs to wait for any more; the others still wait."""
         async with self._database.connect() as connection:
             await self._lock(connection)
             plan = await self._plan(connection)
             await self._apply(connection, plan.contractions, plan)
-            return plan.contractions
+            return plan
 
     async def _lock(self, connection: Connection) -> None:
         await connection.execute(f"SET lock_timeout = {LOCK_WAIT_MS}")

@@ -124,7 +124,10 @@ async def serve(settings: Settings, log: Log, stop: Stop, exports: Exports = NO_
         meters.meter_fleet(metrics, reception, join, kills, upkeep, alerts=store.alerts)
         servers = await stack.enter_async_context(Servers(settings, log, clock, store))
         meter_certificate(metrics, servers.files)
-        beside = (join.run(), upkeep.run(), upkeep.listen(), upkeep.forget(), drills.tell())
+        beside = (
+            *(join.run(), upkeep.run(), upkeep.listen(), drills.tell()),
+            *(upkeep.forget(), upkeep.contract()),
+        )
         await stack.enter_async_context(background(log, *beside))
         control = ControlService(store, reception, kills, clock, settings.name)
         fleet = FleetControlService(store, reception, kills, clock, publishing, drills=drills)

@@ -6,7 +6,7 @@ from typing import Final
 
 from costd.clock import Clock
 from costd.coordinator.drills import Drills
-from costd.coordinator.forgetting import Forgetting
+from costd.coordinator.forgetting import PASS_EVERY_S, Forgetting, Passes
 from costd.coordinator.killbook import KillBook
 from costd.coordinator.migrate import Migrator
 from costd.coordinator.postgres import PostgresStore
@@ -21,6 +21,8 @@ from costd.telemetry.logs import Log
 
 BEAT_S: Final = 1.0
 """How often a replica says that it lives, and tries to store what the database has not got yet."""
+OLDER_EVERY_S: Final = 15.0
+"""How often it looks whether those of an older release are gone."""
 BEAT_S_MAX: Final = 5.0
 """A beat is one small statement; a database that takes longer for it stands still."""
 
@@ -58,7 +60,7 @@ class Upkeep:
         self._forgetting = Forgetting(
             store,
             lambda: reception.published.rules,
-            {"contract": self._contract, "days": self._turn_days},
+            {"days": self._turn_days},
             clock=clock,
             log=log,
             settings=settings,
@@ -142,11 +144,22 @@ class Upkeep:
             await self._migrator.run(self._instance_id, address=self._settings.listen)
         await self._kills.store_all()
 
+    async def contract(self) -> None:
+        """Take away what only coordinators of an older release needed, until cancelled.
+
+        Shape:   looks more often while some of them live: one that was killed says no word of it.
+        """
+        passes = Passes({"contract": self._contract}, self._log)
+        while True:
+            passes.begin()
+            is_waiting = await passes.slice()
+            await asyncio.sleep(OLDER_EVERY_S if is_waiting else PASS_EVERY_S)
+
     async def _contract(self) -> bool:
-        """Take away what only coordinators of an older release needed, once none is left."""
-        for each in await self._migrator.contract():
+        plan = await self._migrator.contract()
+        for each in plan.contractions:
             self._log.info("migrated", migration=str(each))
-        return False
+        return bool(plan.waiting)
 
     async def _turn_days(self) -> bool:
         """Make the partitions of the next days, and drop those that are old."""

@@ -7,6 +7,7 @@ import pytest
 from fleet_load import POLICY, Load
 
 from costd.testing.fleet import CoordinatorProcess
+from costd.testing.process import wait_until
 
 
 async def renew(process, release):
@@ -32,7 +33,19 @@ async def test_a_rolling_update_under_load_loses_nothing(fleet, make_database, n
         )
         await load.admitted()
         await renew(second, next_release)
-        second.wait_for("migrated", migration=str(expanded[-1]["migration"])[:-6] + "contract")
+        contraction = str(expanded[-1]["migration"])[:-6] + "contract"
+
+        def contracted():
+            """By whoever comes first: the one that starts, or one that looks again."""
+            return [
+                line
+                for coordinator in (first, second)
+                for line in coordinator.lines
+                if (line.get("event"), line.get("migration")) == ("migrated", contraction)
+            ]
+
+        # A minute is what one is believed for that could not say that it left.
+        assert len(await asyncio.to_thread(wait_until, contracted, contraction, 120)) == 1
         await load.admitted()
         for daemon in running.daemons:
             await renew(daemon, next_release)

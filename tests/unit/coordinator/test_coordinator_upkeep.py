@@ -1,5 +1,7 @@
 """What a replica does where the database fails it for a moment."""
 
+import asyncio
+import contextlib
 from types import SimpleNamespace
 
 import pytest
@@ -112,3 +114,22 @@ async def test_a_beat_during_its_leaving_does_not_register_a_replica_again(upkee
     made._migrator, made._settings = SimpleNamespace(run=migrate), SimpleNamespace(listen="")
     await made.leave()
     assert (known, registered) == (set(), [])
+
+
+async def test_what_waits_for_older_coordinators_is_looked_at_again_soon(upkeep, monkeypatch):
+    monkeypatch.setattr(upkeeping, "OLDER_EVERY_S", 0)
+    made, _ = upkeep
+    plans = [
+        SimpleNamespace(contractions=(), waiting=("0004_regions.contract",)),
+        SimpleNamespace(contractions=("0004_regions.contract",), waiting=()),
+    ]
+
+    async def contract():
+        return plans.pop(0)
+
+    made._migrator = SimpleNamespace(contract=contract)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            await made.contract()
+    assert plans == []
+    assert made._log.events == ["migrated"], "and then in ten minutes"
