@@ -69,9 +69,17 @@ class EnvoyService:
 
     def _decide(self, request: pb.RateLimitRequest, caller: str) -> Reply:
         policy = self._ledger.rules.policy
-        said = wire.gather(policy.envoy, request)
+        try:
+            said = wire.gather(policy.envoy, request)
+        except InvalidAsk as error:
+            if wire.is_end(policy.envoy, request):
+                self._warn(details_of(error))
+            raise
         if said.unmatched and not policy.unmatched_allow:
-            return self._unmatched(request, said.unmatched)
+            message = _unmatched(request, said.unmatched)
+            if said.settles:
+                self._warn(message)
+            return wire.refused(request, Reason.NO_BUDGET.name, message, said.unmatched)
         if len(said.unmatched) == len(request.descriptors):
             return wire.passed(request)
         caller = said.fields.get("caller") or caller or CALLER
@@ -80,7 +88,7 @@ class EnvoyService:
         try:
             self._settle(said, caller)
         except FAULTS as error:
-            self._warn(error)
+            self._warn(details_of(error))
             raise
         return wire.passed(request)
 
@@ -138,23 +146,12 @@ class EnvoyService:
             cost_known=cost is not None,
         )
 
-    def _warn(self, error: CostdError) -> None:
+    def _warn(self, problem: str) -> None:
         """Log an end that cannot be charged: Envoy does not read what it is answered."""
         now_ns = ticks_ns()
         if now_ns - self._warned_ns >= NS_PER_S:
             self._warned_ns = now_ns
-            self._log.warning("envoy_end_refused", problem=details_of(error))
-
-    def _unmatched(
-        self, request: pb.RateLimitRequest, unmatched: list[int]
-    ) -> pb.RateLimitResponse:
-        entries = request.descriptors[unmatched[0]].entries
-        keys_shown = ", ".join(entry.key[:80] for entry in entries)
-        message = (
-            f"descriptors[{unmatched[0]}] ({keys_shown[:400]}) of domain {request.domain[:80]!r} "
-            "matches no rule of the policy's envoy section; add one, or say unmatched: allow"
-        )
-        return wire.refused(request, Reason.NO_BUDGET.name, message, unmatched)
+            self._log.warning("envoy_end_refused", problem=problem)
 
     def _standing(self, decision: Decision) -> wire.Standing | None:
         """Find what there is to tell of limits: of the rule that decided, or the tightest budget.
@@ -206,6 +203,15 @@ async def _later(
     except FAULTS as error:
         return _fault(request, error)
     return answer
+
+
+def _unmatched(request: pb.RateLimitRequest, unmatched: list[int]) -> str:
+    entries = request.descriptors[unmatched[0]].entries
+    keys_shown = ", ".join(entry.key[:80] for entry in entries)
+    return (
+        f"descriptors[{unmatched[0]}] ({keys_shown[:400]}) of domain {request.domain[:80]!r} "
+        "matches no rule of the policy's envoy section; add one, or say unmatched: allow"
+    )
 
 
 def _fault(request: pb.RateLimitRequest, error: CostdError) -> pb.RateLimitResponse:

@@ -1,6 +1,6 @@
 """Envoy's descriptors → what they say; a decision → what Envoy reads. Nothing is decided here."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from costd.errors import InvalidAsk
@@ -51,17 +51,16 @@ class Standing(NamedTuple):
     """Wall time; 0 where it never does by itself."""
 
 
-def gather(rules: Iterable[EnvoyRule], request: pb.RateLimitRequest) -> Said:
+def gather(rules: Sequence[EnvoyRule], request: pb.RateLimitRequest) -> Said:
     """Put together what the descriptors of a checked request say by the policy's rules.
 
     Errors:  InvalidAsk where they contradict each other, or a count is none.
     """
-    mine = [rule for rule in rules if rule.domain == request.domain]
     said = Said(settles=False, fields={}, labels={}, counts={}, unmatched=[])
     settles: set[bool] = set()
     for at, descriptor in enumerate(request.descriptors):
         entries = {entry.key: _text(entry, at) for entry in descriptor.entries}
-        rule = next((rule for rule in mine if rule.selector.holds(entries)), None)
+        rule = _rule_of(rules, request.domain, entries)
         if rule is None:
             said.unmatched.append(at)
             continue
@@ -72,6 +71,16 @@ def gather(rules: Iterable[EnvoyRule], request: pb.RateLimitRequest) -> Said:
     if len(settles) > 1:
         raise InvalidAsk("some descriptors ask and some settle; send them in requests of their own")
     return said._replace(settles=True in settles)
+
+
+def is_end(rules: Sequence[EnvoyRule], request: pb.RateLimitRequest) -> bool:
+    """Tell of a request that `gather` refuses whether some of it is about the end of a call."""
+    for descriptor in request.descriptors:
+        texts = {entry.key: entry.value for entry in descriptor.entries if _is_text(entry.value)}
+        rule = _rule_of(rules, request.domain, texts)
+        if rule is not None and rule.settles:
+            return True
+    return False
 
 
 def check(request: pb.RateLimitRequest) -> None:
@@ -106,14 +115,23 @@ def _check_entries(descriptor: pb.RateLimitDescriptor, at: int) -> None:
             )
 
 
+def _rule_of(rules: Sequence[EnvoyRule], domain: str, entries: dict[str, str]) -> EnvoyRule | None:
+    found = (rule for rule in rules if rule.domain == domain and rule.selector.holds(entries))
+    return next(found, None)
+
+
+def _is_text(value: object) -> bool:
+    """Tell whether a value is UTF-8; protobuf gives the bytes where it is not."""
+    return isinstance(value, str)
+
+
 def _text(entry: pb.RateLimitDescriptor.Entry, at: int) -> str:
     """Read a value; one that is no UTF-8 is the client's doing, and refused as other nonsense is.
 
     Errors:  InvalidAsk.
     """
-    value: object = entry.value  # protobuf gives the bytes where they are no text
-    if isinstance(value, str):
-        return value
+    if _is_text(entry.value):
+        return entry.value
     raise InvalidAsk(f"descriptors[{at}]: the value of {entry.key[:80]!r} is not UTF-8; encode it")
 
 

@@ -81,6 +81,18 @@ class Told:
         self.events.append((event, fields["problem"]))
 
 
+def request_of(*descriptors, domain="llm", hits=0):
+    request = pb.RateLimitRequest(domain=domain, hits_addend=hits)
+    for entries in descriptors:
+        made = request.descriptors.add()
+        for key, value in entries.items():
+            if key == "hits":
+                made.hits_addend.value = value
+            else:
+                made.entries.add(key=key, value=value)
+    return request
+
+
 class World:
     """One ledger behind the service."""
 
@@ -94,15 +106,7 @@ class World:
         self.service = EnvoyService(self.ledger, AdmissionService(self.ledger), self.log)
 
     def send(self, *descriptors, domain="llm", hits=0):
-        request = pb.RateLimitRequest(domain=domain, hits_addend=hits)
-        for entries in descriptors:
-            made = request.descriptors.add()
-            for key, value in entries.items():
-                if key == "hits":
-                    made.hits_addend.value = value
-                else:
-                    made.entries.add(key=key, value=value)
-        return self.service.ShouldRateLimit(request, "")
+        return self.service.ShouldRateLimit(request_of(*descriptors, domain=domain, hits=hits), "")
 
     def ask(self, user="ann", **entries):
         return self.send({"step": "ask", "request": ID, "user": user, **entries})
@@ -311,6 +315,44 @@ def test_an_end_that_says_something_else_later_is_refused_and_changes_nothing(wo
 
 
 # ---- ends -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "refused_as", "said"),
+    [
+        ([end("cost", hits=5), end("cost", hits=6)], "INVALID_ARGUMENT", "one request is one call"),
+        ([end("cost", hits=5), end(request_id="another")], "INVALID_ARGUMENT", "request_id is"),
+        ([end("cost", hits=5), {"step": "ask"}], "INVALID_ARGUMENT", "some settle"),
+        ([end("cost", hits=5), end("elsewhere")], "NO_BUDGET", "matches no rule"),
+    ],
+)
+def test_an_end_whose_descriptors_make_no_sense_together_is_told_in_the_log(
+    world, descriptors, refused_as, said
+):
+    world.ask()
+    for _ in range(2):
+        assert reason(world.send(*descriptors)) == refused_as
+    ((event, problem),) = world.log.events
+    assert event == "envoy_end_refused"
+    assert said in problem
+    assert world.charges == []
+
+
+def test_an_end_with_bytes_that_are_no_text_is_told_in_the_log(world):
+    world.ask()
+    request = pb.RateLimitRequest.FromString(
+        request_of(end("cost", user="~~", hits=5)).SerializeToString().replace(b"~~", b"\xff\xfe")
+    )
+    assert reason(world.service.ShouldRateLimit(request, "")) == "INVALID_ARGUMENT"
+    ((event, problem),) = world.log.events
+    assert event == "envoy_end_refused"
+    assert "not UTF-8" in problem
+
+
+def test_an_ask_that_makes_no_sense_is_told_to_who_asks_and_not_in_the_log(world):
+    assert reason(world.ask(longest="much")) == "INVALID_ARGUMENT"
+    assert reason(world.send({"step": "elsewhere"})) == "NO_BUDGET"
+    assert world.log.events == []
 
 
 def test_an_end_without_usage_charges_the_hold(world):
