@@ -131,7 +131,9 @@ async def serve(settings: Settings, log: Log, stop: Stop, exports: Exports = NO_
         await stack.enter_async_context(background(log, *beside))
         control = ControlService(store, reception, kills, clock, settings.name)
         fleet = FleetControlService(store, reception, kills, clock, publishing, drills=drills)
-        calls = Calls(figures=_figures(metrics, clock), log=log, spans=spans_to(exports.tracer))
+        calls = Calls(
+            figures=_figures(metrics, clock), log=log, spans=spans_to(exports.tracer, log)
+        )
         await servers.start(_handlers(servers, calls, join, control, fleet))
         told = {"database": database.where, "policy": reception.published.message.number}
         _tell_coordinating(settings, log, told | servers.addresses, started_ns=started_ns)

@@ -10,7 +10,6 @@ from functools import partial
 from types import CoroutineType
 from typing import Any, Final
 
-from costd.clock import ticks_ns
 from costd.daemon.admission import AdmissionService, Reply
 from costd.daemon.ledger import Admitted, Ledger
 from costd.engine import keys
@@ -30,7 +29,7 @@ from costd.model.policy import Unit
 from costd.model.reservation import ReservationState
 from costd.model.time import NS_PER_S
 from costd.model.usage import Usage
-from costd.telemetry.logs import Log
+from costd.telemetry.logs import Log, Seldom
 from costd.wire import envoy as wire
 from costd.wire.pb import ratelimit_pb2 as pb
 from costd.wire.status import details_of, status_of
@@ -53,7 +52,7 @@ class EnvoyService:
     def __init__(self, ledger: Ledger, admission: AdmissionService, log: Log) -> None:
         self._ledger = ledger
         self._log = log
-        self._warned_ns = -NS_PER_S
+        self._refused_ends = Seldom(NS_PER_S)
         self._admission = admission
         self._rules: Rules | None = None
         self._budgets: dict[str, BudgetRule] = {}
@@ -148,9 +147,7 @@ class EnvoyService:
 
     def _warn(self, problem: str) -> None:
         """Log an end that cannot be charged: Envoy does not read what it is answered."""
-        now_ns = ticks_ns()
-        if now_ns - self._warned_ns >= NS_PER_S:
-            self._warned_ns = now_ns
+        if self._refused_ends.passes():
             self._log.warning("envoy_end_refused", problem=problem)
 
     def _standing(self, decision: Decision) -> wire.Standing | None:

@@ -98,7 +98,7 @@ async def _serve_agents_and_operators(
 
 def _spans(parts: Parts, exports: Exports) -> Spans | None:
     """Make spans of calls, and of their waits for leases, where traces are exported."""
-    spans = spans_to(exports.tracer, labels=parts.settings.trace_labels)
+    spans = spans_to(exports.tracer, parts.log, labels=parts.settings.trace_labels)
     if spans is not None and parts.patience is not None:
         parts.patience.waits = spans.waiting
     return spans

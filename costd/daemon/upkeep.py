@@ -9,7 +9,7 @@ from costd.daemon.sweeper import Sweeper
 from costd.daemon.timekeeping import Timekeeper
 from costd.errors import CostdError
 from costd.model.time import NS_PER_S
-from costd.telemetry.logs import Log
+from costd.telemetry.logs import Log, Seldom
 
 TICK_S: Final = 0.2
 """How late an expiry or an automatic release may be noticed."""
@@ -29,7 +29,7 @@ class Upkeep:
         self._timekeeper = timekeeper
         self._log = log
         self._saved_ns = 0
-        self._complained_ns = -LOG_EVERY_NS
+        self._complaints = Seldom(LOG_EVERY_NS)
         self.alerts: Counter[str] = Counter()
         """Alerts since the start, by kind."""
 
@@ -73,9 +73,8 @@ class Upkeep:
             )
 
     def _complain(self, error: Exception) -> None:
-        if ticks_ns() - self._complained_ns < LOG_EVERY_NS:
+        if not self._complaints.passes():
             return
-        self._complained_ns = ticks_ns()
         if isinstance(error, CostdError):
             self._log.error("upkeep_failed", problem=str(error))
         else:

@@ -17,7 +17,7 @@ from costd.model.time import NS_PER_S
 from costd.serving.guard import Guard
 from costd.serving.spans import Spans
 from costd.telemetry.histogram import Durations
-from costd.telemetry.logs import Log
+from costd.telemetry.logs import Log, Seldom
 from costd.trust.identity import Identity
 from costd.wire.status import details_of, status_of
 
@@ -103,7 +103,7 @@ class Calls:
         self._durable = durable
         self._spans = spans
         """Who makes a span of each call; None where traces go nowhere: then nothing is wrapped."""
-        self._logged_ns: dict[tuple[str, str], int] = {}
+        self._faults = Seldom(_LOG_EVERY_NS)
 
     def handlers(
         self,
@@ -249,9 +249,7 @@ class Calls:
         return b""
 
     def _tell(self, rpc: str, error: Exception, code: str) -> None:
-        now_ns, kind = ticks_ns(), (rpc, type(error).__name__)
-        if now_ns - self._logged_ns.get(kind, -_LOG_EVERY_NS) >= _LOG_EVERY_NS:
-            self._logged_ns[kind] = now_ns
+        if self._faults.passes((rpc, type(error).__name__)):
             self._log.error("call_failed", rpc=rpc, code=code, exc_info=error)
 
 

@@ -17,9 +17,11 @@ from opentelemetry.trace import (
     use_span,
 )
 
+from costd.model.time import NS_PER_S
 from costd.model.trace import Trace
-from costd.serving.attributes import Attributes, attributes_of
+from costd.serving.attributes import attributes_of
 from costd.serving.waits import Wait
+from costd.telemetry.logs import Log, Seldom
 from costd.telemetry.traces import parent_of, trace_of
 
 OURS: Final = {
@@ -35,6 +37,9 @@ OURS: Final = {
 Source:  semantic conventions for gRPC spans, v1.41.
 """
 
+LOG_EVERY_NS: Final = 60 * NS_PER_S
+"""What cannot be told of one call cannot be told of the next either."""
+
 Call = Callable[[bytes, Any], Awaitable[bytes]]
 Respond = Callable[[Any, str], Any]
 
@@ -42,10 +47,12 @@ Respond = Callable[[Any, str], Any]
 class Spans:
     """Makes a span of each call, as a child of its caller's."""
 
-    def __init__(self, tracer: Tracer, *, labels: tuple[str, ...] = ()) -> None:
+    def __init__(self, tracer: Tracer, log: Log, *, labels: tuple[str, ...] = ()) -> None:
         """Copy `labels` of asks to their spans; no other label leaves costd this way."""
         self._tracer = tracer
+        self._log = log
         self._labels = labels
+        self._undescribed = Seldom(LOG_EVERY_NS)
 
     def around(self, method: str, handle: Call) -> Call:
         """Wrap what handles a method, named `costd.v1.Admission/Admit`."""
@@ -90,19 +97,34 @@ class Spans:
         if describe is None:
             return respond
 
+        def note(request: Message, answer: Message) -> None:
+            span = get_current_span()
+            if not span.is_recording():
+                return
+            try:
+                span.set_attributes(describe(request, answer))
+            except Exception as error:  # noqa: BLE001  what was decided stands, whatever this was
+                if self._undescribed.passes(method):
+                    self._log.error("span_failed", method=method, exc_info=error)
+
+        async def note_later(request: Message, answer: Coroutine[Any, Any, Message]) -> Message:
+            answered = await answer
+            note(request, answered)
+            return answered
+
         def noted(request: Message, caller: str) -> Any:
             answer = respond(request, caller)
             if answer.__class__ is CoroutineType:
-                return _note_later(describe, request, answer)
-            _note(describe, request, answer)
+                return note_later(request, answer)
+            note(request, answer)
             return answer
 
         return noted
 
 
-def spans_to(tracer: Tracer | None, *, labels: tuple[str, ...] = ()) -> Spans | None:
+def spans_to(tracer: Tracer | None, log: Log, *, labels: tuple[str, ...] = ()) -> Spans | None:
     """Make spans where they are exported, and nothing elsewhere."""
-    return None if tracer is None else Spans(tracer, labels=labels)
+    return None if tracer is None else Spans(tracer, log, labels=labels)
 
 
 class _TracedWait:
@@ -122,20 +144,3 @@ class _TracedWait:
     def ended(self, how: str) -> None:
         """Note what it came to."""
         self._span.set_attribute("costd.lease.waited", how)
-
-
-Describe = Callable[[Any, Any], Attributes]
-
-
-def _note(describe: Describe, request: Message, answer: Message) -> None:
-    span = get_current_span()
-    if span.is_recording():
-        span.set_attributes(describe(request, answer))
-
-
-async def _note_later(
-    describe: Describe, request: Message, answer: Coroutine[Any, Any, Message]
-) -> Message:
-    answered = await answer
-    _note(describe, request, answered)
-    return answered

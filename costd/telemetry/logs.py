@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import sys
+from collections.abc import Hashable
 from typing import Final, Literal, TextIO, cast
 
 import structlog
@@ -30,10 +31,10 @@ _SEVERITIES: Final = {
 }
 _TOLD_APART: Final = frozenset({"time", "level", "event", "exc_info"})
 
-SELDOM_NS: Final = 60 * NS_PER_S
+COMPLAINT_EVERY_NS: Final = 60 * NS_PER_S
 """A collector that is away fails every batch; one line a minute tells as much as hundreds."""
-SAID_COUNT_MAX: Final = 1_000
-"""Texts that are remembered."""
+KINDS_COUNT_MAX: Final = 1_000
+"""Kinds that are remembered."""
 
 
 def make_log(*, level: Level, style: Style, stream: TextIO, copy: Logger | None = None) -> Log:
@@ -65,7 +66,7 @@ def adopt_library_logs(*, style: Style, stream: TextIO) -> None:
     """
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_bad_header)
     handler = logging.StreamHandler(stream)
-    handler.addFilter(_Seldom("opentelemetry"))
+    handler.addFilter(_Complaints("opentelemetry"))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *_described()],
@@ -84,25 +85,36 @@ def _is_no_bad_header(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("Invalid encoding on")
 
 
-class _Seldom(logging.Filter):
+class Seldom:
+    """Lets each kind of thing pass once in a while: one line tells as much as thousands."""
+
+    def __init__(self, every_ns: int) -> None:
+        self._every_ns = every_ns
+        self._passed_ns: dict[Hashable, int] = {}
+
+    def passes(self, kind: Hashable = None) -> bool:
+        """Tell whether one of this kind may pass now; if so, the next may not for a while."""
+        now_ns = ticks_ns()
+        if now_ns - self._passed_ns.get(kind, now_ns - self._every_ns) < self._every_ns:
+            return False
+        if len(self._passed_ns) >= KINDS_COUNT_MAX:
+            self._passed_ns.clear()  # a kind with figures in it is another every time
+        self._passed_ns[kind] = now_ns
+        return True
+
+
+class _Complaints(logging.Filter):
     """Lets each thing that a library says pass once in a while, and all that others say."""
 
     def __init__(self, library: str) -> None:
         super().__init__()
         self._library = library
-        self._passed_ns: dict[tuple[str, str], int] = {}
-        """By logger and text without its figures."""
+        self._seldom = Seldom(COMPLAINT_EVERY_NS)
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name.partition(".")[0] != self._library:
             return True
-        said, now_ns = (record.name, str(record.msg)), ticks_ns()
-        if now_ns - self._passed_ns.get(said, now_ns - SELDOM_NS) < SELDOM_NS:
-            return False
-        if len(self._passed_ns) >= SAID_COUNT_MAX:
-            self._passed_ns.clear()  # a text that has its figures in it is another every time
-        self._passed_ns[said] = now_ns
-        return True
+        return self._seldom.passes((record.name, str(record.msg)))  # without its figures
 
 
 class _Writer(structlog.WriteLogger):

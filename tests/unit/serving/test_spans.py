@@ -1,5 +1,7 @@
 """Handlers with and without spans, driven without a socket; spans are kept in memory."""
 
+import io
+import json
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -14,6 +16,7 @@ from opentelemetry.trace import StatusCode
 from costd.errors import InvalidAsk, StoreUnavailable
 from costd.serving.calls import CallFigures, Calls
 from costd.serving.spans import spans_to
+from costd.telemetry.logs import make_log
 from costd.wire.pb import admission_pb2 as pb
 
 ADMISSION = pb.DESCRIPTOR.services_by_name["Admission"]
@@ -70,10 +73,9 @@ def tracer(kept):
     return provider.get_tracer("test")
 
 
-def handler(method, answer, tracer, labels=()):
-    calls = Calls(
-        figures=CallFigures(), log=structlog.get_logger(), spans=spans_to(tracer, labels=labels)
-    )
+def handler(method, answer, tracer, labels=(), log=None):
+    log = log or structlog.get_logger()
+    calls = Calls(figures=CallFigures(), log=log, spans=spans_to(tracer, log, labels=labels))
     details = SimpleNamespace(method=f"/{ADMISSION.full_name}/{method}")
     return calls.handlers(ADMISSION, Service(answer)).service(details).unary_unary
 
@@ -85,7 +87,7 @@ async def span_of(kept, tracer, answer, method="Admit", request=ASK, labels=()):
 
 
 def test_without_a_tracer_the_handler_is_the_one_that_there_always_was(tracer):
-    assert spans_to(None) is None
+    assert spans_to(None, structlog.get_logger()) is None
     plain, traced = handler("Admit", pb.Decision(), None), handler("Admit", pb.Decision(), tracer)
     assert plain.__qualname__ == "Calls._handle.<locals>.handle"
     assert traced.__qualname__ == "Spans.around.<locals>.traced"
@@ -159,6 +161,31 @@ async def test_a_call_that_its_caller_cancels_ends_its_span(kept, tracer):
     call.send(None)
     call.close()
     assert len(kept.get_finished_spans()) == 1
+
+
+@pytest.mark.parametrize("answered", [pb.Explanation, lambda: later(pb.Explanation())])
+async def test_a_call_is_answered_though_its_span_cannot_be_described(kept, tracer, answered):
+    """An explanation has no verdict of its own, so what describes a decision breaks on it."""
+    context, stream = Context(), io.StringIO()
+    log = make_log(level="info", style="json", stream=stream)
+    call = handler("Admit", answered(), tracer, log=log)
+    assert await call(ASK.SerializeToString(), context) == b""
+    assert context.code() is None
+    (span,) = kept.get_finished_spans()
+    assert span.attributes["rpc.response.status_code"] == "OK"
+    (line,) = map(json.loads, stream.getvalue().splitlines())
+    assert (line["level"], line["event"]) == ("error", "span_failed")
+    assert line["method"] == "costd.v1.Admission/Admit"
+    assert "AttributeError" in line["exception"]
+
+
+async def test_spans_that_cannot_be_described_are_logged_once_a_while(tracer):
+    stream = io.StringIO()
+    log = make_log(level="info", style="json", stream=stream)
+    call = handler("Admit", pb.Explanation(), tracer, log=log)
+    for _ in range(3):
+        await call(ASK.SerializeToString(), Context())
+    assert len(stream.getvalue().splitlines()) == 1
 
 
 class Forever:
