@@ -32,6 +32,7 @@ DRAWN: Final[tuple[Row, ...]] = (
         "allowance_admits_per_s",
     ),
     ("whole calls a second in one process, every usage event stored", "allowance_calls_per_s"),
+    ("the TypeScript client: admit on a bound scope, p50", "ts_allowance_us_p50"),
     ("kill switch engaged to refusal in 32 busy processes, p99", "kill_to_deny_ms_p99"),
     ("the same without mapped pages, p99", "kill_to_deny_nopages_ms_p99"),
     ("the same with pages and all 32 spinning, p99", "kill_to_deny_spinning_ms_p99"),
@@ -55,6 +56,9 @@ ASKED: Final[tuple[Row, ...]] = (
     ("Admits a second, 1 caller", "admits_per_s_1"),
     ("Admits a second, 8 callers", "admits_per_s_8"),
     ("Admits a second, 32 callers", "admits_per_s_32"),
+    ("Envoy's ShouldRateLimit ÷ Admit of the same ask", "envoy_ask_over_admit"),
+    ("deciding without OTEL_* ÷ by a handler that knows no tracing", "otel_off_over_none"),
+    ("Admit with every call traced and exported ÷ without OTEL_*", "otel_on_over_off"),
 )
 FLEET: Final[tuple[Row, ...]] = (
     ("lease asked for to lease granted, written down in PostgreSQL, p50", "lease_ms_p50"),
