@@ -17,6 +17,7 @@ from costd.errors import CoordinatorUnavailable
 from costd.grants import load_public_key
 from costd.model.events import AuditRecord
 from costd.serving import sockets
+from costd.serving.certificates import certificate_files
 from costd.serving.guard import Guard, Refused
 from costd.serving.sockets import CannotListen
 from costd.serving.unserved import Unserved
@@ -110,13 +111,7 @@ class Servers:
         settings = self._settings
         if settings.tls_cert is None:
             return None
-        return TlsFiles(
-            certificate=settings.tls_cert,
-            key=settings.tls_key,
-            ca=settings.tls_ca,
-            kinds=(Kind.COORDINATOR,),
-            tell=lambda problem: self._log.error("tls_files_refused", problem=problem),
-        )
+        return certificate_files(settings, self._log, Kind.COORDINATOR, settings.tls_ca)
 
     def _bind_socket(self) -> None:
         path = self._settings.control_socket.absolute()

@@ -8,11 +8,20 @@ from typing import Any, Final, Literal
 from pydantic import Field, SecretStr
 
 from costd import address
-from costd.configuration import Configured, Pairs, SettingsError, load
+from costd.configuration import Configured, SettingsError, load
 from costd.coordinator.lendable import Span
 from costd.endpoint import Endpoint, endpoint_or_fault, parse_endpoint
 from costd.grants import key_faults
 from costd.model.time import NS_PER_S
+from costd.serving.settings import (
+    ControlKeys,
+    LogFormat,
+    LogLevel,
+    MetricsListen,
+    TlsKey,
+    certificate_faults,
+    metrics_faults,
+)
 
 __all__ = ["Settings", "SettingsError", "load_settings"]
 
@@ -55,17 +64,12 @@ class Settings(Configured):
     tls_cert: Path | None = Field(
         None, description="Certificate (PEM). Read again when it changes."
     )
-    tls_key: Path | None = Field(None, description="Its key; readable by its owner only.")
+    tls_key: TlsKey = None
     tls_ca: Path | None = Field(
         None, description="CA (PEM) that issued the certificates of daemons and operators."
     )
-    control_keys: Pairs = Field(
-        default={},
-        description="Public keys of role tokens, by id: id=key,…; from `costctl token keygen`.",
-    )
-    metrics_listen: str = Field(
-        "127.0.0.1:9467", description="Address of the Prometheus endpoint; `off` for none."
-    )
+    control_keys: ControlKeys = Field(default={})
+    metrics_listen: MetricsListen = "127.0.0.1:9467"
     metrics_insecure: bool = Field(
         default=False,
         description="Serve metrics also where others can reach them: nothing encrypts or "
@@ -102,18 +106,12 @@ class Settings(Configured):
     drain_s: float = Field(
         5.0, ge=0, le=3_600, description="How long a stopping coordinator waits, in s."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least level that is logged, to standard error."
-    )
-    log_format: Literal["json", "console"] = Field(
-        "json", description="`json` for machines, `console` for people."
-    )
+    log_level: LogLevel = "info"
+    log_format: LogFormat = "json"
 
     def faults(self) -> Iterator[str]:
         """Yield what is wrong between settings, a line each, that begins with the one to change."""
-        if (self.tls_cert is None) != (self.tls_key is None):
-            lacking = "tls_key" if self.tls_key is None else "tls_cert"
-            yield f"{lacking}: a certificate and its key go together; name both"
+        yield from certificate_faults(self)
         if self.tls_cert is not None and self.tls_ca is None:
             yield "tls_ca: daemons show certificates; name the CA that issues them"
         if self.tls_cert is not None and self.listen_insecure:
@@ -133,15 +131,11 @@ class Settings(Configured):
                 "authenticates it; give tls_cert, tls_key and tls_ca (`costctl ca init`, "
                 "`costctl ca issue`), use 127.0.0.1, or say listen_insecure: true"
             )
-        metrics, fault = endpoint_or_fault("metrics_listen", self.metrics_listen)
-        if fault:
-            yield fault
-        is_meant = self.metrics_insecure or self.listen_insecure
-        if metrics is not None and not metrics.is_loopback and not is_meant:
-            yield (
-                f"metrics_listen: {metrics} can be reached by others, and nothing encrypts or "
-                "authenticates it; use 127.0.0.1, or say metrics_insecure: true"
-            )
+        yield from metrics_faults(
+            self.metrics_listen,
+            is_meant=self.metrics_insecure or self.listen_insecure,
+            unless="metrics_insecure",
+        )
 
     @property
     def endpoint(self) -> Endpoint:

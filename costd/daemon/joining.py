@@ -11,8 +11,9 @@ from costd.daemon.fleet_policy import FleetPolicy
 from costd.daemon.settings import Settings
 from costd.daemon.tenancy import Situation
 from costd.daemon.timekeeping import Timekeeper
+from costd.serving.certificates import certificate_files
 from costd.telemetry.logs import Log
-from costd.trust import Kind, TlsFiles, channel_credentials, expecting
+from costd.trust import Kind, channel_credentials, expecting
 
 CHANNEL_OPTIONS: Final = (
     ("grpc.enable_http_proxy", 0),
@@ -41,13 +42,7 @@ def membership(
             problem="nothing encrypts or authenticates the coordinator; anybody there is believed",
         )
     else:
-        files = TlsFiles(
-            certificate=settings.tls_cert,
-            key=settings.tls_key,
-            ca=settings.tls_ca,
-            kinds=(Kind.DAEMON,),
-            tell=lambda problem: log.error("tls_files_refused", problem=problem),
-        )
+        files = certificate_files(settings, log, Kind.DAEMON, settings.tls_ca)
 
     def open_channel(target: str) -> grpc.aio.Channel:
         if files is None:

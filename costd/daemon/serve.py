@@ -22,6 +22,7 @@ from costd.daemon.settings import Settings
 from costd.grants import load_public_key
 from costd.serving.background import background
 from costd.serving.calls import Calls
+from costd.serving.certificates import certificate_files
 from costd.serving.guard import Guard
 from costd.serving.loop import run_until_signalled
 from costd.serving.metered import meter_calls, meter_certificate, metered
@@ -148,13 +149,8 @@ def _tls_files(settings: Settings, log: Log) -> TlsFiles | None:
     """Read the certificate for what is served over TCP, if there is to be one."""
     if settings.tls_cert is None:
         return None
-    return TlsFiles(
-        certificate=settings.tls_cert,
-        key=settings.tls_key,
-        ca=settings.tls_ca if settings.tls_verify_clients else None,
-        kinds=(Kind.DAEMON,),
-        tell=lambda problem: log.error("tls_files_refused", problem=problem),
-    )
+    ca = settings.tls_ca if settings.tls_verify_clients else None
+    return certificate_files(settings, log, Kind.DAEMON, ca)
 
 
 def _guard(parts: Parts, files: TlsFiles | None) -> Guard:

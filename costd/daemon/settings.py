@@ -12,6 +12,14 @@ from costd.configuration import Configured, Pairs, SettingsError, Words, load
 from costd.endpoint import Endpoint, endpoint_or_fault, parse_endpoint
 from costd.grants import key_faults
 from costd.model.ask import labels_problem
+from costd.serving.settings import (
+    ControlKeys,
+    LogFormat,
+    LogLevel,
+    MetricsListen,
+    TlsKey,
+    metrics_faults,
+)
 
 __all__ = ["Settings", "SettingsError", "load_settings"]
 
@@ -53,7 +61,7 @@ class Settings(Configured):
         None,
         description="Certificate (PEM) for what is served over TCP. Read again when it changes.",
     )
-    tls_key: Path | None = Field(None, description="Its key; readable by its owner only.")
+    tls_key: TlsKey = None
     tls_ca: Path | None = Field(
         None, description="CA (PEM) that issued the certificates of those who connect."
     )
@@ -69,13 +77,8 @@ class Settings(Configured):
     control_listen: str = Field(
         "", description="TCP address host:port for operators as well, TLS always; none if empty."
     )
-    control_keys: Pairs = Field(
-        default={},
-        description="Public keys of role tokens, by id: id=key,…; from `costctl token keygen`.",
-    )
-    metrics_listen: str = Field(
-        "127.0.0.1:9464", description="Address of the Prometheus endpoint; `off` for none."
-    )
+    control_keys: ControlKeys = Field(default={})
+    metrics_listen: MetricsListen = "127.0.0.1:9464"
     listen_insecure: bool = Field(
         default=False,
         description="Accept addresses others can reach, though nothing encrypts or "
@@ -153,12 +156,8 @@ class Settings(Configured):
         description="How long it then waits until its coordinator has what it gives back and all "
         "usage, in s; longer where the books end with the daemon.",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least level that is logged, to standard error."
-    )
-    log_format: Literal["json", "console"] = Field(
-        "json", description="`json` for machines, `console` for people."
-    )
+    log_level: LogLevel = "info"
+    log_format: LogFormat = "json"
     trace_labels: Words = Field(
         default=(),
         description="Labels of asks that spans carry too: label,…; they leave this host then.",
@@ -173,21 +172,18 @@ class Settings(Configured):
         yield from self._policy_faults()
 
     def _address_faults(self) -> Iterator[str]:
-        for name, safe in (
-            ("listen", self.listen_tls and self.tls_verify_clients),
-            ("metrics_listen", False),
-        ):
-            endpoint, fault = endpoint_or_fault(name, getattr(self, name))
-            if fault:
-                yield fault
-            reachable = endpoint is not None and not endpoint.is_loopback
-            if reachable and not safe and not self.listen_insecure:
-                lacking = "authenticates" if self.listen_tls else "encrypts or authenticates"
-                yield (
-                    f"{name}: {endpoint} can be reached by others, and nothing "
-                    f"{'encrypts or authenticates' if name == 'metrics_listen' else lacking} it; "
-                    "use 127.0.0.1, or say listen_insecure: true"
-                )
+        endpoint, fault = endpoint_or_fault("listen", self.listen)
+        if fault:
+            yield fault
+        is_reachable = endpoint is not None and not endpoint.is_loopback
+        is_safe = self.listen_tls and self.tls_verify_clients
+        if is_reachable and not is_safe and not self.listen_insecure:
+            lacking = "authenticates" if self.listen_tls else "encrypts or authenticates"
+            yield (
+                f"listen: {endpoint} can be reached by others, and nothing {lacking} it; "
+                "use 127.0.0.1, or say listen_insecure: true"
+            )
+        yield from metrics_faults(self.metrics_listen, is_meant=self.listen_insecure)
         if self.socket == self.control_socket:
             yield f"control_socket: {self.socket} is the agents' socket; operators need their own"
 

@@ -12,6 +12,14 @@ from costd.endpoint import Endpoint, endpoint_or_fault, parse_endpoint
 from costd.injector.labels import source_problem
 from costd.injector.patch import Rules
 from costd.injector.wishes import READERS, Sidecar
+from costd.serving.settings import (
+    LogFormat,
+    LogLevel,
+    MetricsListen,
+    TlsKey,
+    certificate_faults,
+    metrics_faults,
+)
 
 __all__ = ["Settings", "SettingsError", "load_settings"]
 
@@ -36,7 +44,7 @@ class Settings(Configured):
     tls_cert: Path | None = Field(
         None, description="Certificate (PEM) for the webhook's service. Read again when it changes."
     )
-    tls_key: Path | None = Field(None, description="Its key; readable by its owner only.")
+    tls_key: TlsKey = None
     bootstrap: bool = Field(
         default=False,
         description="Make CA and certificate, keep them in a Secret, renew them, and tell the API "
@@ -164,9 +172,7 @@ class Settings(Configured):
         description="Collector that sidecars export to, whose image then has the extra `otlp`: "
         "http://host:port, `$(HOST_IP)` for the pod's node.",
     )
-    metrics_listen: str = Field(
-        "127.0.0.1:9468", description="Address of the Prometheus endpoint; `off` for none."
-    )
+    metrics_listen: MetricsListen = "127.0.0.1:9468"
     listen_insecure: bool = Field(
         default=False,
         description="Serve metrics also where others can reach them: nothing encrypts or "
@@ -187,20 +193,14 @@ class Settings(Configured):
     drain_s: float = Field(
         5.0, ge=0, le=3_600, description="How long a stopping injector waits for reviews, in s."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least level that is logged, to standard error."
-    )
-    log_format: Literal["json", "console"] = Field(
-        "json", description="`json` for machines, `console` for people."
-    )
+    log_level: LogLevel = "info"
+    log_format: LogFormat = "json"
 
     def faults(self) -> Iterator[str]:
         """Yield what is wrong between settings, a line each, that begins with the one to change."""
         yield from self._address_faults()
         yield from self._rule_faults()
-        if (self.tls_cert is None) != (self.tls_key is None):
-            lacking = "tls_key" if self.tls_key is None else "tls_cert"
-            yield f"{lacking}: a certificate and its key go together; name both"
+        yield from certificate_faults(self)
         if self.tls_cert is not None and self.bootstrap:
             yield "bootstrap: there is a certificate; take one of both away"
 
@@ -210,14 +210,7 @@ class Settings(Configured):
             yield fault
         elif endpoint is None:
             yield "listen: the API server needs an address; 127.0.0.1:0 takes a free port"
-        metrics, fault = endpoint_or_fault("metrics_listen", self.metrics_listen)
-        if fault:
-            yield fault
-        if metrics is not None and not metrics.is_loopback and not self.listen_insecure:
-            yield (
-                f"metrics_listen: {metrics} can be reached by others, and nothing encrypts or "
-                "authenticates it; use 127.0.0.1, or say listen_insecure: true"
-            )
+        yield from metrics_faults(self.metrics_listen, is_meant=self.listen_insecure)
 
     def _rule_faults(self) -> Iterator[str]:
         for key, sources in self.labels.items():
