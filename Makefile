@@ -64,6 +64,7 @@ lint: $(STAMP) ## Check style and format.
 
 manifests: $(STAMP) ## Render the Kubernetes manifests and hold them against the schemas of the three newest releases.
 	$(BIN)/python deploy/k8s/prometheus_rule.py
+	sed '1i # From policies/envoy, by `make manifests`; change it there.' policies/envoy/policy.yaml > deploy/k8s/base/gateway/policy.yaml
 	$(BIN)/pytest -q tests/integration/test_manifests.py
 
 image: $(STAMP) ## Install what each container image holds, as its build does, and see that it starts.

@@ -16,7 +16,7 @@ K8S = ROOT / "deploy" / "k8s"
 OVERLAYS = sorted(path.name for path in (K8S / "overlays").iterdir())
 VERSIONS = sorted(set(all_versions()), key=Version)[-3:]
 CRDS = {"cert-manager.io/v1", "monitoring.coreos.com/v1"}
-WORKLOADS = {"Deployment", "DaemonSet"}
+WORKLOADS = {"Deployment", "DaemonSet", "StatefulSet"}
 
 Manifest = dict[str, Any]
 
@@ -62,6 +62,24 @@ def workloads(manifests: list[Manifest]) -> list[Manifest]:
 
 def pod_of(workload: Manifest) -> Manifest:
     return workload["spec"]["template"]
+
+
+def pods_of(workload: Manifest) -> list[dict[str, str]]:
+    """The labels of its pods: of each replica where those differ, else once for all."""
+    labels = pod_of(workload)["metadata"]["labels"]
+    if workload["kind"] != "StatefulSet":
+        return [labels]
+    name = workload["metadata"]["name"]
+    return [
+        labels | {"statefulset.kubernetes.io/pod-name": f"{name}-{ordinal}"}
+        for ordinal in range(workload["spec"]["replicas"])
+    ]
+
+
+def volumes_of(workload: Manifest) -> set[str]:
+    """The names of what its containers may mount."""
+    claims = [each["metadata"] for each in workload["spec"].get("volumeClaimTemplates", [])]
+    return {each["name"] for each in [*pod_of(workload)["spec"].get("volumes", []), *claims]}
 
 
 def containers(workload: Manifest) -> list[Manifest]:

@@ -15,16 +15,19 @@ from rendered import (
     K8S,
     OVERLAYS,
     VERSIONS,
+    WORKLOADS,
     containers,
     each_object,
     named,
     one,
     pod_of,
+    pods_of,
     ports_of,
     render,
     render_at,
     selects,
     validate,
+    volumes_of,
     workloads,
 )
 from ruamel.yaml import YAML
@@ -55,7 +58,7 @@ def test_the_three_newest_releases_are_those_that_are_meant():
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_manifest_is_valid_for_the_three_newest_releases(version):
     held = [each for each in each_object() if each["apiVersion"] not in CRDS]
-    assert {each["kind"] for each in held} >= {"Deployment", "DaemonSet", "NetworkPolicy", "Role"}
+    assert {each["kind"] for each in held} >= {*WORKLOADS, "NetworkPolicy", "Role"}
     for each in held:
         validate(each, version)
 
@@ -133,7 +136,7 @@ def test_every_selector_finds_the_pods_that_it_is_for(overlay):
     pods = [pod_of(each)["metadata"]["labels"] for each in workloads(manifests)]
     for each in manifests:
         spec = each.get("spec", {})
-        if each["kind"] in {"Deployment", "DaemonSet"}:
+        if each["kind"] in WORKLOADS:
             assert selects(spec["selector"], pod_of(each)["metadata"]["labels"]), named(each)
             for spread in pod_of(each)["spec"].get("topologySpreadConstraints", []):
                 assert selects(spread["labelSelector"], pod_of(each)["metadata"]["labels"])
@@ -145,9 +148,8 @@ def test_every_selector_finds_the_pods_that_it_is_for(overlay):
             chosen = [
                 workload
                 for workload in workloads(manifests)
-                if selects(
-                    {"matchLabels": spec["selector"]}, pod_of(workload)["metadata"]["labels"]
-                )
+                for labels in pods_of(workload)
+                if selects({"matchLabels": spec["selector"]}, labels)
             ]
             assert len(chosen) == 1, named(each)
             for port in spec["ports"]:
@@ -160,6 +162,8 @@ def test_whatever_a_pod_names_is_there_or_is_the_users(overlay):
     for workload in workloads(manifests):
         spec, namespace = pod_of(workload)["spec"], workload["metadata"]["namespace"]
         named_here = {("ServiceAccount", spec.get("serviceAccountName", "default"))}
+        if "serviceName" in workload["spec"]:
+            named_here.add(("Service", workload["spec"]["serviceName"]))
         for volume in spec.get("volumes", []):
             if "secret" in volume:
                 named_here.add(("Secret", volume["secret"]["secretName"]))
@@ -170,14 +174,22 @@ def test_whatever_a_pod_names_is_there_or_is_the_users(overlay):
                 key = variable.get("valueFrom", {}).get("secretKeyRef")
                 if key:
                     named_here.add(("Secret", key["name"]))
-            mounts = {mount["name"] for mount in each.get("volumeMounts", [])}
-            assert mounts <= {volume["name"] for volume in spec.get("volumes", [])}
+            assert {mount["name"] for mount in each.get("volumeMounts", [])} <= volumes_of(workload)
         lacking = {
             (kind, name)
             for kind, name in named_here
             if name not in in_namespace(manifests, kind, namespace)
         }
         assert lacking <= set(USERS_OWN), lacking - set(USERS_OWN)
+
+
+def test_no_two_parts_have_an_object_of_the_same_name():
+    parts = {}
+    for each in each_object():
+        key = (named(each), each["metadata"].get("namespace"))
+        label = each["metadata"].get("labels", {}).get("app.kubernetes.io/component")
+        parts.setdefault(key, set()).add(label)
+    assert [key for key, labels in parts.items() if len(labels) > 1] == []
 
 
 def test_secrets_that_cert_manager_makes_are_those_that_pods_mount():
@@ -200,6 +212,7 @@ def test_monitors_find_ports_that_are_there():
         assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
     [endpoint] = one(fleet, "PodMonitor", "costd-daemons")["spec"]["podMetricsEndpoints"]
     assert endpoint["port"] in ports_of(one(render("node-local"), "DaemonSet", "costd-node"))
+    assert endpoint["port"] in ports_of(one(render("gateway"), "StatefulSet", "costd-gateway"))
 
 
 def test_the_rules_for_the_operator_are_those_of_prometheus():
@@ -289,9 +302,11 @@ def restricted_faults(workload):
 
 
 def test_every_workload_but_the_one_of_nodes_meets_the_restricted_profile():
-    found = {named(each): set(restricted_faults(each)) for each in workloads(each_object())}
+    found = {}
+    for each in workloads(each_object()):
+        found.setdefault(named(each), set()).update(restricted_faults(each))
     of_nodes = found.pop("DaemonSet/costd-node")
-    assert len(found) == 3
+    assert len(found) == 4
     assert not any(found.values()), found
     # Directories of the host, and one step that gives them to the daemon.
     assert of_nodes == {
@@ -481,13 +496,19 @@ def test_the_policy_of_the_example_is_one_that_daemons_take(tmp_path):
     assert load_policy(tmp_path / "policy.yaml")
 
 
-@pytest.mark.parametrize("overlay", ["sidecar", "node-local"])
-def test_the_kill_switches_are_none_and_their_example_is_one(overlay, tmp_path):
-    data = one(render(overlay), "ConfigMap", "costd-kills")["data"]
+@pytest.mark.parametrize(
+    ("overlay", "part", "name"),
+    [
+        ("sidecar", "agents", "costd-kills"),
+        ("node-local", "node-local", "costd-kills"),
+        ("gateway", "gateway", "costd-gateway-kills"),
+    ],
+)
+def test_the_kill_switches_are_none_and_their_example_is_one(overlay, part, name, tmp_path):
+    data = one(render(overlay), "ConfigMap", name)["data"]
     path = tmp_path / "kills.yaml"
     path.write_text(data["kills.yaml"])
     assert read_kill_file(path) == ((), ())
-    part = {"sidecar": "agents", "node-local": "node-local"}[overlay]
     text = (K8S / "base" / part / "kills.yaml").read_text()
     path.write_text(re.search(r"^#   (- \{.*\})$", text, re.MULTILINE)[1])
     [request], problems = read_kill_file(path)
@@ -500,16 +521,35 @@ def test_the_kill_switches_are_none_and_their_example_is_one(overlay, tmp_path):
 PAGE = (K8S.parents[1] / "docs/operating/kubernetes.md").read_text()
 
 
+def shown_overlay(overlay, folder):
+    """The overlay that the page shows of this one of ours, in a folder."""
+    [shown] = re.findall(rf"```yaml\n(resources: \S+/{overlay}\].*?)```", PAGE, re.DOTALL)
+    where = Path(os.path.relpath(K8S, folder.resolve()))
+    (folder / "kustomization.yaml").write_text(shown.replace("../deploy/k8s", str(where)))
+    return folder
+
+
 def test_the_overlay_that_the_page_shows_takes_images_from_a_registry(tmp_path):
-    shown = re.search(r"```yaml\n(resources: .*?)```", PAGE, re.DOTALL)[1]
-    where = Path(os.path.relpath(K8S, (tmp_path / "mine").resolve()))
-    shown = shown.replace("../deploy/k8s", str(where))
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/kustomization.yaml").write_text(shown)
-    [main] = containers(one(render_at(tmp_path / "mine"), "Deployment", "costd-injector"))
+    manifests = render_at(shown_overlay("injector", tmp_path))
+    [main] = containers(one(manifests, "Deployment", "costd-injector"))
     assert main["image"].startswith("registry.example/costd-injector@sha256:1111")
     images = [each["value"] for each in main["env"] if each["name"] == "COSTD_SIDECAR_IMAGE"]
     assert [image.partition("@")[0] for image in images] == ["registry.example/costd"]
+
+
+def test_the_overlay_that_the_page_shows_for_gateways_has_a_policy_of_ones_own(tmp_path):
+    (tmp_path / "policy.yaml").write_text("version: 1\n")
+    manifests = render_at(shown_overlay("gateway", tmp_path))
+    workload = one(manifests, "StatefulSet", "costd-gateway")
+    assert containers(workload)[0]["image"].startswith("registry.example/costd@sha256:2222")
+    [name] = [
+        volume["configMap"]["name"]
+        for volume in pod_of(workload)["spec"]["volumes"]
+        if volume["name"] == "costd-policy"
+    ]
+    assert one(manifests, "ConfigMap", name)["data"] == {"policy.yaml": "version: 1\n"}
+    # By the same name whatever is in it: the daemon follows the file, and its pod stays.
+    assert name == "costd-gateway-policy"
 
 
 def test_the_api_server_trusts_a_ca_that_outlives_the_injectors_certificates():

@@ -12,9 +12,11 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+import grpc
 import pytest
 from costd_client import Client
 from in_a_pod import SIDECAR_UID, as_container, lacking
@@ -35,12 +37,16 @@ from test_manifests import restricted_faults
 
 from costd.coordinator import settings as coordinator_settings
 from costd.daemon import settings as daemon_settings
+from costd.daemon.servers import ENVOY_NAME
 from costd.injector import settings as injector_settings
 from costd.injector.patch import inject
 from costd.testing.certifier import Certifier
 from costd.testing.process import CostdProcess
 from costd.trust import Kind, Peer, Role
 from costd.trust.authority import issue
+from costd.wire.pb import control_pb2 as cpb
+from costd.wire.pb.control_pb2_grpc import ControlStub
+from costd.wire.pb.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 
 SETTINGS = {
     "serve": daemon_settings,
@@ -175,6 +181,25 @@ def assert_healthy(process):
                 assert answer.status == 200
 
 
+def ask_as_envoy(process, *, hits_addend=0, **entries):
+    """Ask over TCP, without TLS; return the headers of the answer."""
+    request = RateLimitRequest(domain="llm", hits_addend=hits_addend)
+    descriptor = request.descriptors.add()
+    for key, value in entries.items():
+        descriptor.entries.add(key=key, value=value)
+    with grpc.insecure_channel(process.wait_for("serving")["listen"]) as channel:
+        call = channel.unary_unary(f"/{ENVOY_NAME}/ShouldRateLimit")
+        answer = RateLimitResponse.FromString(call(request.SerializeToString(), timeout=20))
+    return {each.key: each.value for each in answer.response_headers_to_add}
+
+
+@contextmanager
+def operating(process):
+    """What operators ask, at the socket that is theirs."""
+    with grpc.insecure_channel(f"unix:{process.environment['COSTD_CONTROL_SOCKET']}") as channel:
+        yield ControlStub(channel)
+
+
 # ---- what is said exists ------------------------------------------------------------------------
 
 
@@ -211,6 +236,10 @@ task_classes: {draft: {}}
 default_task_class: draft
 budgets:
   - {id: all, window: total, limit: $100, share: fleet}
+envoy:
+  - {id: ask, domain: llm, match: {step: ask}, request_id: request, estimated_cost: $1, model: model}
+  - {id: end, domain: llm, match: {step: end}, request_id: request, does: settle,
+     hits_addend: cost_microusd, model: model}
 """
 DOLLAR_NUSD = 10**9
 ASK = {"estimated_cost_nusd": DOLLAR_NUSD, "model": "gpt-4o"}
@@ -313,6 +342,45 @@ def test_the_daemon_of_a_node_joins_the_coordinator_and_decides(coordinator, nod
         with pytest.raises(Exception, match="node"):
             client.admit(**ASK, labels={"node": "another"})
     assert "costd_" in node.metrics()
+
+
+@pytest.fixture
+def gateways(coordinator, node, certifier):
+    """Both daemons of the overlay for gateways with a coordinator, joined to it."""
+    node.wait_for("coordinator_joined")  # by then there is a policy
+    manifests = render("gateway-coordinator")
+    workload = one(manifests, "StatefulSet", "costd-gateway")
+    kills = one(manifests, "ConfigMap", "costd-gateway-kills")["data"]["kills.yaml"]
+    made = [Container(containers(workload)[0]) for _ in range(workload["spec"]["replicas"])]
+    for ordinal, process in enumerate(made):
+        mount_certificate(process, certifier, "costd-daemon")
+        process.mount("costd-kills", kills_yaml=kills)
+        process.environment |= {
+            "COSTD_NAME": f"costd-gateway-{ordinal}",
+            "COSTD_COORDINATOR": coordinator.wait_for("coordinating")["listen"],
+        }
+    first, second = made
+    with first, second:
+        yield made
+
+
+def test_daemons_for_gateways_spend_what_the_coordinator_lends_and_are_asked_without_tls(gateways):
+    for process in gateways:
+        process.wait_for("coordinator_joined")
+        assert_healthy(process)
+        said = ask_as_envoy(process, step="ask", model="openai/gpt-4o")
+        assert (said["x-costd-reason"], said["x-costd-budget"]) == ("OK", "all")
+    # Why each has a Service: an end that comes to the other one is charged there, beside the hold.
+    first, second = gateways
+    call = {"model": "openai/gpt-4o", "request": "a-request-of-envoys-own"}
+    ask_as_envoy(first, step="ask", **call)
+    ask_as_envoy(second, step="end", **call, hits_addend=250_000)
+    with operating(second) as control:
+        events = control.ListUsage(cpb.ListUsageRequest()).events
+    assert {event.closed_as for event in events} == {"settled", "recorded"}
+    with operating(first) as control:
+        [held] = control.ListReservations(cpb.ListReservationsRequest()).reservations
+    assert held.hold_nusd == DOLLAR_NUSD
 
 
 AGENT = """\
