@@ -2,8 +2,11 @@
 
 import copy
 import importlib
+import json
 import os
 import re
+import subprocess
+import sys
 from itertools import product
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from rendered import (
     CRDS,
     K8S,
     OVERLAYS,
+    ROOT,
     VERSIONS,
     WORKLOADS,
     containers,
@@ -598,3 +602,28 @@ def test_the_pod_that_the_page_shows_gets_at_the_socket_of_its_node():
 def test_the_page_lists_every_overlay():
     rows = re.findall(r"^\| `([a-z-]+)` \|", PAGE, re.MULTILINE)
     assert [name for name in OVERLAYS if name not in rows] == []
+
+
+APPLIED_BYTES_MAX = 262_144
+"""The most that all annotations of an object hold; `kubectl apply` keeps what was applied in one."""
+
+
+def test_the_dashboard_becomes_a_config_map_that_grafanas_sidecar_finds():
+    """The page's command up to what asks a cluster."""
+    page = (ROOT / "docs/operating/metrics.md").read_text()
+    [command] = re.findall(
+        r"^(kubectl create configmap .*) \| kubectl \S+ \S+ apply", page, re.MULTILINE
+    )
+    done = subprocess.run(
+        ["sh", "-c", command],
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    made = YAML(typ="safe").load(done.stdout)
+    assert made["metadata"]["labels"] == {"grafana_dashboard": "1"}
+    assert made["data"] == {"costd.json": (ROOT / "deploy/grafana/costd.json").read_text()}
+    assert len(json.dumps(made)) < APPLIED_BYTES_MAX
