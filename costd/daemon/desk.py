@@ -7,19 +7,17 @@ given, and pages are behind a port. docs/reference/allowances.md is the protocol
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-import msgspec
-
 from costd.daemon.allowances import AllowanceBooks
 from costd.daemon.covered import covered
 from costd.daemon.drill import Drills
 from costd.daemon.holdings import Holdings
 from costd.daemon.ledger import Ledger
-from costd.daemon.pages import SLOTS_COUNT, Pages
+from costd.daemon.pages import Pages
+from costd.daemon.sessions import Sessions
 from costd.engine import keys
 from costd.engine.allot import Scarce, has_little_left
 from costd.errors import InvalidAsk, NotPermitted, StoreUnavailable
-from costd.model.allowance import Allowance, AllowanceState, Session, Sums
-from costd.model.ask import name_problem
+from costd.model.allowance import Allowance, AllowanceState, Session
 from costd.model.kill import KillSwitch
 from costd.model.labels import RESERVED_KEYS
 from costd.model.lease import Shortage
@@ -30,8 +28,6 @@ from costd.wire.pb import admission_pb2 as pb
 
 Push = Callable[[pb.DaemonMessage], None]
 
-SESSION_ID_LENGTH_MIN: Final = 16
-SESSION_ID_LENGTH_MAX: Final = 96
 RETRY_SOON_S: Final = 1
 RETRY_LATER_S: Final = 30
 """For a scope that can have no allowance until the policy changes."""
@@ -84,11 +80,10 @@ class Desk:
         """By session."""
         self.revoked: set[bytes] = set(books.out)
         """What was out when this daemon started was granted under rules that may have changed."""
-        self._damaged: set[str] = set()
-        """Sessions whose pages made no sense."""
         self.borrow: Callable[[Sequence[Shortage]], object] | None = None
         """Asks the coordinator for what allowances lack; their clients ask again a moment later."""
         self.drills = Drills(ledger.clock)
+        self._sessions = Sessions(ledger, books, pages)
         self._holdings = Holdings()
         for allowance_id in books.out:
             self._index(allowance_id)
@@ -109,27 +104,8 @@ class Desk:
 
     def hello(self, connection: Connection, hello: pb.Hello) -> None:
         """Welcome a client process, new or come back."""
-        session_id = hello.session_id
-        problem = name_problem("session_id", session_id)
-        if problem or not SESSION_ID_LENGTH_MIN <= len(session_id) <= SESSION_ID_LENGTH_MAX:
-            raise InvalidAsk(
-                problem
-                or f"session_id must have {SESSION_ID_LENGTH_MIN} to "
-                f"{SESSION_ID_LENGTH_MAX} characters"
-            )
-        session = self.books.sessions.get(session_id)
-        if session is not None and session.caller != connection.caller:
-            raise InvalidAsk(f"session {session_id!r} is another caller's; make a new id")
-        page, path = self._page_of(session_id) if hello.maps_pages else ("", "")
-        if session is not None and session.page not in {"", page}:
-            self.pages.close_client(session.page)
-        steady_ns = self.ledger.clock.now().steady_ns
-        session = msgspec.structs.replace(
-            session or Session(session_id=session_id, caller=connection.caller),
-            page=page,
-            seen_steady_ns=steady_ns,
-        )
-        self.books.remember(session)
+        session, path = self._sessions.begin(hello, connection.caller)
+        session_id = session.session_id
         connection.session_id = session_id
         self.attached[session_id] = connection
         found = {one.allowance_id.hex(): one.allowance_id for one in self._open_of(session_id)}
@@ -137,7 +113,7 @@ class Desk:
         welcome = pb.Welcome(
             scope_labels=sorted(self.scope_labels()),
             report_sequence=session.report_sequence,
-            daemon_page=self.pages.daemon_page if page else "",
+            daemon_page=self.pages.daemon_page if session.page else "",
             client_page=path,
             generation=self.pages.generation,
             good_allowance_ids=[
@@ -153,7 +129,8 @@ class Desk:
         session = self.books.sessions[connection.session_id]
         answer = pb.AllowanceGrant(request_id=request.request_id)
         retry_s = RETRY_LATER_S
-        slot = self._free_slot(session)
+        taken = [allowance.slot for allowance in self._open_of(session.session_id)]
+        slot = self._sessions.free_slot(session, taken)
         if slot is not None and request.calls_count > 0 and not self.ledger.refuses:
             try:
                 retry_s = self._grant(session, request, slot, answer)
@@ -251,33 +228,15 @@ class Desk:
         if allowance is None:
             return False
         if allowance.state is AllowanceState.OPEN:
-            self.books.drain(allowance, self._drawn_of(allowance))
+            self.books.drain(allowance, self._sessions.drawn(allowance))
         else:
             self.books.expire(allowance, held)
         self._forget_closed()
         return True
 
     def tidy(self) -> None:
-        """Forget the pages of sessions that hold nothing at once; much later, the sessions.
-
-        A session that comes back is made another page; its number of reports it must find again.
-        Ensures: a session is remembered for longer than anything that its reports have booked,
-                 so that a report which is sent again counts once however late that is.
-        """
-        ledger = self.ledger
-        policy = ledger.rules.policy
-        kept_ns = ledger.closed_keep_ns + policy.late_settle_ns + policy.ttl_ns_max
-        forgotten_ns = ledger.clock.now().steady_ns - kept_ns
-        busy = self._holdings.sessions() | {*self.attached}
-        for session in list(self.books.sessions.values()):
-            if session.session_id in busy:
-                continue
-            if session.page:
-                self.pages.close_client(session.page)
-                self.books.remember(msgspec.structs.replace(session, page=""))
-            if session.seen_steady_ns < forgotten_ns:
-                self.books.forget_session(session)
-                self._damaged.discard(session.session_id)
+        """Forget what belongs to sessions that hold nothing and are not attached."""
+        self._sessions.tidy(self._holdings.sessions() | {*self.attached})
 
     # ---- inside -----------------------------------------------------------------------------
 
@@ -339,36 +298,6 @@ class Desk:
         )
         for connection in self.attached.values():
             connection.push(message)
-
-    def _drawn_of(self, allowance: Allowance) -> Sums | None:
-        """How far a client drew that did not return its allowance; None if nobody knows."""
-        session = self.books.sessions.get(allowance.session_id)
-        if allowance.slot < 0 or session is None or not session.page:
-            return None
-        drawn = self.pages.drawn(session.page, allowance.slot, allowance.serial)
-        sane = drawn is not None and allowance.drawn.within(drawn)
-        if drawn is None or not sane or not drawn.within(allowance.granted):
-            self._damaged.add(session.session_id)
-            self.books.tell_damage(session)
-            return None
-        return drawn
-
-    def _page_of(self, session_id: str) -> tuple[str, str]:
-        """Make a session's page: its file's name and its path; empty where there can be none."""
-        if not self.pages.daemon_page or session_id in self._damaged:
-            return "", ""
-        name = keys.digest(session_id).hex()
-        path = self.pages.open_client(name)
-        return (name, path) if path else ("", "")
-
-    def _free_slot(self, session: Session) -> int | None:
-        """Find a slot of the page; -1 without a page, None if all are taken."""
-        taken = [allowance.slot for allowance in self._open_of(session.session_id)]
-        if len(taken) >= SLOTS_COUNT:
-            return None
-        if not session.page or session.session_id in self._damaged:
-            return -1
-        return next(slot for slot in range(SLOTS_COUNT) if slot not in taken)
 
     def _open(self) -> Iterator[Allowance]:
         for allowance in self.books.out.values():
