@@ -9,8 +9,8 @@ from costd import __version__
 from costd.daemon import drill, views
 from costd.daemon.desk import Desk
 from costd.daemon.ledger import Ledger
+from costd.daemon.refusals import HOUR_NS
 from costd.daemon.switches import engaged
-from costd.daemon.tallies import HOUR_NS
 from costd.engine import keys
 from costd.engine.changes import Family
 from costd.errors import BudgetNotFound, InvalidAsk, ReservationNotFound

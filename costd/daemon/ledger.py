@@ -11,23 +11,21 @@ import msgspec
 from costd.daemon.asking import checked
 from costd.daemon.bookkeeping import Bookkeeping
 from costd.daemon.costs import cost_of, marginal_cost, stated_cost
-from costd.daemon.tallies import denial
+from costd.daemon.refusals import audit_denial
+from costd.daemon.replays import check_same_ask, check_same_record, check_same_settle
 from costd.engine import candidates as offers
 from costd.engine import keys, resolve
-from costd.engine.admit import admit, differing_field, refuse_replay
-from costd.engine.changes import Changes, Family
+from costd.engine.admit import admit, refuse_replay
+from costd.engine.changes import Family
 from costd.engine.explain import Explanation, explain
 from costd.engine.extend import Extended, More, extend
 from costd.engine.question import Question
 from costd.engine.record import record
 from costd.engine.resolve import Report
 from costd.errors import (
-    IdReused,
     InvalidAsk,
     Overloaded,
-    ReservationClosed,
     ReservationNotFound,
-    StoreUnavailable,
 )
 from costd.model.ask import NAME_LENGTH_MAX, Ask, hold_problem
 from costd.model.decision import Decision
@@ -150,12 +148,8 @@ class Ledger(Bookkeeping):
             cost = cost_of(price, usage)
         report = msgspec.structs.replace(report, cost_nusd=cost, usage=usage, price=price)
         if held.state is ReservationState.SETTLED:
-            if cost == held.cost_nusd:
-                return Closed(held, replayed=True)
-            raise ReservationClosed(
-                f"reservation {reservation_id.hex()} was settled at {held.cost_nusd} nano-USD; "
-                f"this settle says {cost}"
-            )
+            check_same_settle(held, cost)
+            return Closed(held, replayed=True)
         late = held.state is ReservationState.EXPIRED
         closed, changes = resolve.settle(held, report, self.ledgered())
         self.costs.save(changes, price)
@@ -319,12 +313,7 @@ class Ledger(Bookkeeping):
 
     def _replay(self, question: Question, stored: Reservation) -> Admitted:
         """Give the stored answer again, unless a kill switch has been engaged since."""
-        field = differing_field(stored, question.ask)
-        if field is not None:
-            raise IdReused(
-                f"ask_id {question.ask.ask_id!r} was used by this caller with another {field}; "
-                "make a new id for every ask"
-            )
+        check_same_ask(stored, question.ask)
         killed = refuse_replay(question, stored) if self.kills else None
         if killed is None:
             return Admitted(stored.decision, stored.state, True)
@@ -359,21 +348,14 @@ class Ledger(Bookkeeping):
     def _record_again(
         self, question: Question, stored: Reservation, report: Report, cost: int | None
     ) -> Closed:
-        if not stored.admitted_as_ask:
-            field = differing_field(stored, question.ask)
-            if field is not None:
-                raise IdReused(
-                    f"record_id {stored.ask.ask_id!r} was used by this caller with another "
-                    f"{field}; make a new id for every record"
-                )
-            again = cost if cost is not None else cost_of(self.costs.price_of(stored), report.usage)
-            if again != stored.cost_nusd:
-                raise IdReused(
-                    f"record_id {stored.ask.ask_id!r} was recorded before at {stored.cost_nusd} "
-                    f"nano-USD; this record says {again}"
-                )
-            return Closed(stored, replayed=True)
-        return self.settle(stored.reservation_id, usage=report.usage, cost_nusd=cost, report=report)
+        if stored.admitted_as_ask:
+            return self.settle(
+                stored.reservation_id, usage=report.usage, cost_nusd=cost, report=report
+            )
+        check_same_ask(stored, question.ask, id_field="record_id")
+        again = cost if cost is not None else cost_of(self.costs.price_of(stored), report.usage)
+        check_same_record(stored, again)
+        return Closed(stored, replayed=True)
 
     # ---- bookkeeping ------------------------------------------------------------------------
 
@@ -387,14 +369,5 @@ class Ledger(Bookkeeping):
             self.watcher.pressed((counter_key,))
 
     def _denied(self, question: Question, decision: Decision) -> None:
-        """Count a denial, which stands where that cannot be written: it holds nothing.
-
-        A client that got an error in its place would fail open, past a kill switch too.
-        """
-        changes = Changes()
-        try:
-            changes.puts.append(denial(self.store, question, decision))
-            self.commit(changes)
-        except StoreUnavailable:
-            self.tallies.happened("denials_uncounted")
+        audit_denial(self, question, decision)
         self.tallies.decided(question.task_class.name, decision)

@@ -1,20 +1,14 @@
-"""What a daemon counts of its own work: for metrics, and denials for the audit log."""
+"""What a daemon counts of its own work, for metrics."""
 
 from collections.abc import Iterable
 from typing import Final
 
-from costd.engine import keys
-from costd.engine.changes import Family
-from costd.engine.question import Question
 from costd.engine.rules import Rules
 from costd.model.decision import Decision
-from costd.model.events import AuditRecord, UsageEvent
+from costd.model.events import UsageEvent
 from costd.model.labels import NO_LABEL
-from costd.model.time import NS_PER_S
 from costd.pricing import provider_names
-from costd.store.port import Put, Store
 
-HOUR_NS: Final = 3600 * NS_PER_S
 OTHER: Final = "(other)"
 """Stands in metrics for every name that a caller made up."""
 _ESTIMATED: Final = frozenset({"expired", "reversed"})
@@ -107,24 +101,3 @@ class Tallies:
 
 def _other(name: str) -> str:
     return OTHER if name else NO_LABEL
-
-
-def denial(store: Store, question: Question, decision: Decision) -> Put:
-    """Audit a denial as a count of its hour; a storm of them cannot fill a disk."""
-    at_ns = question.now.wall_ns
-    hour_ns = at_ns - at_ns % HOUR_NS
-    rule = decision.binding.rule if decision.binding else ""
-    subject = f"{decision.reason.name} {rule} {question.task_class.name}"
-    key = keys.sequence_key(hour_ns) + keys.digest(subject)
-    before: AuditRecord | None = store.get(Family.AUDIT, key)
-    audited = AuditRecord(
-        at_ns=at_ns,
-        actor="",
-        action="denied",
-        subject=rule,
-        detail=f"{decision.reason.name} for {question.task_class.name}",
-        count=before.count + 1 if before else 1,
-        task_class=question.task_class.name,
-        reason=decision.reason,
-    )
-    return Family.AUDIT, key, audited
