@@ -4,7 +4,6 @@ No I/O: messages come in by `receive`, go out by the function given at `connecte
 the ledger's clock when `tick` or `receive` is called. docs/reference/fleet.md is the protocol.
 """
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -15,17 +14,15 @@ from costd.daemon.held import Held
 from costd.daemon.ledger import Ledger
 from costd.daemon.outbox import Outbox
 from costd.daemon.rated import FAIR_NEWS_NS
+from costd.daemon.remembered import Remembered
+from costd.daemon.reports import Reports
 from costd.daemon.worst import WorstCase
-from costd.engine.changes import Family
-from costd.model.lease import Stand
 from costd.model.time import NS_PER_S
 from costd.wire import fleet as wire
 from costd.wire.pb import fleet_pb2 as pb
 
 REPORTS_IN_TENURE: Final = 10
 """So often a tenure is renewed: several reports may be lost before it ends."""
-STANDS_COUNT_MAX: Final = 500
-"""In one report; storing so many takes a few hundredths of a second."""
 MARGIN_SHARE: Final = 10
 """A tenth of the tenure is not used: clocks of two hosts do not run equally fast."""
 AHEAD_EVERY_NS: Final = NS_PER_S
@@ -34,27 +31,7 @@ and shares the report's transaction. A lease that lasts is for more than ten sec
 TIDY_EVERY_NS: Final = 60 * NS_PER_S
 """So often what is known of windows that are over is forgotten."""
 
-_META_KEY: Final = b"tenancy"
-
 Push = Callable[[pb.ToCoordinator], None]
-
-
-class Remembered(msgspec.Struct, frozen=True, kw_only=True):
-    """What a daemon keeps of its tenancy over a restart."""
-
-    daemon_id: str
-    epoch: int = 0
-    heard_epoch: int = 0
-    heard_sequence: int = 0
-    """The newest report that was receipted, and its epoch."""
-    until_steady_ns: int = 0
-    """What is leased may be spent until then."""
-    books_are_old: bool = False
-    """Whether the books may lack what was promised last; kept until the coordinator has heard."""
-    usage_kept: int = 0
-    """Then: the newest usage event that they had. The coordinator may know of later ones."""
-    boot_id: str = ""
-    """Of the host's run in which all that was held before was given up."""
 
 
 class Situation(msgspec.Struct, kw_only=True):
@@ -94,20 +71,14 @@ class Tenancy:
         self.outbox = Outbox(ledger, count_max=outbox_count_max)
         self.held = Held(ledger, self.borrowing)
         self._worst_case = WorstCase(ledger)
-        raw = ledger.store.get(Family.META, _META_KEY)
-        saved = msgspec.msgpack.decode(raw, type=Remembered) if raw else None
+        saved = Remembered.read(ledger.store)
         self._saved = saved or Remembered(daemon_id=daemon_id)
         ledger.state.leases_until_ns = self._saved.until_steady_ns
         self._push: Push | None = None
         self._enrolled_at_ns = 0
-        self._sent: dict[int, tuple[int, list[tuple[bytes, Stand]]]] = {}
-        """Reports without a receipt: when they were sent, and what they said."""
-        self._sequence = 0
-        self._reported_ns = 0
+        self.reports = Reports(ledger)
         self._looked_ahead_ns = 0
         self._tidied_ns = 0
-        self._named_last = b""
-        """The counter at which the newest report ended."""
         self._tenure_ns = 0
         self.clock_offset_ns = 0
         """The coordinator's wall clock less ours, when it last told."""
@@ -136,11 +107,10 @@ class Tenancy:
         """Begin a stream: tell the whole truth."""
         ledger, now = self.ledger, self.ledger.clock.now()
         self._push = push
-        self._sent.clear()
         self.held.rated.forget()
         self._enrolled_at_ns = now.steady_ns
         held = sorted(ledger.lent.held)
-        ledger.fleet_changed.clear()
+        self.reports.begin_stream()
         self.held.know(held, now.steady_ns)
         push(
             pb.ToCoordinator(
@@ -165,8 +135,7 @@ class Tenancy:
     def disconnected(self) -> None:
         """End a stream; what is held may be spent until the tenure ends."""
         self._push = None
-        self.ledger.fleet_changed.update(key for _, said in self._sent.values() for key, _ in said)
-        self._sent.clear()
+        self.reports.end_stream()
         self.borrowing.disconnected()
         self.outbox.disconnected()
 
@@ -212,15 +181,15 @@ class Tenancy:
         self.held.touch(changed, now.steady_ns)
         if self.held.give_back_freed(now.steady_ns):
             self.report()
-        reports = now.steady_ns - self._reported_ns >= self.report_every_ns
-        if reports or now.steady_ns - self._looked_ahead_ns >= AHEAD_EVERY_NS:
+        is_due = now.steady_ns - self.reports.sent_ns >= self.report_every_ns
+        if is_due or now.steady_ns - self._looked_ahead_ns >= AHEAD_EVERY_NS:
             self._looked_ahead_ns = now.steady_ns
             self.held.ask_ahead(changed, now.wall_ns, now.steady_ns)
             self.held.give_back_idle(now.wall_ns, now.steady_ns)
         if now.steady_ns - self._tidied_ns >= TIDY_EVERY_NS:
             self._tidied_ns = now.steady_ns
             self.borrowing.not_lent.forget_ended(now.wall_ns)
-        if reports:
+        if is_due:
             self.report()
         self.borrowing.tick(now.steady_ns)
         self.outbox.tick()
@@ -228,22 +197,17 @@ class Tenancy:
     def report(self) -> None:
         """Tell what changed, and so renew the tenure."""
         assert self._push is not None
-        ledger, now = self.ledger, self.ledger.clock.now()
-        named = _in_turn(ledger.fleet_changed, self._named_last)
-        self._named_last = named[-1] if named else b""
-        ledger.fleet_changed.difference_update(named)
-        stands = [(key, ledger.stand(key)) for key in named]
+        now = self.ledger.clock.now()
+        stands = self.reports.next_stands()
         self.held.watch(stands, now.steady_ns)
         told = self.held.rated.told
-        self._sequence += 1
-        self._sent[self._sequence] = (now.steady_ns, stands)
-        self._reported_ns = now.steady_ns
+        sequence = self.reports.send(stands, now.steady_ns)
         situation = self.situation
         self._push(
             pb.ToCoordinator(
                 report=pb.LeaseReport(
                     epoch=self.epoch,
-                    sequence=self._sequence,
+                    sequence=sequence,
                     stands=[
                         wire.stand_to_pb(key, stand, unused_ns=told(key)) for key, stand in stands
                     ],
@@ -260,7 +224,7 @@ class Tenancy:
 
     def leave(self) -> None:
         """Give back what is not used, and tell what changed; to be said until all is settled."""
-        if self.held.leave() or (self.ledger.fleet_changed and not self._sent):
+        if self.held.leave() or (self.ledger.fleet_changed and not self.reports.has_unreceipted):
             self.report()
 
     @property
@@ -276,7 +240,9 @@ class Tenancy:
     @property
     def is_settled(self) -> bool:
         """Whether all that was told is receipted."""
-        return not (self._sent or self.ledger.fleet_changed or self.outbox.waiting_count)
+        return not (
+            self.reports.has_unreceipted or self.ledger.fleet_changed or self.outbox.waiting_count
+        )
 
     # ---- inside ------------------------------------------------------------------------------
 
@@ -301,7 +267,7 @@ class Tenancy:
         )
         self._heard(welcome.now_ns)
         self._levels(welcome.levels)
-        self._sequence = 0
+        self.reports.begin_epoch()
         self.borrowing.connected(self._send_request, welcome.epoch)
         self.outbox.connected(
             lambda batch: push(pb.ToCoordinator(usage=batch)), welcome.epoch, welcome.usage_sequence
@@ -311,8 +277,7 @@ class Tenancy:
 
     def _send_request(self, request: pb.LeaseRequest) -> None:
         assert self._push is not None
-        self._sequence += 1
-        request.sequence = self._sequence
+        request.sequence = self.reports.next_sequence()
         self._push(pb.ToCoordinator(request=request))
 
     def _granted(self, reply: pb.LeaseReply, now_ns: int) -> None:
@@ -324,14 +289,13 @@ class Tenancy:
 
     def _receipted(self, receipt: pb.ReportReceipt) -> None:
         """Renew the tenure from when that report was sent, and forget what is over."""
-        if receipt.epoch != self.epoch or receipt.sequence not in self._sent:
+        if receipt.epoch != self.epoch:
             return
+        receipted = self.reports.receipt(receipt.sequence)
+        if receipted is None:
+            return
+        sent_ns, told = receipted
         self._heard(receipt.now_ns)
-        sent_ns = 0
-        told: dict[bytes, Stand] = {}
-        for sequence in [each for each in self._sent if each <= receipt.sequence]:
-            sent_ns, said = self._sent.pop(sequence)
-            told.update(said)
         self._tenure_ns = receipt.tenure.ToNanoseconds()
         until_ns = max(self._until(sent_ns), self._saved.until_steady_ns)
         self._remember(
@@ -345,8 +309,7 @@ class Tenancy:
 
     def _remember(self, **changed: Any) -> None:
         self._saved = msgspec.structs.replace(self._saved, **changed)
-        raw = msgspec.msgpack.encode(self._saved)
-        self.ledger.store.commit([(Family.META, _META_KEY, raw)])
+        self._saved.write(self.ledger.store)
         self.ledger.state.leases_until_ns = self._saved.until_steady_ns
 
     def _give_up(self, boot_id: str, *, lost: bool) -> None:
@@ -389,12 +352,5 @@ class Tenancy:
         """Give back at once what others need."""
         now_ns = self.ledger.clock.now().steady_ns
         lowered, rated = self.held.recalled(counter_keys, now_ns)
-        if lowered or (rated and now_ns - self._reported_ns >= FAIR_NEWS_NS):
+        if lowered or (rated and now_ns - self.reports.sent_ns >= FAIR_NEWS_NS):
             self.report()
-
-
-def _in_turn(changed: Iterable[bytes], last: bytes) -> list[bytes]:
-    """Choose what a report names, from where the last one ended: more may change than it holds."""
-    ordered = sorted(changed)
-    start = bisect_right(ordered, last)
-    return (ordered[start:] + ordered[:start])[:STANDS_COUNT_MAX]

@@ -56,6 +56,7 @@ LEASES = {
     "costd/coordinator/reception.py": COORDINATOR,
     "costd/daemon/borrow.py": DAEMON,
     "costd/daemon/held.py": DAEMON,
+    "costd/daemon/reports.py": DAEMON,
     "costd/daemon/tenancy.py": DAEMON,
 }
 """The lease code, and what is run on each mutant of it, until something fails."""

@@ -2,11 +2,10 @@
 
 from collections import Counter
 
-import msgspec
 from fleet_policies import compiled
 from fleet_truth import name_of
 
-from costd.daemon.tenancy import Remembered
+from costd.daemon.remembered import Remembered
 from costd.engine import keys
 from costd.engine.changes import Family
 from costd.model.lease import NO_STAND, Stand
@@ -48,8 +47,8 @@ def lease_problems(database, host, *, is_unheard):
     """F3: what a daemon may use is at most what the coordinator has down for it."""
     if is_unheard:
         return []  # what the database has forgotten is down again once its daemon has enrolled
-    found, raw = [], host.disk.get(Family.META, b"tenancy")
-    boot_id = msgspec.msgpack.decode(raw, type=Remembered).boot_id if raw else ""
+    found, known = [], Remembered.read(host.disk)
+    boot_id = known.boot_id if known is not None else ""
     if host.member is None and boot_id != host.boot_id:
         return []  # nothing of it may be spent, which the next start sees to
     for key, _ in host.disk.scan(Family.LEASES):

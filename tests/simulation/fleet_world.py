@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 from fleet_checks import UsageCheck, lease_problems, pool_problems, window_problems
 from fleet_hosts import Host, HostClock, Killed, Member
 from fleet_net import END, Link, name_down, name_up
@@ -25,7 +24,8 @@ from fleet_truth import FleetTruth, name_of
 
 from costd.coordinator.exchange import Span
 from costd.coordinator.reception import Reception
-from costd.daemon.tenancy import Remembered, Tenancy
+from costd.daemon.remembered import Remembered
+from costd.daemon.tenancy import Tenancy
 from costd.engine.changes import Family
 from costd.errors import CostdError, InvalidAsk, StoreUnavailable
 from costd.model.time import NS_PER_S
@@ -332,15 +332,14 @@ class World:
         tenancy = host.member.tenancy if host.member is not None else None
         # A daemon that could not write the Admittance down has not been admitted.
         if host.name in self.unheard and tenancy is not None and tenancy.epoch == epoch:
-            self.unheard[host.name] = (tenancy.epoch, tenancy._sequence)
+            self.unheard[host.name] = (tenancy.epoch, tenancy.reports.sequence)
 
     def hear_all(self):
         """Note who has told all."""
         for host in self.hosts:
-            raw = host.disk.get(Family.META, b"tenancy") if self.unheard.get(host.name) else None
-            if raw is None:
+            known = Remembered.read(host.disk) if self.unheard.get(host.name) else None
+            if known is None:
                 continue
-            known = msgspec.msgpack.decode(raw, type=Remembered)
             if (known.heard_epoch, known.heard_sequence) >= self.unheard[host.name]:
                 del self.unheard[host.name]
                 if not host.has_lost:

@@ -2,7 +2,8 @@ import pytest
 
 from costd.daemon.ledger import Ledger
 from costd.daemon.not_lent import NotLent
-from costd.daemon.tenancy import STANDS_COUNT_MAX, TIDY_EVERY_NS, Situation, Tenancy
+from costd.daemon.reports import STANDS_COUNT_MAX
+from costd.daemon.tenancy import TIDY_EVERY_NS, Situation, Tenancy
 from costd.engine import keys
 from costd.engine.changes import Family
 from costd.model.grant import GrantRefusal
