@@ -54,6 +54,7 @@ LEASES = {
     "costd/coordinator/exchange.py": COORDINATOR,
     "costd/coordinator/lendable.py": COORDINATOR,
     "costd/coordinator/reception.py": COORDINATOR,
+    "costd/coordinator/stands.py": COORDINATOR,
     "costd/daemon/borrow.py": DAEMON,
     "costd/daemon/held.py": DAEMON,
     "costd/daemon/reports.py": DAEMON,
