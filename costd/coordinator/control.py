@@ -16,7 +16,7 @@ from costd.engine.rules import BudgetRule
 from costd.errors import BudgetNotFound, CoordinatorUnavailable, InvalidAsk
 from costd.model.events import AuditRecord
 from costd.model.time import NEVER_NS, NS_PER_S
-from costd.wire import convert
+from costd.wire.convert import duration_ns
 from costd.wire.pb import fleet_control_pb2 as fpb
 
 ROWS_MAX: Final = 1_000
@@ -206,7 +206,7 @@ class FleetControlService:
         self, request: fpb.DrillFleetRequest, caller: str
     ) -> fpb.FleetDrillReport:
         """Measure how long a kill switch takes to reach everyone, with the database or without."""
-        timeout_ns = convert.duration_ns(request, "timeout") or TIMEOUT_NS
+        timeout_ns = duration_ns(request, "timeout") or TIMEOUT_NS
         if timeout_ns > TIMEOUT_NS_MAX:
             raise InvalidAsk(f"timeout is more than {TIMEOUT_NS_MAX // NS_PER_S} s")
         asking = asyncio.create_task(self._living_ids())

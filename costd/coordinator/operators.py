@@ -16,7 +16,7 @@ from costd.errors import BudgetNotFound, InvalidAsk
 from costd.model.events import AuditRecord
 from costd.model.lease import EMPTY_POOL, Pool
 from costd.model.time import NEVER_NS, NS_PER_S
-from costd.wire import convert, kills
+from costd.wire import control, kills
 from costd.wire.pb import control_pb2 as pb
 
 ROWS_MAX: Final = 1_000
@@ -141,7 +141,7 @@ class ControlService:
         kept = _limit(request.limit_count)
         rows = await self._store.list_alerts(since_ns=request.since_ns, limit_count=kept + 1)
         return pb.ListAlertsResponse(
-            alerts=[convert.alert_to_pb(sequence, alert) for sequence, alert in rows[:kept]],
+            alerts=[control.alert_to_pb(sequence, alert) for sequence, alert in rows[:kept]],
             truncated=len(rows) > kept,
         )
 
@@ -154,7 +154,7 @@ class ControlService:
         kept = _limit(request.limit_count)
         rows = await self._store.list_audit(since_ns=request.since_ns, limit_count=kept + 1)
         return pb.ListAuditResponse(
-            records=[convert.audit_to_pb(sequence, record) for sequence, record in rows[:kept]],
+            records=[control.audit_to_pb(sequence, record) for sequence, record in rows[:kept]],
             truncated=len(rows) > kept,
         )
 
@@ -171,7 +171,7 @@ class ControlService:
                 switch,
                 _audit("kill_engaged", switch.actor, switch.kill_id, detail, switch.engaged_ns),
             )
-        return convert.kill_to_pb(switch, engaged=True)
+        return kills.kill_to_pb(switch, engaged=True)
 
     async def ReleaseKill(self, request: pb.ReleaseKillRequest, caller: str) -> pb.KillSwitch:  # noqa: N802
         """Release a kill switch in the whole fleet."""
@@ -188,7 +188,7 @@ class ControlService:
                     switch.released_ns,
                 ),
             )
-        return convert.kill_to_pb(switch, engaged=False)
+        return kills.kill_to_pb(switch, engaged=False)
 
     async def ListKills(  # noqa: N802
         self,
@@ -200,7 +200,7 @@ class ControlService:
         found = sorted(self._book.switches.values(), key=lambda switch: -switch.engaged_ns)
         return pb.ListKillsResponse(
             kills=[
-                convert.kill_to_pb(switch, engaged=switch.engaged(steady_ns))
+                kills.kill_to_pb(switch, engaged=switch.engaged(steady_ns))
                 for switch in found
                 if request.include_released or switch.engaged(steady_ns)
             ]

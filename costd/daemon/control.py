@@ -18,7 +18,7 @@ from costd.model.kill import KillSwitch
 from costd.model.reservation import Reservation, ReservationState
 from costd.model.time import NS_PER_S
 from costd.pricing import CATALOGUE_VERSION
-from costd.wire import convert, kills
+from costd.wire import control, convert, kills
 from costd.wire.pb import control_pb2 as pb
 
 ROWS_MAX = 1_000
@@ -127,7 +127,7 @@ class ControlService:
         rows = list(islice(found, kept + 1))
         return pb.ListReservationsResponse(
             reservations=[
-                convert.reservation_to_pb(held, views.budget_names(ledger, held))
+                control.reservation_to_pb(held, views.budget_names(ledger, held))
                 for held in rows[:kept]
             ],
             truncated=len(rows) > kept,
@@ -139,12 +139,12 @@ class ControlService:
 
     def ListAlerts(self, request: pb.ListAlertsRequest, caller: str) -> pb.ListAlertsResponse:  # noqa: N802, ARG002
         """Alerts, the newest first."""
-        rows, truncated = self._newest(Family.ALERTS, request, "raised_ns", convert.alert_to_pb)
+        rows, truncated = self._newest(Family.ALERTS, request, "raised_ns", control.alert_to_pb)
         return pb.ListAlertsResponse(alerts=rows, truncated=truncated)
 
     def ListAudit(self, request: pb.ListAuditRequest, caller: str) -> pb.ListAuditResponse:  # noqa: N802, ARG002
         """Audit records, the newest first; denials as counts per hour."""
-        rows, truncated = self._newest(Family.AUDIT, request, "at_ns", convert.audit_to_pb)
+        rows, truncated = self._newest(Family.AUDIT, request, "at_ns", control.audit_to_pb)
         return pb.ListAuditResponse(records=rows, truncated=truncated)
 
     def EngageKill(self, request: pb.EngageKillRequest, caller: str) -> pb.KillSwitch:  # noqa: N802
@@ -157,7 +157,7 @@ class ControlService:
         if switch is not known:
             detail = f"{switch.mode} for {switch.scope}: {switch.reason}"
             ledger.put_kill(switch, action="kill_engaged", actor=switch.actor, detail=detail)
-        return convert.kill_to_pb(switch, engaged=True)
+        return kills.kill_to_pb(switch, engaged=True)
 
     def ReleaseKill(self, request: pb.ReleaseKillRequest, caller: str) -> pb.KillSwitch:  # noqa: N802
         """Release a kill switch; releasing it again changes nothing."""
@@ -168,7 +168,7 @@ class ControlService:
             ledger.put_kill(
                 switch, action="kill_released", actor=switch.released_by, detail=request.reason
             )
-        return convert.kill_to_pb(switch, engaged=False)
+        return kills.kill_to_pb(switch, engaged=False)
 
     def _kill(self, kill_id: str) -> KillSwitch | None:
         found: KillSwitch | None = self._ledger.store.get(Family.KILLS, kill_id.encode())
@@ -185,7 +185,7 @@ class ControlService:
             most_s = drill.TIMEOUT_NS_MAX // NS_PER_S
             raise InvalidAsk(f"timeout must be more than 0 and at most {most_s} seconds")
         order = drill.Order(
-            scope=convert.scope_from_pb(dict(request.scope)),
+            scope=kills.scope_from_pb(dict(request.scope)),
             actor=request.actor or caller or "unknown",
             reason=request.reason,
             timeout_ns=timeout_ns,
@@ -199,7 +199,7 @@ class ControlService:
         switches.sort(key=lambda switch: -switch.engaged_ns)
         return pb.ListKillsResponse(
             kills=[
-                convert.kill_to_pb(switch, engaged=switch.engaged(steady_ns))
+                kills.kill_to_pb(switch, engaged=switch.engaged(steady_ns))
                 for switch in switches
                 if request.include_released or switch.engaged(steady_ns)
             ]
@@ -208,7 +208,7 @@ class ControlService:
     def ListGrants(self, request: pb.ListGrantsRequest, caller: str) -> pb.ListGrantsResponse:  # noqa: N802, ARG002
         """Override grants that were redeemed here."""
         uses = (use for _, use in self._ledger.store.scan(Family.GRANTS))
-        return pb.ListGrantsResponse(grants=list(map(convert.grant_use_to_pb, uses)))
+        return pb.ListGrantsResponse(grants=list(map(control.grant_use_to_pb, uses)))
 
     def ListAllowances(  # noqa: N802
         self,

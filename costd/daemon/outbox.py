@@ -11,7 +11,7 @@ from costd.daemon.ledger import Ledger
 from costd.engine import keys
 from costd.engine.changes import Changes, Family
 from costd.model.time import NS_PER_S
-from costd.wire import convert
+from costd.wire.control import usage_event_to_pb
 from costd.wire.pb import control_pb2
 from costd.wire.pb import fleet_pb2 as pb
 
@@ -127,7 +127,7 @@ class Outbox:
                 sequence = int.from_bytes(key, "big")
                 if sequence != self._sent_sequence + len(events) + 1:
                     break
-                events.append(convert.usage_event_to_pb(sequence, event))
+                events.append(usage_event_to_pb(sequence, event))
             if events:
                 self._send(pb.UsageBatch(epoch=self._epoch, events=events))
                 self._sent_sequence, self._sent_ns = events[-1].sequence, now_ns

@@ -21,7 +21,7 @@ from costd.model.money import AMOUNT_MAX
 from costd.model.reservation import Reservation, ReservationState
 from costd.model.time import NEVER_NS
 from costd.model.usage import CallOutcome
-from costd.wire import convert
+from costd.wire.control import usage_event_to_pb
 from costd.wire.pb import admission_pb2 as apb
 from costd.wire.pb import control_pb2 as pb
 
@@ -244,7 +244,7 @@ def usage(ledger: Ledger, request: pb.ListUsageRequest, kept: int) -> pb.ListUsa
             response.truncated = True
             break
         else:
-            response.events.append(convert.usage_event_to_pb(int.from_bytes(key, "big"), event))
+            response.events.append(usage_event_to_pb(int.from_bytes(key, "big"), event))
     ranked = sorted(groups.values(), key=lambda group: -group.cost_nusd)
     response.groups.extend(ranked[:kept])
     response.truncated = response.truncated or len(ranked) > kept

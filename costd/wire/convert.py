@@ -1,4 +1,4 @@
-"""Proto ↔ model, field by field. Nothing is decided here."""
+"""What agents ask and are answered: proto ↔ model, field by field. Nothing is decided here."""
 
 import re
 from typing import Any
@@ -9,16 +9,11 @@ from costd.engine.resolve import Report
 from costd.errors import InvalidAsk
 from costd.model.ask import Ask, name_problem
 from costd.model.decision import NO_DIRECTIVES, Binding, Decision, Directives, WouldPass
-from costd.model.events import Alert, AuditRecord, UsageEvent
-from costd.model.grant import GrantUse
-from costd.model.kill import KillSwitch
-from costd.model.labels import Match, Selector
 from costd.model.price import PriceSource
 from costd.model.reservation import Reservation, ReservationState
 from costd.model.time import NS_PER_S
 from costd.model.usage import CallOutcome, Usage
 from costd.wire.pb import admission_pb2 as pb
-from costd.wire.pb import control_pb2 as cpb
 
 _DURATION_S_MAX = 10 * 365 * 86_400
 _RESERVATION_ID = re.compile("[0-9a-fA-F]{32}")
@@ -88,7 +83,7 @@ def decision_to_pb(
     if decision.ceiling_nusd is not None:
         message.ceiling_nusd = decision.ceiling_nusd
     if decision.price is not None:
-        _price_source(message.price, decision.price, decision.price_id)
+        price_source_to_pb(message.price, decision.price, decision.price_id)
     if state is not None:
         message.state = int(state)  # type: ignore[assignment]
     if decision.directives != NO_DIRECTIVES:
@@ -124,7 +119,8 @@ def _would_pass(offer: WouldPass) -> pb.WouldPass:
     )
 
 
-def _price_source(message: pb.PriceSource, source: PriceSource, price_id: str) -> None:
+def price_source_to_pb(message: pb.PriceSource, source: PriceSource, price_id: str) -> None:
+    """Write where a price is from."""
     message.source, message.version = source.source, source.version
     message.provider, message.model = source.provider, source.model
     message.price_id = price_id
@@ -232,7 +228,7 @@ def settlement_to_pb(closed: Reservation, *, replayed: bool, late: bool) -> pb.S
         late=late,
     )
     if closed.decision.price is not None:
-        _price_source(message.price, closed.decision.price, closed.decision.price_id)
+        price_source_to_pb(message.price, closed.decision.price, closed.decision.price_id)
     return message
 
 
@@ -268,133 +264,3 @@ def _candidate_report(report: CandidateReport) -> pb.CandidateReport:
         line = message.rules.add(passed=rule.passed, reason=int(rule.reason), note=rule.note)
         binding_to_pb(line.binding, rule.binding)
     return message
-
-
-# ---- control --------------------------------------------------------------------------------
-
-
-def reservation_to_pb(held: Reservation, budgets: list[str]) -> cpb.ReservationStatus:
-    """Write a reservation for operators."""
-    decision = held.decision
-    return cpb.ReservationStatus(
-        reservation_id=held.reservation_id.hex(),
-        ask_id=held.ask.ask_id,
-        caller=held.caller,
-        state=int(held.state),  # type: ignore[arg-type]
-        task_class=held.ask.task_class,
-        labels=held.ask.labels,
-        tier=decision.tier,
-        provider=decision.provider,
-        model=decision.model,
-        hold_nusd=held.hold_nusd,
-        ceiling_nusd=held.ceiling_nusd,
-        reported_nusd=held.reported_nusd,
-        cost_nusd=held.cost_nusd,
-        admitted_ns=held.admitted_ns,
-        expires_ns=held.expires_ns,
-        budgets=budgets,
-    )
-
-
-def usage_event_to_pb(sequence: int, event: UsageEvent) -> cpb.UsageEvent:
-    """Write a usage event."""
-    message = cpb.UsageEvent(
-        sequence=sequence,
-        reservation_id=event.reservation_id.hex(),
-        ask_id=event.ask.ask_id,
-        task_class=event.ask.task_class,
-        labels=event.ask.labels,
-        tier=event.tier,
-        provider=event.provider,
-        model=event.model,
-        cost_kind=event.ask.cost_kind or "llm_call",
-        usage=usage_to_pb(event.usage) if event.usage else None,
-        cost_nusd=event.cost_nusd,
-        hold_nusd=event.hold_nusd,
-        admitted_ns=event.admitted_ns,
-        settled_ns=event.settled_ns,
-        duration_ns=event.duration_ns,
-        outcome=int(event.outcome),  # type: ignore[arg-type]
-        retry_count=event.retry_count,
-        reason=event.reason,  # type: ignore[arg-type]
-        closed_as=event.closed_as,
-        calls_count=event.calls_count,
-        verdict=event.verdict,  # type: ignore[arg-type]
-    )
-    if event.price is not None:
-        _price_source(message.price, event.price, event.price_id)
-    return message
-
-
-def alert_to_pb(sequence: int, alert: Alert) -> cpb.Alert:
-    """Write an alert."""
-    return cpb.Alert(
-        sequence=sequence,
-        raised_ns=alert.raised_ns,
-        kind=alert.kind,
-        rule=alert.rule,
-        key=alert.key,
-        threshold_bp=alert.threshold_bp,
-        utilisation_bp=alert.utilisation_bp,
-        message=alert.message,
-        amount_nusd=alert.amount_nusd,
-    )
-
-
-def audit_to_pb(sequence: int, record: AuditRecord) -> cpb.AuditRecord:
-    """Write an audit record."""
-    return cpb.AuditRecord(
-        sequence=sequence,
-        at_ns=record.at_ns,
-        actor=record.actor,
-        action=record.action,
-        subject=record.subject,
-        detail=record.detail,
-        count=record.count,
-        task_class=record.task_class,
-        reason=record.reason,  # type: ignore[arg-type]
-    )
-
-
-def kill_to_pb(switch: KillSwitch, *, engaged: bool) -> cpb.KillSwitch:
-    """Write a kill switch; its scope as `key: value|value`, `*` for present, `!` before negated."""
-    return cpb.KillSwitch(
-        kill_id=switch.kill_id,
-        scope={
-            match.key: ("!" if match.negated else "") + ("|".join(sorted(match.values)) or "*")
-            for match in switch.scope.matches
-        },
-        mode=str(switch.mode),
-        max_tier=switch.max_tier,
-        reason=switch.reason,
-        actor=switch.actor,
-        engaged_ns=switch.engaged_ns,
-        releases_ns=switch.releases_ns,
-        released_ns=switch.released_ns,
-        released_by=switch.released_by,
-        engaged=engaged,
-    )
-
-
-def scope_from_pb(scope: dict[str, str]) -> Selector:
-    """Read a kill switch's scope; `*` means that the label is present."""
-    return Selector(
-        tuple(
-            Match(key, frozenset() if value == "*" else frozenset({value}))
-            for key, value in sorted(scope.items())
-        )
-    )
-
-
-def grant_use_to_pb(use: GrantUse) -> cpb.GrantStatus:
-    """Write what has been used of an override grant."""
-    return cpb.GrantStatus(
-        grant_id=use.grant_id,
-        subject=use.subject,
-        issuer=use.issuer,
-        uses_count=use.uses_count,
-        uses_max_count=use.uses_max_count,
-        used_nusd=use.used_nusd,
-        amount_nusd=use.amount_nusd,
-        expires_ns=use.expires_ns,
-    )

@@ -7,7 +7,7 @@ from costd.model.kill import KillMode, KillSwitch
 from costd.model.labels import Match, Selector
 from costd.model.lease import Lease, Level, Stand, Want
 from costd.model.time import Now
-from costd.wire import convert
+from costd.wire import kills
 from costd.wire.pb import fleet_pb2 as pb
 
 
@@ -84,7 +84,7 @@ def grant_refusal(number: int) -> GrantRefusal:
 def kill_to_pb(switch: KillSwitch) -> pb.FleetKill:
     """Write a kill switch for daemons."""
     return pb.FleetKill(
-        kill=convert.kill_to_pb(switch, engaged=not switch.released_ns),
+        kill=kills.kill_to_pb(switch, engaged=not switch.released_ns),
         scope=[
             pb.ScopeMatch(key=match.key, values=sorted(match.values), negated=match.negated)
             for match in switch.scope.matches

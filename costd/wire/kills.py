@@ -1,4 +1,4 @@
-"""What operators say of kill switches → the switch; every check of their words is here."""
+"""Kill switches ↔ what operators say of them; every check of their words is here."""
 
 import uuid
 from collections.abc import Collection, Mapping
@@ -8,9 +8,9 @@ import msgspec
 from costd.errors import BudgetNotFound, IdReused, InvalidAsk
 from costd.model.ask import labels_problem, name_problem
 from costd.model.kill import KillMode, KillSwitch
-from costd.model.labels import RESERVED_KEYS
+from costd.model.labels import RESERVED_KEYS, Match, Selector
 from costd.model.time import Now
-from costd.wire import convert
+from costd.wire.convert import duration_ns
 from costd.wire.pb import control_pb2 as pb
 
 _TEXT_LENGTH_MAX = 1_024
@@ -37,7 +37,7 @@ def engaged_from_pb(
         raise InvalidAsk("reason is empty; say why, for whoever finds it engaged")
     check_texts(kill_id=request.kill_id, actor=request.actor, reason=request.reason)
     check_scope(request.scope)
-    scope = convert.scope_from_pb(dict(request.scope))
+    scope = scope_from_pb(dict(request.scope))
     max_tier = request.max_tier if mode is KillMode.MAX_TIER else ""
     if known is not None and known.engaged(now.steady_ns):
         if (known.scope, known.mode, known.max_tier) != (scope, mode, max_tier):
@@ -46,7 +46,7 @@ def engaged_from_pb(
                 "release it first, or engage another id"
             )
         return known
-    after_ns = convert.duration_ns(request, "release_after")
+    after_ns = duration_ns(request, "release_after")
     # Later than its last state, whatever the clock says: of two states the later one counts.
     engaged_ns = max(now.wall_ns, known.changed_ns + 1 if known is not None else 0)
     return KillSwitch(
@@ -78,6 +78,36 @@ def released_from_pb(
         known,
         released_ns=max(now.wall_ns, known.engaged_ns + 1),
         released_by=request.actor or caller or "unknown",
+    )
+
+
+def kill_to_pb(switch: KillSwitch, *, engaged: bool) -> pb.KillSwitch:
+    """Write a kill switch; its scope as `key: value|value`, `*` for present, `!` before negated."""
+    return pb.KillSwitch(
+        kill_id=switch.kill_id,
+        scope={
+            match.key: ("!" if match.negated else "") + ("|".join(sorted(match.values)) or "*")
+            for match in switch.scope.matches
+        },
+        mode=str(switch.mode),
+        max_tier=switch.max_tier,
+        reason=switch.reason,
+        actor=switch.actor,
+        engaged_ns=switch.engaged_ns,
+        releases_ns=switch.releases_ns,
+        released_ns=switch.released_ns,
+        released_by=switch.released_by,
+        engaged=engaged,
+    )
+
+
+def scope_from_pb(scope: dict[str, str]) -> Selector:
+    """Read a kill switch's scope; `*` means that the label is present."""
+    return Selector(
+        tuple(
+            Match(key, frozenset() if value == "*" else frozenset({value}))
+            for key, value in sorted(scope.items())
+        )
     )
 
 
