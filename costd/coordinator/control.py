@@ -16,7 +16,7 @@ from costd.engine.rules import BudgetRule
 from costd.errors import BudgetNotFound, CoordinatorUnavailable, InvalidAsk
 from costd.model.events import AuditRecord
 from costd.model.time import NEVER_NS, NS_PER_S
-from costd.wire.convert import duration_ns
+from costd.wire.admission import duration_ns
 from costd.wire.pb import fleet_control_pb2 as fpb
 
 ROWS_MAX: Final = 1_000

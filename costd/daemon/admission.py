@@ -16,7 +16,7 @@ from costd.model.decision import Directives, Reason
 from costd.model.kill import KillSwitch
 from costd.model.lease import Wanting
 from costd.model.usage import Usage
-from costd.wire import convert
+from costd.wire import admission as wire
 from costd.wire.pb import admission_pb2 as pb
 
 Reply = Message | Coroutine[Any, Any, Message]
@@ -36,7 +36,7 @@ class AdmissionService:
 
     def Admit(self, request: pb.AdmitRequest, caller: str) -> Reply:  # noqa: N802 - the RPC's name
         """Decide an ask."""
-        ask, grant = convert.ask_from_pb(request), request.override_grant
+        ask, grant = wire.ask_from_pb(request), request.override_grant
         return self.decide(ask, caller=caller, grant=grant, tell=_decision)
 
     def decide(
@@ -60,35 +60,33 @@ class AdmissionService:
     def Explain(self, request: pb.AdmitRequest, caller: str) -> pb.Explanation:  # noqa: N802
         """Decide without consuming, and show how."""
         explanation = self._ledger.explain(
-            convert.ask_from_pb(request), caller=caller, grant=request.override_grant
+            wire.ask_from_pb(request), caller=caller, grant=request.override_grant
         )
-        return convert.explanation_to_pb(explanation)
+        return wire.explanation_to_pb(explanation)
 
     def Settle(self, request: pb.SettleRequest, caller: str) -> pb.Settlement:  # noqa: N802, ARG002
         """Close a reservation at its cost."""
-        report = convert.report_from_pb(request)
+        report = wire.report_from_pb(request)
         closed = self._ledger.settle(
-            convert.reservation_id_from_text(request.reservation_id),
+            wire.reservation_id_from_text(request.reservation_id),
             usage=report.usage,
             cost_nusd=report.cost_nusd if request.HasField("cost_nusd") else None,
             report=report,
         )
-        return convert.settlement_to_pb(
-            closed.reservation, replayed=closed.replayed, late=closed.late
-        )
+        return wire.settlement_to_pb(closed.reservation, replayed=closed.replayed, late=closed.late)
 
     def Void(self, request: pb.VoidRequest, caller: str) -> pb.Settlement:  # noqa: N802, ARG002
         """Close a reservation at zero."""
-        closed = self._ledger.void(convert.reservation_id_from_text(request.reservation_id))
-        return convert.settlement_to_pb(closed.reservation, replayed=closed.replayed, late=False)
+        closed = self._ledger.void(wire.reservation_id_from_text(request.reservation_id))
+        return wire.settlement_to_pb(closed.reservation, replayed=closed.replayed, late=False)
 
     def Extend(self, request: pb.ExtendRequest, caller: str) -> Reply:  # noqa: N802, ARG002
         """Enlarge a running call's reservation."""
         usage: Usage | None = None
         if request.HasField("usage_so_far"):
-            usage = convert.usage_from_pb(request.usage_so_far)
-        reservation_id = convert.reservation_id_from_text(request.reservation_id)
-        ttl_ns = convert.duration_ns(request, "ttl")
+            usage = wire.usage_from_pb(request.usage_so_far)
+        reservation_id = wire.reservation_id_from_text(request.reservation_id)
+        ttl_ns = wire.duration_ns(request, "ttl")
 
         def decide(*, may_wait: bool) -> Extended | Wanting:
             return self._ledger.extend(
@@ -111,19 +109,17 @@ class AdmissionService:
         if request.happened_ns < 0:
             raise InvalidAsk("happened_ns must not be negative; 0 means now")
         closed = self._ledger.record(
-            convert.record_ask_from_pb(request),
-            convert.report_from_pb(request),
+            wire.record_ask_from_pb(request),
+            wire.report_from_pb(request),
             caller=caller,
             happened_ns=request.happened_ns,
             cost_known=request.HasField("cost_nusd"),
         )
-        return convert.settlement_to_pb(
-            closed.reservation, replayed=closed.replayed, late=closed.late
-        )
+        return wire.settlement_to_pb(closed.reservation, replayed=closed.replayed, late=closed.late)
 
 
 def _decision(admitted: Admitted) -> pb.Decision:
-    return convert.decision_to_pb(admitted.decision, admitted.state, replayed=admitted.replayed)
+    return wire.decision_to_pb(admitted.decision, admitted.state, replayed=admitted.replayed)
 
 
 def _extension(result: Extended) -> pb.Extension:
@@ -137,7 +133,7 @@ def _extension(result: Extended) -> pb.Extension:
         reported_nusd=held.reported_nusd,
     )
     if result.reason is not Reason.OK:
-        convert.directives_to_pb(message.directives, Directives(stop=True))
+        wire.directives_to_pb(message.directives, Directives(stop=True))
     if isinstance(result.refused_by, BudgetRule):
         message.binding.rule, message.binding.kind = result.refused_by.budget.budget_id, "budget"
     elif isinstance(result.refused_by, KillSwitch):

@@ -18,7 +18,7 @@ from costd.model.kill import KillSwitch
 from costd.model.reservation import Reservation, ReservationState
 from costd.model.time import NS_PER_S
 from costd.pricing import CATALOGUE_VERSION
-from costd.wire import control, convert, kills
+from costd.wire import admission, control, kills
 from costd.wire.pb import control_pb2 as pb
 
 ROWS_MAX = 1_000
@@ -114,7 +114,7 @@ class ControlService:
         ledger, kept = self._ledger, _limit(request.limit_count)
         found: Iterator[Reservation]
         if request.reservation_id:
-            identity = convert.reservation_id_from_text(request.reservation_id)
+            identity = admission.reservation_id_from_text(request.reservation_id)
             # Past the store's cache, which belongs to the thread that writes.
             rows_of_one = ledger.store.scan(Family.RESERVATIONS, identity, identity + b"\0")
             found = (held for _, held in rows_of_one)
@@ -178,7 +178,7 @@ class ControlService:
         """Measure how long a kill switch takes to reach everyone; nobody is stopped."""
         kills.check_texts(actor=request.actor, reason=request.reason)
         kills.check_scope(request.scope)
-        timeout_ns = convert.duration_ns(request, "timeout")
+        timeout_ns = admission.duration_ns(request, "timeout")
         if not request.HasField("timeout"):
             timeout_ns = drill.TIMEOUT_NS
         if not 0 < timeout_ns <= drill.TIMEOUT_NS_MAX:
@@ -225,7 +225,7 @@ class ControlService:
     ) -> pb.RevokeAllowanceResponse:
         """Revoke an allowance; revoking it again, or one that drains, changes nothing."""
         ledger, desk = self._ledger, self._desk
-        identity = convert.reservation_id_from_text(request.allowance_id, "allowance_id")
+        identity = admission.reservation_id_from_text(request.allowance_id, "allowance_id")
         kills.check_texts(actor=request.actor, reason=request.reason)
         row = views.allowance(ledger, desk, identity)
         if row is None:

@@ -22,7 +22,7 @@ from costd.model.kill import KillSwitch
 from costd.model.labels import RESERVED_KEYS
 from costd.model.lease import Shortage
 from costd.model.reservation import Reservation
-from costd.wire import convert
+from costd.wire.admission import ask_from_pb
 from costd.wire.allowances import allowance_to_pb, read_report
 from costd.wire.pb import admission_pb2 as pb
 
@@ -244,7 +244,7 @@ class Desk:
         self, session: Session, request: pb.AllowanceRequest, slot: int, answer: pb.AllowanceGrant
     ) -> int:
         """Fill the answer; where nothing is granted, return after how many seconds to ask again."""
-        typical = convert.ask_from_pb(request.typical)
+        typical = ask_from_pb(request.typical)
         if typical.grant_digest or typical.units:
             return RETRY_LATER_S
         if slot >= 0 and not self.pages.arm(session.page, slot, self.books.next_serial):

@@ -13,7 +13,7 @@ from costd.model.allowance import Allowance, Sums
 from costd.model.price import Price
 from costd.model.reservation import ReservationState
 from costd.model.time import NS_PER_S
-from costd.wire.convert import decision_to_pb, report_from_pb, reservation_id_from_text
+from costd.wire.admission import decision_to_pb, report_from_pb, reservation_id_from_text
 from costd.wire.pb import admission_pb2 as pb
 
 _Entry = TypeVar("_Entry")

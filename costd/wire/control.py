@@ -3,7 +3,7 @@
 from costd.model.events import Alert, AuditRecord, UsageEvent
 from costd.model.grant import GrantUse
 from costd.model.reservation import Reservation
-from costd.wire.convert import price_source_to_pb, usage_to_pb
+from costd.wire.admission import price_source_to_pb, usage_to_pb
 from costd.wire.pb import control_pb2 as pb
 
 

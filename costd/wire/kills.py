@@ -10,7 +10,7 @@ from costd.model.ask import labels_problem, name_problem
 from costd.model.kill import KillMode, KillSwitch
 from costd.model.labels import RESERVED_KEYS, Match, Selector
 from costd.model.time import Now
-from costd.wire.convert import duration_ns
+from costd.wire.admission import duration_ns
 from costd.wire.pb import control_pb2 as pb
 
 _TEXT_LENGTH_MAX = 1_024

@@ -21,7 +21,7 @@ from costd.model.policy import ModelRef, Tier
 from costd.model.reservation import ReservationState
 from costd.model.time import NEVER_NS, NS_PER_S
 from costd.model.usage import USAGE_FIELDS, Usage
-from costd.wire import convert
+from costd.wire.admission import decision_to_pb
 from costd.wire.pb import control_pb2 as pb
 
 YEAR_S = 31_536_000
@@ -54,7 +54,7 @@ def test_an_absurd_record_does_not_keep_refusals_from_being_written(limit: int):
     world = World(policy(budget("t", limit, unit="tokens", steps=[step(80)])))
     record_tokens(world, AMOUNT_MAX)
     admitted = world.ledger.admit(ask("r1", prompt_tokens=1, max_output_tokens=1))
-    message = convert.decision_to_pb(admitted.decision, None, replayed=False)
+    message = decision_to_pb(admitted.decision, None, replayed=False)
     assert message.threshold_bp == 8_000
     assert message.utilisation_bp > 10_000
     assert len(control(world).ListAlerts(pb.ListAlertsRequest(), "").alerts) == 1
@@ -67,7 +67,7 @@ def test_a_bucket_in_endless_debt_still_refuses_in_words():
     held = world.ledger.admit(ask("r1", estimated_cost_nusd=NS_PER_S)).decision
     world.ledger.settle(held.reservation_id, cost_nusd=AMOUNT_MAX // 2)
     refused = world.ledger.admit(ask("r2", estimated_cost_nusd=NS_PER_S)).decision
-    message = convert.decision_to_pb(refused, None, replayed=False)
+    message = decision_to_pb(refused, None, replayed=False)
     assert message.binding.resets_ns == NEVER_NS
 
 
