@@ -4,10 +4,35 @@ import asyncio
 from typing import Any, Final
 
 import h11
+from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 KEEP_ALIVE_S: Final = 120
 """The API server keeps its connections, so that a review costs no handshake."""
+HEAD_BYTES_MAX: Final = 16 * 1024
+"""Of a request before its body; the API server's have less than one."""
+
+
+class Exchange(h11.Connection):
+    """Refuses requests that take long to read, as soon as they are known.
+
+    What arrived at once is read at once, while everybody else waits. A quarter of a megabyte of
+    headers, or of chunks of a byte each, would take a second; API servers send neither.
+    """
+
+    def next_event(self) -> Any:
+        """Read on."""
+        if self.their_state is h11.IDLE:
+            begun = self.trailing_data[0]
+            if len(begun) > HEAD_BYTES_MAX and b"\r\n\r\n" not in begun[:HEAD_BYTES_MAX]:
+                raise h11.RemoteProtocolError("the headers are too long", 431)
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            names = {bytes(name) for name, _ in event.headers}
+            if b"transfer-encoding" in names:
+                raise h11.RemoteProtocolError("a body has a length", 411)
+        return event
 
 
 class Connection(H11Protocol):
@@ -17,9 +42,25 @@ class Connection(H11Protocol):
     may be would keep the API server out.
     """
 
-    headers_s = 10.0
-    """Between the handshake, or the first byte of a later request, and the end of its headers."""
     _headers: asyncio.TimerHandle | None = None
+
+    def __init__(self, config: Config, state: ServerState, *, headers_s: float) -> None:
+        """Wait for headers from the handshake on, or from the first byte of a later request."""
+        super().__init__(config=config, server_state=state, app_state={})
+        self.headers_s = headers_s
+        self.conn = Exchange(h11.SERVER, HEAD_BYTES_MAX)
+        self.ended = asyncio.Event()
+        """Set when the connection is over."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it is kept for a next request."""
+        return self.cycle is not None and self.cycle.response_complete and self._headers is None
+
+    def abort(self) -> None:
+        """End it at once, if it has begun."""
+        if self.transport is not None:
+            self.transport.abort()
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait."""
@@ -30,6 +71,9 @@ class Connection(H11Protocol):
         """End waiting."""
         self._heard()
         super().connection_lost(exc)
+        # Else one that is broken off is held in memory until it would have been ended.
+        self._unset_keepalive_if_required()
+        self.ended.set()
 
     def data_received(self, data: bytes) -> None:
         """Wait for the rest where a request has begun."""

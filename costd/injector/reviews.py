@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from costd.clock import ticks_ns
+from costd.injector.bodies import Bodies, TurnedAway
 from costd.injector.patch import Rules
 from costd.injector.review import NotReviewed, Reviewed, review
 from costd.telemetry.histogram import Durations
@@ -18,18 +19,8 @@ from costd.telemetry.logs import Log
 
 SHARE: Final = 0.8
 """Of what the API server waits; the rest is the way back."""
-
-BODIES_COUNT: Final = 4
-"""So many of the largest bodies may be held at once, whole or in part; a body that is here is
-answered before the next is looked at."""
-
-
-class TurnedAway(Exception):
-    """A request that is not reviewed; says why, under which status."""
-
-    def __init__(self, code: int, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.code, self.reason = code, reason
+LARGE_BYTES: Final = 128 * 1024
+"""Most reviews have a tenth. Those that have more take turns, so that others come between them."""
 
 
 class Reviews:
@@ -45,13 +36,13 @@ class Reviews:
         deadline_s: float,
     ) -> None:
         self._rules, self._log, self._is_ready = rules, log, is_ready
-        self._body_bytes_max, self._deadline_s = body_bytes_max, deadline_s
+        self._bodies, self._deadline_s = Bodies(body_bytes_max), deadline_s
+        self._large = asyncio.Lock()
         self.outcomes: Counter[tuple[str, str]] = Counter()
         """Reviews answered, by whether the pod was let in, and by reason."""
         self.turned_away: Counter[str] = Counter()
         """Requests that are no reviews, by reason."""
         self.durations = Durations()
-        self._held_bytes = 0
 
     def app(self) -> Starlette:
         """Make the application."""
@@ -82,7 +73,11 @@ class Reviews:
         started_ns = ticks_ns()
         try:
             body = await self._body(request)
-            done = review(body, self._rules, only_asked=only_asked)
+            if len(body) > LARGE_BYTES:
+                async with self._large:
+                    done = review(body, self._rules, only_asked=only_asked)
+            else:
+                done = review(body, self._rules, only_asked=only_asked)
         except NotReviewed as why:
             return self._turn_away(TurnedAway(400, "BadRequest", str(why)))
         except TurnedAway as why:
@@ -106,29 +101,11 @@ class Reviews:
                 f"content-type is {form[:80] or 'missing'}; send application/json",
             )
         declared = request.headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > self._body_bytes_max:
-            raise self._too_large()
+        if declared.isdigit() and int(declared) > self._bodies.bytes_max:
+            raise self._bodies.too_large()
+        address = request.client.host if request.client else ""
         wait_s = self._wait_s(request.query_params.get("timeout", ""))
-        parts, size = [], 0
-        try:
-            async with asyncio.timeout(wait_s):
-                async for part in request.stream():
-                    size += len(part)
-                    self._held_bytes += len(part)
-                    if size > self._body_bytes_max:
-                        raise self._too_large()
-                    if self._held_bytes > BODIES_COUNT * self._body_bytes_max:
-                        raise TurnedAway(
-                            429, "TooManyRequests", "too many bodies arrive at once; send it again"
-                        )
-                    parts.append(part)
-        except TimeoutError as error:
-            raise TurnedAway(
-                408, "Timeout", f"the body did not arrive within {wait_s:g} s"
-            ) from error
-        finally:
-            self._held_bytes -= size
-        return b"".join(parts)
+        return await self._bodies.read(request.stream(), address, wait_s)
 
     def _wait_s(self, given: str) -> float:
         """Heed the query parameter by which the API server says how long it waits, as in 10s."""
@@ -139,10 +116,9 @@ class Reviews:
             given_s = 0.0
         return min(self._deadline_s, given_s * SHARE) if given_s > 0 else self._deadline_s
 
-    def _too_large(self) -> TurnedAway:
-        return TurnedAway(
-            413, "RequestEntityTooLarge", f"the body has more than {self._body_bytes_max} bytes"
-        )
+    def crowd_out(self) -> None:
+        """Count a connection that had to make room."""
+        self.turned_away["TooManyConnections"] += 1
 
     def _turn_away(self, why: TurnedAway) -> Response:
         """Answer in the form that the API server reads errors in."""

@@ -15,6 +15,7 @@ from costd.clock import ticks_ns
 from costd.injector.bootstrap import Bootstrap, Names
 from costd.injector.cluster import Cluster
 from costd.injector.connection import KEEP_ALIVE_S, Connection
+from costd.injector.gate import Gate
 from costd.injector.handshake import Files, Source, server_context
 from costd.injector.meters import meter_injector, meter_made
 from costd.injector.reviews import Reviews
@@ -64,10 +65,10 @@ async def serve(settings: Settings, log: Log, stop: Stop, exports: Exports = NO_
         )
         meter_injector(metrics, reviews)
         _meter_certificate(metrics, source)
-        server = _server(settings, reviews, server_context(source, refused))
-        listener = _listening(settings)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        stack.push_async_callback(_ended, server, serving)
+        server, gate, listener = _server(settings, reviews, server_context(source, refused))
+        stack.push_async_callback(gate.end)
+        stack.push_async_callback(_ended, server, asyncio.create_task(server.serve(sockets=[])))
+        await stack.enter_async_context(background(log, gate.run()))
         log.info(
             "injecting",
             version=__version__,
@@ -92,10 +93,16 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server(settings: Settings, reviews: Reviews, context: ssl.SSLContext) -> uvicorn.Server:
+def _server(
+    settings: Settings, reviews: Reviews, context: ssl.SSLContext
+) -> tuple[uvicorn.Server, Gate, socket.socket]:
+    """Make the server, and the gate that its connections come by.
+
+    Errors: CannotListen.
+    """
     config = uvicorn.Config(
         reviews.app(),
-        http=type("Connection", (Connection,), {"headers_s": settings.deadline_s}),
+        http="h11",
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -103,12 +110,20 @@ def _server(settings: Settings, reviews: Reviews, context: ssl.SSLContext) -> uv
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=settings.connections_count_max,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, math.ceil(settings.deadline_s)),
-        ssl_context_factory=lambda _config, _default: context,
     )
-    return _Server(config)
+    config.load()
+    server, listener = _Server(config), _listening(settings)
+    gate = Gate(
+        listener,
+        context,
+        lambda: Connection(config, server.server_state, headers_s=settings.deadline_s),
+        count_max=settings.connections_count_max,
+        handshake_s=settings.deadline_s,
+        tell=reviews.crowd_out,
+    )
+    return server, gate, listener
 
 
 def _listening(settings: Settings) -> socket.socket:

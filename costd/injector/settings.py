@@ -188,7 +188,9 @@ class Settings(Configured):
         description="How long a review may take, in s; less than the webhook's timeoutSeconds.",
     )
     connections_count_max: int = Field(
-        256, ge=4, description="Connections and reviews open at once; more are turned away."
+        256,
+        ge=4,
+        description="Connections open at once; of more, the address that has the most loses one.",
     )
     drain_s: float = Field(
         5.0, ge=0, le=3_600, description="How long a stopping injector waits for reviews, in s."

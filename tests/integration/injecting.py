@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+import socket
 import ssl
 from typing import Any, NamedTuple
 
@@ -105,6 +106,14 @@ class InjectorProcess(CostdProcess):
         made = _Connection(host, port, timeout=30, context=self.context())
         made.server_name = self.host
         return made
+
+    def open_plain(self, source="127.0.0.1"):
+        """A connection from an address, on which nothing was said."""
+        return socket.create_connection(self.address(), timeout=30, source_address=(source, 0))
+
+    def open(self, source="127.0.0.1"):
+        """A connection over TLS on which nothing was said."""
+        return self.context().wrap_socket(self.open_plain(source), server_hostname=self.host)
 
     def ask(self, body, path="/inject?timeout=10s", *, method="POST", headers=None, over=None):
         """Send a request; over a connection that is there, or a new one."""
