@@ -4,7 +4,6 @@ Pure: the same pod under the same settings gives the same patch, and a pod that 
 gives none.
 """
 
-import posixpath
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from costd.injector import names
 from costd.injector.annotations import asked, wished
 from costd.injector.edit import Edit
 from costd.injector.labels import fixed_labels
+from costd.injector.ours import absolute, is_below, is_ours, is_volume_ours
 from costd.injector.outcome import NOT_LET_IN, UNFIT, NotPatched, Outcome, Pod, Reason
 from costd.injector.shape import check_shape
 from costd.injector.sidecar import container, drain_s, mount, volumes
@@ -23,10 +23,6 @@ CONTAINERS_COUNT_MAX: Final = 500
 """Of one pod; each is given three things, and the API server waits for all pods alike."""
 ANNOTATIONS_BYTES_MAX: Final = 256 * 1024
 """Of one object, all keys and values together; the API refuses more."""
-
-_VARIABLES: Final = ("COSTD_", "POD_", "PYTHON", "LD_")
-"""What the sidecar's variables begin with that say what it is and does."""
-_PATHS: Final = (names.RUN_PATH, names.DATA_PATH, "/etc/costd")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,8 +195,10 @@ def _check_mounts(spec: Mapping[str, Any], private: AbstractSet[str]) -> None:
                     f"container {each['name']} mounts {one['name']}, which is the sidecar's alone; "
                     f"give your volume another name, or say {names.INJECT}: false",
                 )
-            path = _absolute(one)
-            if _is_below(path, names.RUN_PATH) and (one.get("name"), path) != (
+            written = one.get("mountPath") or ""
+            # Quick for who has thousands.
+            path = absolute(one) if names.CONTAINER in written else written
+            if is_below(path, names.RUN_PATH) and (one.get("name"), path) != (
                 names.RUN,
                 names.RUN_PATH,
             ):
@@ -209,17 +207,6 @@ def _check_mounts(spec: Mapping[str, Any], private: AbstractSet[str]) -> None:
                     f"container {each['name']} mounts {one.get('name')} at {path}, where the "
                     f"socket is to be; mount it elsewhere, or say {names.INJECT}: false",
                 )
-
-
-def _absolute(one: Mapping[str, Any]) -> str:
-    """Read where something is mounted, as the kubelet does."""
-    path: str = one.get("mountPath") or ""
-    # Quick for who has thousands.
-    return posixpath.normpath(f"/{path.lstrip('/')}") if names.CONTAINER in path else path
-
-
-def _is_below(path: str, above: str) -> bool:
-    return path == above or path.startswith(f"{above}/")
 
 
 def _put_container(
@@ -235,7 +222,7 @@ def _put_container(
             break
     for position, each in enumerate(edit.need([], "spec", home)):
         if each["name"] == names.CONTAINER:
-            if not _is_ours(each, made):
+            if not is_ours(each, made):
                 edit.replace(made, "spec", home, position)
             return
     if not is_native:
@@ -250,46 +237,14 @@ def _put_container(
     edit.add(made, "spec", home, position)
 
 
-def _is_ours(one: Mapping[str, Any], made: Mapping[str, Any]) -> bool:
-    """Tell whether a sidecar is the one that we would write now."""
-    may = one.get("securityContext") or {}
-    ours = made["securityContext"]
-    may_the_same = all(may.get(key) == value for key, value in ours.items())
-    return may_the_same and bool(_essence(one) == _essence(made))
-
-
-def _essence(one: Mapping[str, Any]) -> Any:
-    """Reduce a sidecar to what makes it ours: what other webhooks and the API add is left out."""
-    variables = []
-    for each in one.get("env") or ():
-        if each["name"].startswith(_VARIABLES):
-            source = (each.get("valueFrom") or {}).get("fieldRef") or {}
-            variables.append((each["name"], each.get("value"), source.get("fieldPath")))
-    mounts = {
-        (each.get("name"), each.get("mountPath")): (each.get("subPath"), each.get("subPathExpr"))
-        for each in one.get("volumeMounts") or ()
-        if str(each.get("name")).startswith("costd-")
-        or any(_is_below(_absolute(each), path) for path in _PATHS)
-    }
-    plain = [one.get(key) for key in ("command", "args", "envFrom", "restartPolicy")]
-    return plain, variables, mounts
-
-
 def _put_volumes(edit: Edit, sidecar: Sidecar) -> None:
     present = edit.need([], "spec", "volumes")
     positions = {each["name"]: position for position, each in enumerate(present)}
     for each in volumes(sidecar):
         if each["name"] not in positions:
             edit.append(each, "spec", "volumes")
-        elif not _is_like(present[positions[each["name"]]], each):
+        elif not is_volume_ours(present[positions[each["name"]]], each):
             edit.replace(each, "spec", "volumes", positions[each["name"]])
-
-
-def _is_like(one: Any, ours: Any) -> bool:
-    """Tell whether a volume is what we wrote, whatever defaults the API added."""
-    if isinstance(ours, dict):
-        return isinstance(one, dict) and all(_is_like(one.get(k), v) for k, v in ours.items())
-    return bool(one == ours)
 
 
 def _connect(edit: Edit, sidecar: Sidecar) -> Sequence[str]:

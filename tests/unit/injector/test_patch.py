@@ -249,6 +249,21 @@ def test_what_the_api_and_other_webhooks_add_to_the_sidecar_stays():
             {"name": "mine", "mountPath": "/etc/costd/policy/policy.yaml", "subPath": "p"}
         ),
         lambda c: c["volumeMounts"].append({"name": "mine", "mountPath": "var/lib/costd/data"}),
+        # costd reads its settings whatever their case.
+        lambda c: c["env"].append({"name": "costd_claims", "value": "*"}),
+        lambda c: c["env"].append({"name": "PATH", "value": "/mine"}),
+        lambda c: c["env"].append({"name": "OPENSSL_CONF", "value": "/mine"}),
+        *(
+            lambda c, path=path: c["volumeMounts"].append({"name": "mine", "mountPath": path})
+            for path in ("/opt/costd/bin", "/x/../opt", "/", "/usr/local", "/etc/ld.so.preload")
+        ),
+        lambda c: c.update(lifecycle={"postStart": {"exec": {"command": ["costctl", "release"]}}}),
+        lambda c: c.update(livenessProbe={"exec": {"command": ["costctl", "release"]}}),
+        lambda c: c.pop("startupProbe"),
+        lambda c: c.update(workingDir="/mine"),
+        lambda c: c.update(volumeDevices=[{"name": "mine", "devicePath": "/opt/costd/bin/costd"}]),
+        lambda c: c.update(terminationMessagePath="/etc/costd/kills/kills.yaml"),
+        lambda c: c.pop("ports"),
     ],
 )
 def test_a_sidecar_that_is_not_as_we_write_it_is_replaced(forge):
@@ -259,6 +274,39 @@ def test_a_sidecar_that_is_not_as_we_write_it_is_replaced(forge):
     outcome = outcome_of(forged)
     assert outcome.reason == "completed"
     assert apply(forged, outcome.patch) == honest
+
+
+@pytest.mark.parametrize(
+    ("name", "forged"),
+    [
+        ("costd-kills", {"items": [{"key": "none", "path": "kills.yaml"}]}),
+        ("costd-policy", {"items": [{"key": "mine", "path": "policy.yaml"}]}),
+        ("costd-kills", {"defaultMode": 0}),
+        ("costd-kills", {"name": "mine"}),
+    ],
+)
+def test_a_volume_that_is_not_as_we_write_it_is_replaced(name, forged):
+    """An optional map without the key that is asked for is an empty one, and stops nobody."""
+    honest = patched(pod_of())
+    bent = copy.deepcopy(honest)
+    next(each for each in bent["spec"]["volumes"] if each["name"] == name)["configMap"] |= forged
+    outcome = outcome_of(bent)
+    assert outcome.reason == "completed"
+    assert apply(bent, outcome.patch) == honest
+
+
+def test_a_sidecar_of_another_image_is_replaced_where_ours_has_a_digest():
+    """Registries and tags are rewritten on purpose; what a digest names stays what it is."""
+    digest = "sha256:" + "a" * 64
+    of = rules(sidecar_image=f"registry.example/costd@{digest}")
+    honest = patched(pod_of(), of=of)
+    for image, reason in (
+        ("mine.example/costd:1", "completed"),
+        (f"mirror.example/a/costd:1@{digest}", "already_injected"),
+    ):
+        other = copy.deepcopy(honest)
+        sidecar_of(other)["image"] = image
+        assert outcome_of(other, of=of).reason == reason
 
 
 def test_a_pod_from_before_the_mode_changed_gets_the_sidecar_where_it_belongs():
