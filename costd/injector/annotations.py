@@ -9,6 +9,10 @@ from costd.injector.names import INJECT, INJECTED, PREFIX
 from costd.injector.outcome import NotPatched, Reason
 from costd.injector.wishes import READERS, Sidecar
 
+VALUE_LENGTH_MAX: Final = 4_096
+"""Of one annotation: none needs more, and all pods wait while one is read."""
+NAME_LENGTH_MAX: Final = 63
+"""Kubernetes', of a name behind its prefix."""
 _TRUE: Final = frozenset({"true", "enabled"})
 _FALSE: Final = frozenset({"false", "disabled"})
 
@@ -46,6 +50,11 @@ def wished(annotations: Mapping[str, str], defaults: Sidecar, allowed: Collectio
                 Reason.BAD_ANNOTATION,
                 f"{name}: the injector's settings do not let pods choose this (annotations)",
             )
+        if len(value) > VALUE_LENGTH_MAX:
+            raise NotPatched(
+                Reason.BAD_ANNOTATION,
+                f"{name}: {len(value)} characters, and at most {VALUE_LENGTH_MAX} are read",
+            )
         try:
             fields[field] = READERS[field](value.strip())
         except ValueError as error:
@@ -77,5 +86,5 @@ def _asked(value: str) -> bool:
 
 def _meant(word: str) -> str:
     names = [field.replace("_", "-") for field in READERS]
-    near = difflib.get_close_matches(word, names, n=1)
+    near = difflib.get_close_matches(word[:NAME_LENGTH_MAX], names, n=1)
     return f"; did you mean {PREFIX}{near[0]}?" if near else f"; there are {', '.join(names)}"

@@ -65,6 +65,7 @@ def _injected(pod: Pod, namespace: str, rules: Rules, *, only_asked: bool) -> Ou
     annotations = metadata.get("annotations") or {}
     labels = metadata.get("labels") or {}
     _check_wanted(labels, annotations, namespace, rules, only_asked=only_asked)
+    _check_count(spec)
     _check_fit(spec, rules)
     sidecar = wished(annotations, rules.sidecar, rules.annotations)
     if sidecar.mode == "container" and spec.get("restartPolicy") in {"Never", "OnFailure"}:
@@ -121,6 +122,17 @@ def _check_wanted(
         raise NotPatched(Reason.NOT_ASKED, f"the pod does not say {names.INJECT}: true")
 
 
+def _check_count(spec: Mapping[str, Any]) -> None:
+    """See that a pod is looked at quickly, before looking at each of its containers."""
+    count = len(_containers(spec))
+    if count > CONTAINERS_COUNT_MAX:
+        raise NotPatched(
+            Reason.TOO_LARGE,
+            f"the pod has {count} containers, and at most {CONTAINERS_COUNT_MAX} are given a "
+            f"socket; say {names.INJECT}: false",
+        )
+
+
 def _check_fit(spec: Mapping[str, Any], rules: Rules) -> None:
     """Pass by pods that no sidecar can be put into."""
     securities = [each.get("securityContext") or {} for each in (spec, *_containers(spec))]
@@ -159,13 +171,6 @@ def _metrics_port(sidecar: Sidecar, spec: Mapping[str, Any]) -> tuple[int, Seque
 
 def _check_room(spec: Mapping[str, Any], sidecar: Sidecar, *, is_marked: bool) -> None:
     """See that names and paths are free, or are what we put there before."""
-    count = len(_containers(spec))
-    if count > CONTAINERS_COUNT_MAX:
-        raise NotPatched(
-            Reason.TOO_LARGE,
-            f"the pod has {count} containers, and at most {CONTAINERS_COUNT_MAX} are given a "
-            f"socket; say {names.INJECT}: false",
-        )
     if not is_marked and any(each["name"] == names.CONTAINER for each in _containers(spec)):
         raise NotPatched(
             Reason.NAME_TAKEN,
@@ -286,9 +291,10 @@ def _warnings(sidecar: Sidecar, spec: Mapping[str, Any]) -> Sequence[str]:
             f"terminationGracePeriodSeconds is {given_s}, so a stopping sidecar waits {cut_s:g} s "
             f"and not {sidecar.drain_s:g} s for open calls, and as long for its coordinator"
         )
-    if spec.get("shareProcessNamespace"):
+    shared = [key for key in ("shareProcessNamespace", "hostPID") if spec.get(key)]
+    if shared:
         found.append(
-            "shareProcessNamespace: a container that runs as root or as user "
+            f"{shared[0]}: a container that runs as root or as user "
             f"{names.USER} can change what the sidecar fixes"
         )
     group = (spec.get("securityContext") or {}).get("fsGroup")

@@ -5,6 +5,7 @@ Source: the types of `admission.k8s.io/v1` in Kubernetes' API.
 
 import base64
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -18,7 +19,11 @@ WARNING_LENGTH_MAX: Final = 256
 """Longer ones may be cut by whoever shows them."""
 WARNINGS_COUNT_MAX: Final = 8
 MESSAGE_LENGTH_MAX: Final = 1_024
+NAME_LENGTH_MAX: Final = 253
 UID_LENGTH_MAX: Final = 128
+VALUES_COUNT_MAX: Final = 250_000
+"""In one body, counted by what stands between them: read, each takes a hundred bytes, twice. The
+largest pod that is stored, of a megabyte and a half, would have to be all of short variables."""
 
 
 class NotReviewed(Exception):
@@ -66,20 +71,34 @@ def review(body: bytes, rules: Rules, *, only_asked: bool = False) -> Reviewed:
     """Answer one review.
 
     Shape:   pure.
-    Ensures: the answer has the request's uid; it lets the pod in, or says why not.
+    Ensures: the answer has the request's uid; it lets the pod in, or says why not. What is returned
+             of the pod's own words is as short as Kubernetes' own.
     Errors:  NotReviewed where the body is no AdmissionReview of v1 with a request.
     """
     request = _read(body)
-    outcome = _outcome(request, rules, only_asked=only_asked)
+    outcome = _short(_outcome(request, rules, only_asked=only_asked))
     metadata = request.object.get("metadata") if isinstance(request.object, dict) else None
     made_up = (metadata or {}).get("generateName") if isinstance(metadata, dict) else None
     answer = {"apiVersion": VERSION, "kind": KIND, "response": _response(request.uid, outcome)}
+    named = request.name or f"{made_up or ''}"
     return Reviewed(
-        msgspec.json.encode(answer), outcome, request.namespace, request.name or f"{made_up or ''}"
+        msgspec.json.encode(answer),
+        outcome,
+        request.namespace[:NAME_LENGTH_MAX],
+        named[:NAME_LENGTH_MAX],
     )
 
 
+def _short(outcome: Outcome) -> Outcome:
+    """Cut what is said to what may be shown, and logged."""
+    warnings = tuple(each[:WARNING_LENGTH_MAX] for each in outcome.warnings[:WARNINGS_COUNT_MAX])
+    return replace(outcome, message=outcome.message[:MESSAGE_LENGTH_MAX], warnings=warnings)
+
+
 def _read(body: bytes) -> _Request:
+    count = sum(map(body.count, (b",", b"[", b"{")))
+    if count > VALUES_COUNT_MAX:
+        raise NotReviewed(f"the body has {count} values, and at most {VALUES_COUNT_MAX} are read")
     try:
         typed = msgspec.json.decode(body, type=_Typed)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
@@ -92,7 +111,7 @@ def _read(body: bytes) -> _Request:
         )
     try:
         request = msgspec.json.decode(body, type=_Review).request
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise NotReviewed(f"the {KIND} is not well formed: {error}") from error
     if request is None:
         raise NotReviewed(f"the {KIND} has no request; this webhook takes no answers")
@@ -121,7 +140,7 @@ def _outcome(request: _Request, rules: Rules, *, only_asked: bool) -> Outcome:
 
 def _response(uid: str, outcome: Outcome) -> Mapping[str, Any]:
     """Write what the API server does, and what it writes into its audit log."""
-    message = outcome.message[:MESSAGE_LENGTH_MAX]
+    message = outcome.message
     response: dict[str, Any] = {
         "uid": uid,
         "allowed": outcome.is_let_in,
@@ -137,9 +156,7 @@ def _response(uid: str, outcome: Outcome) -> Mapping[str, Any]:
             "message": f"costd: {message}",
         }
     if outcome.warnings:
-        response["warnings"] = [
-            each[:WARNING_LENGTH_MAX] for each in outcome.warnings[:WARNINGS_COUNT_MAX]
-        ]
+        response["warnings"] = list(outcome.warnings)
     if outcome.reason in PATCHED:
         patch = base64.b64encode(msgspec.json.encode(outcome.patch))
         response |= {"patchType": "JSONPatch", "patch": patch.decode()}

@@ -59,6 +59,7 @@ class _Spec(TypedDict, total=False):
     volumes: list[_Named] | None
     hostNetwork: bool | None
     shareProcessNamespace: bool | None
+    hostPID: bool | None
     terminationGracePeriodSeconds: Annotated[int, msgspec.Meta(le=2**31)] | None
     securityContext: _PodSecurity | None
     nodeSelector: dict[str, str] | None

@@ -126,7 +126,8 @@ def test_probes_are_answered(injector):
         (b"{}", {"Content-Type": "application/yaml"}, 415, "application/yaml"),
         (b"", None, 400, "no AdmissionReview in JSON"),
         (b"\x00\xff", None, 400, "no AdmissionReview in JSON"),
-        (b"[" * 1_000_000, None, 400, "no AdmissionReview in JSON"),
+        (b"[" * 100_000, None, 400, "no AdmissionReview in JSON"),
+        (b"[" * 1_000_000, None, 400, "has 1000000 values, and at most"),
         ({"apiVersion": "v1", "kind": "Pod"}, None, 400, "is Pod of v1, and this webhook takes"),
         (
             review_of() | {"apiVersion": "admission.k8s.io/v1beta1"},
@@ -135,6 +136,12 @@ def test_probes_are_answered(injector):
             'list only "v1" in admissionReviewVersions',
         ),
         (review_of(uid=""), None, 400, "uid has 0 characters"),
+        (
+            json.dumps(review_of()).encode().replace(b"agents-", b"\xff"),
+            None,
+            400,
+            "not well formed",
+        ),
         (b" " * (BODY_BYTES_MAX + 1), None, 413, f"more than {BODY_BYTES_MAX} bytes"),
     ],
 )

@@ -190,6 +190,7 @@ INJECTED = {
     "with a short time to end": pod_of(terminationGracePeriodSeconds=3),
     "with no time to end": pod_of(terminationGracePeriodSeconds=0),
     "with one process namespace": pod_of(shareProcessNamespace=True),
+    "among its node's processes": pod_of(hostPID=True),
     "without a token": pod_of(automountServiceAccountToken=False),
     "for Linux, and says so": pod_of(
         os={"name": "linux"}, nodeSelector={"kubernetes.io/os": "linux"}
@@ -422,6 +423,7 @@ KEPT_OUT = {
             ("metrics_port", "0", "is no port"),
             ("log_level", "trace", "none of debug, info, warning, error"),
             ("data_claim", "UPPER", "is no object's name"),
+            ("coordinator", "a:1," * 2_000, "8000 characters, and at most 4096 are read"),
         )
     },
     "a claim and a size": (

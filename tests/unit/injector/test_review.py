@@ -85,6 +85,18 @@ def test_warnings_are_few_and_short():
     assert all(len(each) <= 256 for each in warnings)
 
 
+def test_what_is_logged_of_a_pod_is_short():
+    """Whoever reaches the port may send eight megabytes of a name, and logs fill disks."""
+    pod = pod_of(annotations={f"costd.dev/{'a' * 100_000}": "x"})
+    pod["metadata"]["generateName"] = "x" * 100_000
+    done = review(json.dumps(request_of(pod, namespace="y" * 100_000)).encode(), DEFAULTS)
+    assert len(done.outcome.message) <= 1_024
+    assert len(done.name) + len(done.namespace) <= 2 * 253
+    named = [{"name": f"c{n}", "image": "i", "env": [{"name": "COSTD_ADDRESS"}]} for n in range(99)]
+    pod = json.dumps(request_of(pod_of(*named))).encode()
+    assert len(review(pod, DEFAULTS).outcome.warnings) == 8
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -149,6 +161,21 @@ def test_what_is_no_review_is_told_what_is_expected(body, says):
     with pytest.raises(NotReviewed) as refused:
         review(raw, DEFAULTS)
     assert says in str(refused.value)
+
+
+def test_a_body_of_more_values_than_memory_holds_is_not_read():
+    """Eight megabytes of the smallest ones take half a gigabyte."""
+    raw = json.dumps(request_of(pod_of())).encode()
+    raw = raw.replace(b'"oldObject": null', b'"oldObject": [' + b"{}," * 300_000 + b"0]")
+    with pytest.raises(NotReviewed, match="values, and at most 250000 are read"):
+        review(raw, DEFAULTS)
+
+
+def test_a_body_that_is_not_utf_8_is_refused():
+    raw = json.dumps(request_of(pod_of(labels={"a": "x"}))).encode()
+    for word in (b"agents-", b'"a"'):
+        with pytest.raises(NotReviewed, match="not well formed"):
+            review(raw.replace(word, word[:1] + b"\xff" + word[1:]), DEFAULTS)
 
 
 def test_a_pod_as_deep_as_json_may_be_is_refused_and_nothing_more():

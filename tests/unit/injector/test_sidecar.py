@@ -231,6 +231,7 @@ def test_a_pod_keeps_its_class_of_service(shape, resources):
         ("huge", ""),
     ],
 )
+        ("among its node's processes", "hostPID"),
 def test_operators_are_warned_of_what_may_surprise_them(shape, says):
     told = warned(INJECTED[shape])
     assert says in told
