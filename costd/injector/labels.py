@@ -19,6 +19,8 @@ FIELDS: Final = {
     "node": "spec.nodeName",
 }
 """What a label can be read from, besides the pod's own labels."""
+CLAIMED: Final = "claimed"
+"""The last source of a label that pods need not have: what the agent claims."""
 
 _KEY: Final = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{LABEL_KEY_LENGTH_MAX - 1}}}", re.ASCII)
 _POD_LABEL: Final = re.compile(
@@ -43,7 +45,10 @@ def source_problem(key: str, sources: str) -> str | None:
     """Say what is wrong with one entry of the setting, None for nothing."""
     if not _KEY.fullmatch(key) or key in RESERVED_KEYS:
         return f"{key[:80]!r} cannot be a label's key"
-    for source in sources.split("|"):
+    *others, last = sources.split("|")
+    if CLAIMED in others:
+        return f"{CLAIMED} is what agents say; write it last"
+    for source in (*others, last):
         if source not in FIELDS and not _POD_LABEL.fullmatch(source):
             return (
                 f"{source[:80]!r} is neither {', '.join(FIELDS)} nor the key of a pod's label; "
@@ -60,7 +65,8 @@ def fixed_labels(
     Shape:   pure; also returns what to warn of. A label of the pod that says `costd.dev/label-KEY`
              is added unless the settings say where KEY comes from: those were written by somebody
              who trusts pods less.
-    Errors:  NotPatched for a label that cannot be one of costd's.
+    Errors:  NotPatched for a label that cannot be one of costd's, and for a pod that has no source
+             of a label: who leaves it out would let its agents claim any value.
     """
     found = {}
     for key, written in sources.items():
@@ -69,8 +75,14 @@ def fixed_labels(
                 found[key] = Fixed(key, FIELDS[source])
             elif pod_labels.get(source):
                 found[key] = Fixed(key, f"metadata.labels['{source}']")
-            if key in found:
+            if key in found or source == CLAIMED:
                 break
+        else:
+            raise NotPatched(
+                Reason.BAD_ANNOTATION,
+                f"the injector's settings read {key} from {written}, and this pod has none of "
+                "these labels; give it one",
+            )
     warnings = []
     for name in sorted(name for name in pod_labels if name.startswith(LABEL)):
         key = name.removeprefix(LABEL)

@@ -91,8 +91,9 @@ class Settings(Configured):
             "team": "costd.dev/label-team|namespace",
         },
         description="Labels of every ask in a pod, and what they are read from: "
-        "label=source|source,…; the first source that the pod has. Sources: namespace, pod, "
-        "service_account, node, or the key of a pod's label.",
+        "label=source|source,…; the first source that the pod has; one without any is not let in. "
+        "Sources: namespace, pod, service_account, node, or the key of a pod's label; last, "
+        "`claimed` for what agents say.",
     )
     behind: Words = Field(
         default=(

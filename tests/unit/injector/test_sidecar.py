@@ -51,8 +51,8 @@ def warned(pod, of=DEFAULTS):
         ),
         ({"app": "x"}, "agent=costd.dev/agent|app", "agent=<metadata.labels['app']>"),
         ({"app": ""}, "agent=app|pod", "agent=agents-0"),
-        (None, "agent=app,host=node", "host=n1"),
-        (None, "agent=app", None),
+        (None, "agent=app|claimed,host=node", "host=n1"),
+        (None, "agent=app|claimed", None),
     ],
 )
 def test_labels_are_fixed_to_what_the_pod_is(labels, sources, fixed):
@@ -65,6 +65,14 @@ def test_a_pod_cannot_say_what_the_settings_say():
     pod = pod_of(labels={"costd.dev/label-team": "other"})
     assert variable(sidecar(pod, strict), "COSTD_LABELS_FIXED") == "team=research"
     assert "costd.dev/label-team is not heeded" in warned(pod, strict)
+
+
+@pytest.mark.parametrize("labels", [None, {"example.com/team": ""}, {"costd.dev/label-team": "a"}])
+def test_a_pod_without_the_label_that_the_settings_read_is_kept_out(labels):
+    """Else its agents could claim any team."""
+    outcome = inject(pod_of(labels=labels), "a", rules(labels="team=example.com/team"))
+    assert not outcome.is_let_in
+    assert "read team from example.com/team, and this pod has none" in outcome.message
 
 
 def test_settings_say_which_annotations_are_heeded():
@@ -223,6 +231,7 @@ def test_a_pod_keeps_its_class_of_service(shape, resources):
             "terminationGracePeriodSeconds is 3, so a stopping sidecar waits 1.5 s",
         ),
         ("with one process namespace", "shareProcessNamespace"),
+        ("among its node's processes", "hostPID"),
         ("with the metrics' port", "container app has port 9464"),
         ("with COSTD_SOCKET of its own", "container app sets COSTD_SOCKET itself"),
         ("with COSTD_ADDRESS of its own", "container app sets COSTD_ADDRESS itself"),
@@ -231,7 +240,6 @@ def test_a_pod_keeps_its_class_of_service(shape, resources):
         ("huge", ""),
     ],
 )
-        ("among its node's processes", "hostPID"),
 def test_operators_are_warned_of_what_may_surprise_them(shape, says):
     told = warned(INJECTED[shape])
     assert says in told
