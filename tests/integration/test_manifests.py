@@ -433,7 +433,7 @@ def webhooks(overlay="injector"):
     return one(render(overlay), "MutatingWebhookConfiguration", "costd-injector")["webhooks"]
 
 
-WORDS = (None, "true", "false")
+WORDS = (None, "true", "false", "enabled", "yes")
 
 
 @pytest.mark.parametrize(("of_namespace", "label", "annotation"), [*product(WORDS, WORDS, WORDS)])
@@ -451,10 +451,10 @@ def test_a_label_of_the_namespace_or_the_pods_own_word_is_all_it_takes(
         pod["annotations"] = said(annotation)
     called = [w["name"] for w in webhooks() if asked_about(w, namespace, pod)]
     expected = []
-    if of_namespace == "true" and label != "false":
-        expected = ["namespace.inject.costd.dev"]
-    if of_namespace is None and "true" in {label, annotation}:
-        expected = ["pod.inject.costd.dev"]
+    if of_namespace in {"true", "enabled"}:
+        expected = ["namespace.inject.costd.dev"] * (label != "false")
+    elif {label, annotation} - {None, "false"}:
+        expected = ["pod.inject.costd.dev"]  # which says of other words that they are none
     assert called == expected
 
 
