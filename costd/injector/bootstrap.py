@@ -122,7 +122,11 @@ class Bootstrap:
         """Read the Secret, or make it; make what ends soon anew."""
         secret = await self._cluster.get(self._names.secret_path)
         made = read_made(secret) if secret is not None else None
-        fresh = renewed(made, self._names.dns, self._wall_ns())
+        # By the clock of who checks the certificate: ours may be years off, and theirs is right.
+        now_ns = self._cluster.wall_ns or self._wall_ns()
+        # Where the Secret is lost, other replicas serve under the CA before for up to LOOK_S.
+        before = made or self._made
+        fresh = renewed(made, self._names.dns, now_ns, before=before.ca_pem if before else b"")
         if fresh is None:
             assert made is not None  # else it would have been made
             return made

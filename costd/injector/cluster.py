@@ -9,11 +9,13 @@ import http.client
 import os
 import ssl
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from costd.model.time import NS_PER_S
 from costd.trust import TlsFault
 
 CALL_S: Final = 10.0
@@ -35,6 +37,8 @@ class Cluster:
 
     def __init__(self, host: str, port: int, account: Path) -> None:
         self._host, self._port, self._account = host, port, account
+        self.wall_ns: int | None = None
+        """What time the API had when it answered last; None where it did not say."""
 
     @classmethod
     def of_pod(cls, account: Path) -> "Cluster":
@@ -115,6 +119,7 @@ class Cluster:
             raise ApiRefused(
                 f"the API at {self._host}:{self._port} cannot be asked: {error}"
             ) from error
+        self.wall_ns = _read_date(response.headers.get("Date", ""))
         try:
             return response.status, msgspec.json.decode(read)
         except msgspec.MsgspecError:
@@ -128,3 +133,10 @@ class Cluster:
         if status == http.client.FORBIDDEN:
             hint = "; give the injector's service account the role that its manifests have"
         raise ApiRefused(f"{verb} {path}: {status} {said or 'no reason'}{hint}", status)
+
+
+def _read_date(text: str) -> int | None:
+    try:
+        return int(parsedate_to_datetime(text).timestamp()) * NS_PER_S
+    except ValueError:
+        return None

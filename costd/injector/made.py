@@ -17,6 +17,8 @@ DAY_NS: Final = 86_400 * NS_PER_S
 RENEW_NS: Final = DAYS * DAY_NS // 3
 """A certificate is made anew when less is left."""
 RENEW_CA_NS: Final = 365 * DAY_NS
+AHEAD_NS: Final = DAY_NS
+"""What begins later than this was made by a clock that was wrong: nobody takes it before."""
 CAS_COUNT_MAX: Final = 3
 """Of the newest and those before it, which replicas may still serve under."""
 
@@ -62,15 +64,16 @@ def write_made(made: Made) -> dict[str, str]:
     return {name: base64.b64encode(getattr(made, field)).decode() for name, field in _FILES.items()}
 
 
-def renewed(made: Made | None, dns: Sequence[str], wall_ns: int) -> Made | None:
-    """Make what is missing, or will end soon; None where nothing is.
+def renewed(
+    made: Made | None, dns: Sequence[str], wall_ns: int, *, before: bytes = b""
+) -> Made | None:
+    """Make what is missing, will end soon, or begins too late; None where all is well.
 
-    Ensures: the CA before the newest stays beside it, so that what was issued under it is good
+    Ensures: the CAs of `before` stay beside a new one, so that what was issued under them is good
              until it is replaced everywhere.
     """
     ca = None if made is None else _authority(made)
-    before = b"" if made is None else made.ca_pem
-    if ca is None or _ends(ca.certificate) - wall_ns < RENEW_CA_NS:
+    if ca is None or _is_due_ca(ca.certificate, wall_ns):
         issued = make_authority(f"{dns[0]} {wall_ns // NS_PER_S}", wall_ns)
         older = _pem(read_certificates(before, "ca.crt")[: CAS_COUNT_MAX - 1]) if before else b""
         ca_pem, ca_key_pem = issued.certificate_pem + older, issued.key_pem
@@ -84,17 +87,22 @@ def renewed(made: Made | None, dns: Sequence[str], wall_ns: int) -> Made | None:
     return Made(ca_pem, ca_key_pem, fresh.certificate_pem, fresh.key_pem)
 
 
+def _is_due_ca(ca: x509.Certificate, wall_ns: int) -> bool:
+    return _ends(ca) - wall_ns < RENEW_CA_NS or _begins(ca) - wall_ns > AHEAD_NS
+
+
 def _is_due(made: Made, ca: Authority, dns: Sequence[str], wall_ns: int) -> bool:
     """Tell whether the certificate ends soon, is for other names, or of another CA."""
     chain = read_certificates(made.certificate_pem, "tls.crt")
-    # A replica whose clock is behind takes what the others made, rather than to make it anew.
-    begun_ns = max(wall_ns, ns_of(chain[0].not_valid_before_utc))
+    # API servers' clocks may differ a little: what was made by one is not made anew by the next.
+    begun_ns = max(wall_ns, _begins(chain[0]))
     try:
         names = chain[0].extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return True
     return (
         made.ends_ns - wall_ns < RENEW_NS
+        or begun_ns - wall_ns > AHEAD_NS
         or set(names.get_values_for_type(x509.DNSName)) != set(dns)
         or chain_problem(chain, [ca.certificate], begun_ns) is not None
     )
@@ -108,6 +116,10 @@ def _authority(made: Made) -> Authority:
     if key.public_key() != certificate.public_key():
         raise TlsFault("ca.key is not the key of ca.crt")
     return Authority(key, certificate)
+
+
+def _begins(certificate: x509.Certificate) -> int:
+    return ns_of(certificate.not_valid_before_utc)
 
 
 def _ends(certificate: x509.Certificate) -> int:

@@ -3,6 +3,7 @@
 import json
 import ssl
 import threading
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from costd.testing.certifier import Certifier
@@ -36,6 +37,8 @@ class KubernetesApi:
         """What happens first, once, by verb and path: somebody else is quicker."""
         self.asked = []
         """Verbs and paths, in order."""
+        self.now_ns = None
+        """What time it has, or says in words; None: the system's."""
         self._lock = threading.RLock()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(pair.certificate, pair.key)
@@ -161,6 +164,12 @@ def _handler(api):
             self.send_header("Content-Length", str(len(raw)))
             self.end_headers()
             self.wfile.write(raw)
+
+        def date_time_string(self, timestamp=None):
+            if isinstance(api.now_ns, str):
+                return api.now_ns
+            now_s = timestamp if api.now_ns is None else api.now_ns // 10**9
+            return formatdate(now_s, usegmt=True)
 
         do_GET = do_POST = do_PUT = do_PATCH = _do  # noqa: N815
 

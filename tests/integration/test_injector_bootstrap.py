@@ -28,19 +28,19 @@ NOW_NS = 1_800_000_000 * 10**9
 @pytest.fixture
 def api(tmp_path):
     server = KubernetesApi(tmp_path)
+    server.now_ns = NOW_NS
     yield server
     server.close()
 
 
 class Replica(Bootstrap):
-    """One replica, at a time of its own, with its log."""
+    """One replica, whose own clock is wrong, with its log."""
 
-    def __init__(self, api, now_ns=NOW_NS):
-        self.now_ns = now_ns
+    def __init__(self, api):
         self.written = io.StringIO()
         log = make_log(level="info", style="json", stream=self.written)
         cluster = Cluster("127.0.0.1", api.port, api.account)
-        super().__init__(cluster, NAMES, log, wall_ns=lambda: self.now_ns)
+        super().__init__(cluster, NAMES, log, wall_ns=lambda: NOW_NS + 700 * DAY_NS)
 
     @property
     def leaf(self):
@@ -56,7 +56,7 @@ def trusted(api, replica):
         if not each:
             return False
         roots = read_certificates(base64.b64decode(each), "caBundle")
-        if chain_problem([replica.leaf], roots, replica.now_ns):
+        if chain_problem([replica.leaf], roots, api.now_ns):
             return False
     return True
 
@@ -80,7 +80,7 @@ async def test_nothing_is_written_while_all_is_well(api):
     replica = Replica(api)
     await replica.look()
     before, version = replica.pair(), api.version
-    replica.now_ns += 50 * DAY_NS
+    api.now_ns += 50 * DAY_NS
     await replica.look()
     assert replica.pair() is before  # no handshake has to begin anew
     assert api.version == version
@@ -92,7 +92,7 @@ async def test_a_certificate_is_made_anew_when_a_third_is_left(api):
     await replica.look()
     await other.look()
     before = replica.leaf
-    replica.now_ns += 61 * DAY_NS
+    api.now_ns += 61 * DAY_NS
     await replica.look()
     assert replica.leaf.not_valid_after_utc > before.not_valid_after_utc
     # One that has not looked yet serves the old one, and is trusted.
@@ -105,15 +105,16 @@ async def test_a_new_ca_stands_beside_the_old_one(api):
     api.apply_webhook()
     replica, other = Replica(api), Replica(api)
     await replica.look()
+    api.now_ns += 3_280 * DAY_NS
+    await replica.look()
     await other.look()
-    replica.now_ns += 3_300 * DAY_NS
+    api.now_ns += 20 * DAY_NS
     bundle = api.bundles()[0]
     await replica.look()
     assert api.bundles()[0] != bundle
     assert len(read_certificates(base64.b64decode(api.bundles()[0]), "caBundle")) == 2
     assert trusted(api, replica)
     assert trusted(api, other)
-    # Its clock is still where it was: it takes what it finds.
     await other.look()
     assert other.pair() == replica.pair()
 
@@ -122,7 +123,7 @@ async def test_a_new_ca_is_not_served_under_before_the_api_server_knows_it(api):
     api.apply_webhook()
     replica = Replica(api)
     await replica.look()
-    replica.now_ns += 3_300 * DAY_NS
+    api.now_ns += 3_300 * DAY_NS
     before = replica.leaf
     api.refused["patch", WEBHOOK] = 500
     with pytest.raises(ApiRefused):
@@ -131,6 +132,44 @@ async def test_a_new_ca_is_not_served_under_before_the_api_server_knows_it(api):
     api.refused.clear()
     await replica.look()
     assert replica.leaf != before
+    assert trusted(api, replica)
+
+
+async def test_the_ca_before_stays_where_the_secret_is_lost(api):
+    """Another replica serves under it until it has looked."""
+    api.apply_webhook()
+    first, second = Replica(api), Replica(api)
+    await first.look()
+    await second.look()
+    del api.objects[SECRET]
+    await first.look()
+    assert first.pair() != second.pair()
+    assert trusted(api, first)
+    assert trusted(api, second)
+    await second.look()
+    assert first.pair() == second.pair()
+
+
+async def test_what_a_clock_made_that_was_years_ahead_is_made_anew(api):
+    api.apply_webhook()
+    api.now_ns += 700 * DAY_NS
+    first, second = Replica(api), Replica(api)
+    await first.look()
+    api.now_ns -= 700 * DAY_NS
+    assert not trusted(api, first)
+    await second.look()
+    assert trusted(api, second)
+    await first.look()
+    assert first.pair() == second.pair()
+    assert trusted(api, first)
+
+
+async def test_an_api_that_does_not_say_the_time_is_believed_to_have_ours(api):
+    api.apply_webhook()
+    api.now_ns = "never"
+    replica = Replica(api)
+    await replica.look()
+    api.now_ns = NOW_NS + 700 * DAY_NS
     assert trusted(api, replica)
 
 
@@ -164,8 +203,7 @@ async def test_of_two_that_renew_at_once_one_gives_way(api):
     first, second = Replica(api), Replica(api)
     await first.look()
     await second.look()
-    for each in (first, second):
-        each.now_ns += 61 * DAY_NS
+    api.now_ns += 61 * DAY_NS
     secret = dict(api.objects[SECRET])
     api.before["update", SECRET] = lambda: api.apply(SECRET, **secret)
     with pytest.raises(ApiRefused) as crossed:
@@ -306,6 +344,7 @@ async def test_a_wrong_token_and_a_server_of_another_ca_are_told_apart(api, tmp_
 
 def test_an_injector_that_is_alone_serves_what_the_api_server_trusts(api):
     """From nothing: first without its role and configuration, then with both."""
+    api.now_ns = None
     api.refused["get", SECRET] = 403
     process = InjectorProcess(
         "--bootstrap", "--service-account", api.account, "--namespace", "costd-system",
