@@ -2,9 +2,7 @@
 
 import argparse
 import asyncio
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -14,12 +12,11 @@ from typing import Any, Final, cast
 import grpc
 import uvloop
 
-from costd.serving.sockets import is_answered
+from bench.child import child_at
 
 KINDS: Final = ("sync", "asyncio", "uvloop")
 METHOD: Final = "/bench.Echo/Echo"
 _THREADS_COUNT: Final = 8
-_START_S: Final = 20.0
 
 Echo = Callable[[bytes], bytes]
 
@@ -28,15 +25,9 @@ Echo = Callable[[bytes], bytes]
 def echo_server(directory: Path, kind: str) -> Iterator[str]:
     """Run one server in a process of its own; yields its address."""
     path = directory / f"echo-{kind}.sock"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench.echo", "--kind", kind, "--socket", str(path)]
-    )
-    try:
-        _await_answer(path, process)
+    command = [sys.executable, "-m", "bench.echo", "--kind", kind, "--socket", str(path)]
+    with child_at(path, command):
         yield f"unix:{path}"
-    finally:
-        process.terminate()
-        process.wait()
 
 
 @contextmanager
@@ -55,14 +46,6 @@ def echo_call(channel: grpc.Channel) -> Echo:
     """Make the empty call: bytes both ways, nothing to parse."""
     call: Any = channel.unary_unary(METHOD)
     return cast("Echo", call)
-
-
-def _await_answer(path: Path, process: "subprocess.Popen[bytes]") -> None:
-    give_up = time.monotonic() + _START_S
-    while not is_answered(path):
-        if process.poll() is not None or time.monotonic() > give_up:
-            raise RuntimeError(f"the echo server at {path} did not start; its error is above")
-        time.sleep(0.01)
 
 
 def _serve_sync(address: str) -> None:

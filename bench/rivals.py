@@ -7,16 +7,16 @@ import importlib.metadata
 import importlib.util
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from bench.child import child_at
+
 LIMIT: Final = 2**53
 """So large that nothing is refused: what is measured is an ask that passes."""
 WINDOW_S: Final = 86_400
-_START_S: Final = 10.0
 _PACKAGES: Final = "install the extra with `.venv/bin/pip install -e '.[rivals]'`"
 
 SCRIPT: Final = """\
@@ -70,23 +70,15 @@ def redis_asking(directory: Path, amounts: Sequence[int]) -> Iterator[Ask]:
     Shape:   nothing is kept on disk. redis-py parses with hiredis; the script is called by its
              hash, and its arguments are made before the clock starts.
     """
+    import redis  # noqa: PLC0415  the extra may be absent
+
     path = directory / "redis.sock"
-    process = subprocess.Popen(
-        [
-            *("redis-server", "--port", "0", "--unixsocket", str(path), "--dir", str(directory)),
-            *("--save", "", "--appendonly", "no", "--daemonize", "no", "--loglevel", "warning"),
-        ],
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        client = _connect(path, process)
-        try:
-            yield _redis_ask(client, amounts)
-        finally:
-            client.close()
-    finally:
-        process.terminate()
-        process.wait()
+    command = [
+        *("redis-server", "--port", "0", "--unixsocket", str(path), "--dir", str(directory)),
+        *("--save", "", "--appendonly", "no", "--daemonize", "no", "--loglevel", "warning"),
+    ]
+    with child_at(path, command), redis.Redis(unix_socket_path=str(path)) as client:
+        yield _redis_ask(client, amounts)
 
 
 def redis_version() -> str:
@@ -146,19 +138,3 @@ def _prove(client: Any, digest: str) -> None:
     spent = [int(value) for value in client.mget(names)]
     if (answers, spent) != ([0, 2, 0, 1], [10, 10]):
         raise RuntimeError(f"the script for Redis is wrong: it answered {answers}, spent {spent}")
-
-
-def _connect(path: Path, process: "subprocess.Popen[bytes]") -> Any:
-    import redis  # noqa: PLC0415  the extra may be absent
-
-    client = redis.Redis(unix_socket_path=str(path))
-    give_up = time.monotonic() + _START_S
-    while True:
-        try:
-            client.ping()
-        except redis.exceptions.ConnectionError as error:
-            if process.poll() is not None or time.monotonic() > give_up:
-                raise RuntimeError(f"redis-server at {path} did not start") from error
-            time.sleep(0.01)
-        else:
-            return client

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import grpc
 
-from bench.daemon import admission_stub
+from bench.daemon import admission_stub, measured_daemon
 from bench.figures import Figure, p50_us, p99_us, ratios, timed
-from bench.fleet.processes import Coordinator, FleetDaemon, Server, Spent
+from bench.fleet.processes import Coordinator, Server, Spent, fleet_daemons
 from bench.rpc import settle_request
 from bench.workload import Asks, unhurried_policy_text
 from costd.wire.pb import admission_pb2 as pb
@@ -48,8 +48,10 @@ class AdmitInFleet:
         self._for_s = for_s
         self._coordinator = Coordinator(directory / "coordinator", stack, server, policy)
         self.alone = self._idle()
-        daemon = FleetDaemon(directory / "fleet", stack, coordinator=self._coordinator)
-        single = FleetDaemon(directory / "single", stack, policy=policy)
+        (daemon,) = fleet_daemons(directory, stack, self._coordinator, ["fleet"])
+        single = measured_daemon(directory / "single", policy)
+        stack.callback(single.close)
+        single.start()
         self._address = daemon.address
         self._stubs = {
             name: admission_stub(stack.enter_context(grpc.insecure_channel(each.address)))

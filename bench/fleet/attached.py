@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from bench.daemon import rss_mib
 from bench.figures import Figure, p99
-from bench.fleet.processes import STOP_S, Coordinator, Server
+from bench.fleet.processes import Coordinator, Server
 from bench.fleet.workload import POLICY
 from costd.wire.pb import control_pb2 as pb
 
@@ -20,6 +20,7 @@ REPORT_S: Final = 1.0
 WARM_S: Final = 0.3
 NS_PER_MS: Final = 1_000_000
 KIB_PER_MIB: Final = 1_024
+STOP_S: Final = 20.0
 
 
 class Attached:

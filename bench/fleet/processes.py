@@ -1,12 +1,8 @@
 """A database, a coordinator and daemons of it, as processes."""
 
-import json
 import os
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -16,74 +12,11 @@ import grpc
 import psycopg
 
 from costd.coordinator.embedded import EmbeddedPostgres
+from costd.testing import DaemonProcess
+from costd.testing.fleet import CoordinatorProcess
 from costd.wire.pb import control_pb2_grpc as control
 
-READY_S: Final = 180.0
-STOP_S: Final = 20.0
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
-
-
-class NotStarted(Exception):
-    """A process ended, or did not say in time that it serves; carries its log."""
-
-
-class Costd:
-    """One `costd` command: started, waited for until it says so, stopped."""
-
-    def __init__(self, stack: ExitStack, *arguments: str, ready: str) -> None:
-        """Start it; the stack stops it.
-
-        Shape:   `ready` is the event in its log by which it says that it serves.
-        """
-        self._ready = ready
-        self._lines: list[str] = []
-        self._said = threading.Condition()
-        self._told: dict[str, Any] | None = None
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "costd.cli.costd", *arguments],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        stack.callback(self._stop)
-
-    @property
-    def pid(self) -> int:
-        """The process."""
-        return self._process.pid
-
-    @property
-    def told(self) -> dict[str, Any]:
-        """The line by which it said that it serves.
-
-        Errors:  NotStarted.
-        """
-        with self._said:
-            self._said.wait_for(lambda: self._told or not self._reader.is_alive(), READY_S)
-        if self._told is None:
-            raise NotStarted("\n".join(self._lines[-20:]))
-        return self._told
-
-    def _read(self) -> None:
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
-            with self._said:
-                self._lines.append(line.rstrip())
-                if f'"{self._ready}"' in line:
-                    self._told = json.loads(line)
-                self._said.notify_all()
-
-    def _stop(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._reader.join(STOP_S)
-        assert self._process.stderr is not None
-        self._process.stderr.close()
 
 
 class Server:
@@ -143,22 +76,20 @@ class Coordinator:
         path.write_text(policy)
         self._server = server
         self.database_url = server.database()
-        self._socket = directory / "c.sock"
-        self.process = Costd(
-            stack,
-            *("coordinator", "--data", str(directory / "c"), "--policy", str(path)),
-            *("--database-url", self.database_url, "--name", "bench"),
-            *("--listen", "127.0.0.1:0", "--control-socket", str(self._socket)),
-            *("--metrics-listen", "off"),
-            ready="coordinating",
+        self.process = CoordinatorProcess(
+            *("--name", "bench"),
+            database_url=self.database_url,
+            policy=path,
+            directory=directory,
         )
-        self.address = str(self.process.told["listen"])
+        stack.callback(self.process.close)
+        self.address = self.process.start().address
         self._connection = stack.enter_context(psycopg.connect(self.database_url, autocommit=True))
 
     @contextmanager
     def operating(self) -> Iterator[Any]:
         """Connect to its control service, blocking."""
-        with grpc.insecure_channel(f"unix:{self._socket}") as channel:
+        with grpc.insecure_channel(f"unix:{self.process.control_socket}") as channel:
             yield control.ControlStub(channel)  # type: ignore[no-untyped-call]  # generated
 
     def spent(self) -> Spent:
@@ -196,35 +127,22 @@ def cpu_s(pid: int, *, with_ended: bool = False) -> float:
     return sum(map(int, fields[11 : 15 if with_ended else 13])) / TICKS_PER_S
 
 
-class FleetDaemon:
-    """A daemon of the fleet, or with a policy instead of a coordinator, one by itself."""
-
-    def __init__(
-        self,
-        directory: Path,
-        stack: ExitStack,
-        *,
-        coordinator: Coordinator | None = None,
-        policy: str = "",
-    ) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        if coordinator is None:
-            path = directory / "policy.yaml"
-            path.write_text(policy)
-            source = ("--policy", str(path))
-        else:
-            source = ("--coordinator", coordinator.address, "--coordinator-insecure")
-        self._socket = directory / "d.sock"
-        self.process = Costd(
-            stack,
-            *("serve", *source, "--data", str(directory / "data"), "--name", directory.name),
-            *("--socket", str(self._socket), "--control-socket", str(directory / "o.sock")),
+def fleet_daemons(
+    directory: Path, stack: ExitStack, coordinator: Coordinator, names: Iterable[str]
+) -> list[DaemonProcess]:
+    """Start daemons of a fleet, all at once, and wait until they serve."""
+    daemons = []
+    for name in names:
+        daemon = DaemonProcess(
+            None,
+            *("--coordinator", coordinator.address, "--coordinator-insecure", "--name", name),
             *("--claims", "*", "--metrics-listen", "off"),
-            ready="serving",
+            directory=directory / name,
         )
-
-    @property
-    def address(self) -> str:
-        """Where agents ask, once it serves."""
-        assert self.process.told
-        return f"unix:{self._socket}"
+        daemon.directory.mkdir(parents=True, exist_ok=True)
+        stack.callback(daemon.close)
+        daemon.launch()
+        daemons.append(daemon)
+    for daemon in daemons:
+        daemon.wait_for(daemon.READY)
+    return daemons

@@ -9,7 +9,7 @@ import grpc
 
 from bench.daemon import admission_stub
 from bench.figures import Figure
-from bench.fleet.processes import Coordinator, FleetDaemon, Server
+from bench.fleet.processes import Coordinator, Server, fleet_daemons
 from costd.wire.pb import admission_pb2 as pb
 
 CALLERS_COUNT: Final = 2
@@ -56,10 +56,8 @@ class Utilisation:
     ) -> None:
         directory = directory / "used"
         coordinator = Coordinator(directory / "coordinator", stack, server, POLICY)
-        self._daemons = [
-            FleetDaemon(directory / f"d{n}", stack, coordinator=coordinator)
-            for n in range(daemons_count)
-        ]
+        names = [f"d{n}" for n in range(daemons_count)]
+        self._daemons = fleet_daemons(directory, stack, coordinator, names)
         self._used_before = used_before
         self._addresses = [daemon.address for daemon in self._daemons]
         self.used: list[float] = []
