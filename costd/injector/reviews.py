@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Final
 
 from starlette.applications import Starlette
@@ -132,7 +133,11 @@ class Reviews:
             "reason": why.reason,
             "message": f"costd: {why}",
         }
-        return JSONResponse(status, status_code=why.code, headers={"connection": "close"})
+        headers = {"connection": "close"}
+        if why.code == HTTPStatus.TOO_MANY_REQUESTS:
+            # Without it an API server does not try again.
+            headers["retry-after"] = "1"
+        return JSONResponse(status, status_code=why.code, headers=headers)
 
     def _tell(self, done: Reviewed) -> None:
         outcome = done.outcome
