@@ -185,7 +185,23 @@ def _check_room(spec: Mapping[str, Any], sidecar: Sidecar, *, is_marked: bool) -
                 f"the pod has a volume {each['name']} of its own; give it another name, or say "
                 f"{names.INJECT}: false",
             )
+    _check_claim(spec, sidecar.data_claim)
     _check_mounts(spec, ours.keys() - {names.RUN})
+
+
+def _check_claim(spec: Mapping[str, Any], claim: str) -> None:
+    """See that the claim of the books is in no other volume.
+
+    Source: https://github.com/kubernetes/kubernetes/issues/132921, whose pod waits for ever.
+    """
+    for each in spec.get("volumes") or ():
+        theirs = (each.get("persistentVolumeClaim") or {}).get("claimName")
+        if claim and theirs == claim and each["name"] != names.DATA:
+            raise NotPatched(
+                Reason.NAME_TAKEN,
+                f"the pod's volume {each['name']} has the claim {claim}, and a pod that has one "
+                f"twice never starts; let {names.PREFIX}data-claim be another",
+            )
 
 
 def _check_mounts(spec: Mapping[str, Any], private: AbstractSet[str]) -> None:

@@ -54,9 +54,13 @@ class _Os(TypedDict, total=False):
     name: str
 
 
+class _Volume(_Named, total=False):
+    persistentVolumeClaim: dict[str, Any] | None
+
+
 class _Spec(TypedDict, total=False):
     initContainers: list[_Container] | None
-    volumes: list[_Named] | None
+    volumes: list[_Volume] | None
     hostNetwork: bool | None
     shareProcessNamespace: bool | None
     hostPID: bool | None

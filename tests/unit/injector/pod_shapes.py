@@ -336,6 +336,14 @@ KEPT_OUT = {
         ),
         "container app mounts costd-run at /run/costd/agent",
     ),
+    "the books' claim in a volume of its own": (
+        "name_taken",
+        pod_of(
+            annotations=wish(data_claim="books"),
+            volumes=[{"name": "mine", "persistentVolumeClaim": {"claimName": "books"}}],
+        ),
+        "volume mine has the claim books, and a pod that has one twice never starts",
+    ),
     "a mount of the sidecar's books": (
         "name_taken",
         pod_of(app(volumeMounts=[{"name": "costd-data", "mountPath": "/books"}])),
@@ -463,6 +471,10 @@ MALFORMED = [
     {"metadata": {"labels": {"a": 1}}, "spec": {"containers": [APP]}},
     {"metadata": {"annotations": []}, "spec": {"containers": [APP]}},
     {"metadata": {}, "spec": {"containers": [APP], "volumes": [{}]}},
+    {
+        "metadata": {},
+        "spec": {"containers": [APP], "volumes": [{"name": "v", "persistentVolumeClaim": "c"}]},
+    },
     {"metadata": {}, "spec": {"containers": [app(env=["A=1"])]}},
     {"metadata": {}, "spec": {"containers": [app(volumeMounts=[{"mountPath": 1}])]}},
     {"metadata": {}, "spec": {"containers": [APP], "terminationGracePeriodSeconds": "30"}},

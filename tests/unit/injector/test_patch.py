@@ -215,7 +215,12 @@ def test_what_the_api_and_other_webhooks_add_to_the_sidecar_stays():
     sidecar["image"] = "mirror.example/" + sidecar["image"]
     sidecar["env"].insert(0, {"name": "DD_ENV", "value": "x"})
     sidecar["terminationMessagePath"] = "/dev/termination-log"
-    sidecar["volumeMounts"].append({"name": "token", "mountPath": "/var/run/secrets"})
+    token = "/var/run/secrets/kubernetes.io/serviceaccount"
+    sidecar["volumeMounts"].append({"name": "token", "mountPath": token})
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        sidecar[probe]["successThreshold"] = 1
+    for each in sidecar["ports"]:
+        each["protocol"] = "TCP"
     for each in sidecar["env"]:
         if "valueFrom" in each:
             each["valueFrom"]["fieldRef"]["apiVersion"] = "v1"
