@@ -4,6 +4,7 @@ import os
 import time
 from typing import Annotated, Final
 
+import grpc
 import typer
 
 from costd.cli.address import CONTROL_VARIABLE, default_control_address, grpc_target
@@ -12,9 +13,17 @@ from costd.cli.exits import Failure
 from costd.clock import ticks_ns
 from costd.model.time import NS_PER_S
 from costd.wire.pb import control_pb2 as pb
+from costd.wire.pb.control_pb2_grpc import ControlStub
 
 STILL_USED: Final = 1
 LOOK_EVERY_S: Final = 0.2
+ANSWER_S_MIN: Final = 2.0
+"""A daemon on a busy host is given so long to answer, also where the wait is over before."""
+_BUSY: Final = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: "it does not answer",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "it takes no more calls now",
+}
+"""Whoever cannot tell is there all the same, and may have calls open."""
 
 
 def drain(
@@ -40,7 +49,8 @@ def drain(
 
     That is: no client process is attached, no reservation is open, and nothing was
     asked for --quiet-s. Exit with 0 then, or if no daemon is there; with 1, and a
-    line that says what is still open, after --timeout-s.
+    line that says what is still open, or that the daemon does not answer, after
+    --timeout-s.
 
     A container that is stopped together with those that ask it does this first
     (`preStop`); a native sidecar need not, since it is stopped after them.
@@ -59,15 +69,15 @@ def drain(
 def _waited(target: str, *, timeout_s: float, quiet_s: float) -> str:
     """Wait; return what is still open at the end, empty if nothing is.
 
-    Errors: Failure where the daemon does not answer.
+    Errors: Failure where no daemon is there.
     """
     started_ns = quiet_since_ns = ticks_ns()
     asked_count = -1
     with control(target) as stub:
         while True:
-            status = stub.GetStatus(pb.GetStatusRequest())
-            now_ns, decided_count = ticks_ns(), sum(status.decisions.values())
-            open_still = _open(status)
+            left_s = timeout_s - (ticks_ns() - started_ns) / NS_PER_S
+            open_still, decided_count = _look(stub, max(left_s, ANSWER_S_MIN))
+            now_ns = ticks_ns()
             if open_still or decided_count != asked_count:
                 quiet_since_ns, asked_count = now_ns, decided_count
             if now_ns - quiet_since_ns >= quiet_s * NS_PER_S:
@@ -75,6 +85,17 @@ def _waited(target: str, *, timeout_s: float, quiet_s: float) -> str:
             if now_ns - started_ns >= timeout_s * NS_PER_S:
                 return open_still or f"something was asked in the last {quiet_s:g} s"
             time.sleep(LOOK_EVERY_S)
+
+
+def _look(stub: ControlStub, answer_s: float) -> tuple[str, int]:
+    """Ask what somebody still uses, empty if nothing, and how many asks were decided."""
+    try:
+        status = stub.GetStatus(pb.GetStatusRequest(), timeout=answer_s)
+    except grpc.RpcError as error:
+        if error.code() in _BUSY:
+            return _BUSY[error.code()], -1
+        raise
+    return _open(status), sum(status.decisions.values())
 
 
 def _open(status: pb.Status) -> str:

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grpc
 import pytest
 from desk import Desk, poll
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from costd.testing import DaemonProcess
 from costd.wire.pb import control_pb2 as cpb
@@ -164,6 +166,21 @@ def test_a_drain_waits_for_clients_that_are_attached(alone):
     app.communicate("")
     assert drain(alone, "--quiet-s", "0").returncode == 0
     desk.close()
+
+
+def test_a_drain_does_not_take_a_daemon_that_cannot_tell_for_one_that_nobody_uses(fresh_daemon):
+    daemon = fresh_daemon(POLICY, "--rpcs-count-max", "1").start()
+    with grpc.insecure_channel(daemon.control_address) as channel:
+        watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        next(watching)
+        waited = drain(daemon, "--timeout-s", "0.3")
+        assert waited.returncode == 1
+        assert waited.stderr == "costd: still used after 0.3 s: it takes no more calls now\n"
+        watching.cancel()
+    daemon.signal(signal.SIGSTOP)
+    waited = drain(daemon, "--timeout-s", "0.3")
+    assert waited.returncode == 1
+    assert waited.stderr == "costd: still used after 0.3 s: it does not answer\n"
 
 
 def test_a_drain_of_a_daemon_that_is_not_there_does_not_hold_up_the_end(fresh_daemon):
