@@ -10,6 +10,7 @@ from typing import Final
 
 from costd.daemon.desk import Desk
 from costd.daemon.fleet import Fleet
+from costd.errors import StoreUnavailable
 from costd.model.allowance import AllowanceState
 from costd.telemetry.logs import Log
 
@@ -37,6 +38,8 @@ class Leaving:
         self._tenancy = fleet.tenancy
         self._desk = desk
         self._left_behind = left_behind
+        self._problem = ""
+        """Why what is held cannot be given back; empty where it can."""
 
     async def within(self, at_most_s: float, insisted: asyncio.Event, log: Log) -> None:
         """Wait until the coordinator has heard all, unless somebody insists.
@@ -56,9 +59,18 @@ class Leaving:
         if any(map(self._is_open, self._left_behind)):
             return False
         if tenancy.is_enrolled:
-            tenancy.leave()
-            return tenancy.is_settled
+            return self._gives_back() and tenancy.is_settled
         return not (tenancy.outbox.waiting_count or tenancy.ledger.lent.held)
+
+    def _gives_back(self) -> bool:
+        """Give back what is not used, which a full disk forbids; usage can be told all the same."""
+        try:
+            self._tenancy.leave()
+        except StoreUnavailable as error:
+            self._problem = str(error)
+            return False
+        self._problem = ""
+        return True
 
     def _is_open(self, allowance_id: bytes) -> bool:
         allowance = self._desk.books.out.get(allowance_id)
@@ -69,7 +81,9 @@ class Leaving:
         tenancy = self._tenancy
         log.warning(
             "left_untold",
-            problem=self._fleet.member.problem or "the coordinator took too long",
+            problem=(
+                self._problem or self._fleet.member.problem or "the coordinator took too long"
+            ),
             usage_events_count=tenancy.outbox.waiting_count,
             counters_count=len(tenancy.ledger.lent.held | tenancy.ledger.fleet_changed),
             allowances_count=sum(map(self._is_open, self._left_behind)),

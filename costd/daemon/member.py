@@ -8,6 +8,7 @@ from typing import Any, Final
 import grpc
 
 from costd.daemon.tenancy import Tenancy
+from costd.errors import StoreUnavailable
 from costd.model.time import NS_PER_S
 from costd.telemetry.logs import Log
 from costd.wire.pb import fleet_pb2 as pb
@@ -25,6 +26,9 @@ CLOCK_OFF_NS: Final = 2 * NS_PER_S
 """A clock that differs so much from the coordinator's is told of; by default it lends nothing to
 one that is off by five seconds."""
 JOIN: Final = "/costd.v1.Fleet/Join"
+RECEIPTS: Final = {"receipt", "stored"}
+"""What the coordinator has is true whether or not a full disk takes it here: a restart tells it
+again, and nothing is stored twice. The tenure is renewed only once it could be written."""
 
 Open = Callable[[str], grpc.aio.Channel]
 Hear = Callable[[pb.ToDaemon], Awaitable[None] | None]
@@ -132,18 +136,31 @@ class Member:
                     "have; what they do not know of stays taken",
                     epoch=message.late.epoch,
                 )
-            elif self.problem and message.HasField("welcome"):
-                self.problem = ""
-                self._told.clear()
-                self._log.info(
-                    "coordinator_joined", coordinator=self.target, epoch=message.welcome.epoch
-                )
             hear = self.hears.get(message.WhichOneof("message"))
             if hear is None:
-                self.tenancy.receive(message)
+                self._receive(message)
                 self._look_at_clock()
             elif (waits := hear(message)) is not None:
                 await waits
+
+    def _receive(self, message: pb.ToDaemon) -> None:
+        """Have the tenancy act on a message, and say once that it was taken in.
+
+        Errors:  StoreUnavailable for what the books must have; what is granted without that would
+                 be lost, so the stream ends, and the next one tells the whole truth.
+        """
+        kind = message.WhichOneof("message")
+        try:
+            self.tenancy.receive(message)
+        except StoreUnavailable:
+            if kind not in RECEIPTS:
+                raise
+        if kind == "welcome" and self.problem:
+            self.problem = ""
+            self._told.clear()
+            self._log.info(
+                "coordinator_joined", coordinator=self.target, epoch=message.welcome.epoch
+            )
 
     def _look_at_clock(self) -> None:
         """Say once that this host's clock is off, and once that it is right again."""

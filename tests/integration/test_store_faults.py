@@ -5,7 +5,7 @@ import subprocess
 from contextlib import suppress
 
 import pytest
-from desk import Desk, ask, poll
+from desk import Desk, ask, if_available, poll
 from rocksdict import Options, Rdict
 
 from costd.engine.changes import Family
@@ -13,6 +13,7 @@ from costd.store.rocks import STORE_FOLDER
 from costd.store.rocks_directory import FORMAT_KEY
 from costd.testing import DaemonProcess
 from costd.wire.pb import admission_pb2 as pb
+from costd.wire.pb import control_pb2 as cpb
 
 POLICY = """\
 version: 1
@@ -26,6 +27,7 @@ budgets:
   - {id: per-user, match: {user: "*"}, per: user, window: total, limit: $5}
 """
 PERSON = {"user": "ann"}
+LONG = {f"label-{number}": "v" * 250 for number in range(60)}
 
 
 # ---- a full disk --------------------------------------------------------------------------------
@@ -63,11 +65,10 @@ def test_a_full_disk_refuses_loses_nothing_and_recovers_when_there_is_room(
     desk.engage("stop-eve", scope={"user": "eve"})
     held = [desk.hold(0.001, labels=PERSON) for _ in range(20)]
     ballast = fill(small_disk)
-    long = {f"label-{number}": "v" * 250 for number in range(60)}
     refused = []
 
     def refuses():
-        request = ask(0.001, labels=PERSON | long)
+        request = ask(0.001, labels=PERSON | LONG)
         try:
             held.append(desk.agents.Admit(request).reservation_id)
         except Exception as error:  # noqa: BLE001  looked at below
@@ -114,6 +115,31 @@ def test_a_full_disk_refuses_loses_nothing_and_recovers_when_there_is_room(
     desk.kill_9()
     assert desk.books() == before
     desk.close()
+
+
+def test_a_stopping_daemon_of_a_fleet_tells_its_usage_though_its_disk_is_full(fleet, small_disk):
+    processes = fleet(POLICY).start(coordinators=1, daemons=0)
+    (coordinator,) = processes.coordinators
+    daemon = processes.add_daemon("--leave-s", "5")
+    daemon.kill()
+    daemon.data = small_disk / "data"
+    desk = Desk(daemon.start())
+    for reservation in [desk.hold(0.001) for _ in range(50)]:
+        desk.settle(reservation, 0.0005)
+    ballast = fill(small_disk)
+    poll(lambda: if_available(desk.admit, 0.000001, labels=LONG) is None)
+    desk.close()
+    assert daemon.stop() == 1
+    assert "cannot close the store" in daemon.log_text()
+    # What it holds cannot be given back without being written down, and so stays taken.
+    (untold,) = [line for line in daemon.lines if line.get("event") == "left_untold"]
+    assert "the disk is full" in untold["problem"]
+    assert untold["usage_events_count"] == 0
+    stored = coordinator.control.ListUsage(cpb.ListUsageRequest(limit_count=1_000)).events
+    assert len(stored) == 50
+    ballast.unlink()
+    daemon.start()
+    assert processes.problems() == []
 
 
 def test_a_daemon_does_not_start_on_a_full_disk_and_says_why(fresh_daemon, small_disk):
