@@ -27,7 +27,7 @@ from costd.errors import (
     Overloaded,
     ReservationNotFound,
 )
-from costd.model.ask import NAME_LENGTH_MAX, Ask, hold_problem
+from costd.model.ask import Ask, hold_problem
 from costd.model.decision import Decision
 from costd.model.grant import Grant, GrantRefusal
 from costd.model.lease import Wanting
@@ -140,8 +140,8 @@ class Ledger(Bookkeeping):
         """
         held = self._reservation(reservation_id)
         report = report or Report(cost_nusd=0)
-        if max(len(report.provider), len(report.model)) > NAME_LENGTH_MAX:
-            raise InvalidAsk(f"provider or model has more than {NAME_LENGTH_MAX} characters")
+        if problem := report.problem():
+            raise InvalidAsk(problem)
         price = self.costs.settling_price(held, report, self.rules.prices)
         cost = stated_cost(cost_nusd, usage)
         if cost is None:

@@ -10,6 +10,7 @@ from costd.engine.ports import State
 from costd.engine.rated import put_right
 from costd.engine.rules import BudgetRule, Rules
 from costd.errors import ReservationClosed
+from costd.model.ask import name_problem
 from costd.model.events import Alert, UsageEvent
 from costd.model.money import AMOUNT_MAX, format_nusd
 from costd.model.price import Price
@@ -53,6 +54,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     price: Price | None = None
     """What the cost was computed from, where that is not the admit's price."""
+
+    def problem(self) -> str | None:
+        """Say which name is too long or cannot be printed; None if none is."""
+        return name_problem("provider", self.provider) or name_problem("model", self.model)
 
 
 def settle(held: Reservation, report: Report, books_of: Ledgered) -> tuple[Reservation, Changes]:

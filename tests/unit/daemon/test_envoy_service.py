@@ -374,6 +374,20 @@ def test_an_end_of_a_call_that_nobody_asked_for_is_recorded(world):
     assert (event.cost_nusd, event.closed_as) == (9_000, "recorded")
 
 
+@pytest.mark.parametrize("model", ["red\x1b[31m", "two\nlines", "nul\0", "m" * 257])
+def test_an_end_whose_model_cannot_be_printed_is_refused_as_an_ask_would_be(model):
+    named = World(
+        POLICY.replace("hits_addend: output_tokens}", "hits_addend: output_tokens, model: model}")
+    )
+    named.ask()
+    assert reason(named.send(end("output", hits=5, model=model))) == "INVALID_ARGUMENT"
+    ((event, problem),) = named.log.events
+    assert event == "envoy_end_refused"
+    assert problem.startswith("model has ")
+    assert named.charges == []
+    assert named.held().state is ReservationState.HELD  # and charged at its hold in the end
+
+
 # ---- bad input --------------------------------------------------------------------------------------
 
 
