@@ -5,15 +5,17 @@ import subprocess
 from contextlib import suppress
 
 import pytest
-from desk import Desk, ask, if_available, poll
+from desk import Desk, ask, if_available, new_id, poll
 from rocksdict import Options, Rdict
 
+from costd.daemon.servers import ENVOY_NAME
 from costd.engine.changes import Family
 from costd.store.rocks import STORE_FOLDER
 from costd.store.rocks_directory import FORMAT_KEY
 from costd.testing import DaemonProcess
 from costd.wire.pb import admission_pb2 as pb
 from costd.wire.pb import control_pb2 as cpb
+from costd.wire.pb.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 
 POLICY = """\
 version: 1
@@ -28,6 +30,19 @@ budgets:
 """
 PERSON = {"user": "ann"}
 LONG = {f"label-{number}": "v" * 250 for number in range(60)}
+ENVOY = """\
+expiry: {ttl: 2s}
+envoy:
+  - id: ask
+    domain: llm
+    match: {step: ask}
+    request_id: request
+    labels: {user: user}
+    model: {value: openai/gpt-4o}
+    task_class: {value: draft}
+    prompt_tokens: {value: "1000"}
+  - {id: end, domain: llm, match: {step: end}, does: settle, request_id: request}
+"""
 
 
 # ---- a full disk --------------------------------------------------------------------------------
@@ -54,6 +69,15 @@ def fill(disk):
         while True:
             file.write(b"x" * 65_536)
     return ballast
+
+
+def descriptors(**entries):
+    """What Envoy sends of one of ann's calls."""
+    request = RateLimitRequest(domain="llm")
+    descriptor = request.descriptors.add()
+    for key, value in (entries | PERSON).items():
+        descriptor.entries.add(key=key, value=value)
+    return request
 
 
 def test_a_full_disk_refuses_loses_nothing_and_recovers_when_there_is_room(
@@ -140,6 +164,28 @@ def test_a_stopping_daemon_of_a_fleet_tells_its_usage_though_its_disk_is_full(fl
     ballast.unlink()
     daemon.start()
     assert processes.problems() == []
+
+
+def test_what_envoy_tells_while_the_disk_is_full_is_charged_at_its_hold(fresh_daemon, small_disk):
+    daemon = fresh_daemon(POLICY + ENVOY)
+    daemon.data = small_disk / "data"
+    desk = Desk(daemon.start())
+    tell = desk.channel.unary_unary(
+        f"/{ENVOY_NAME}/ShouldRateLimit",
+        RateLimitRequest.SerializeToString,
+        RateLimitResponse.FromString,
+    )
+    called = new_id()
+    assert tell(descriptors(step="ask", request=called)).overall_code == RateLimitResponse.OK
+    held = desk.budget("per-user", "user=ann").reserved
+    ballast = fill(small_disk)
+    poll(lambda: if_available(desk.admit, 0.000001, labels=LONG) is None)
+    assert desk.refusal(tell, descriptors(step="end", request=called)).code == "UNAVAILABLE"
+    assert desk.refusal(tell, descriptors(step="ask", request=new_id())).code == "UNAVAILABLE"
+    ballast.unlink()
+    poll(lambda: desk.budget("per-user", "user=ann").reserved == 0, 60)
+    assert desk.budget("per-user", "user=ann").settled == held > 0
+    desk.close()
 
 
 def test_a_daemon_does_not_start_on_a_full_disk_and_says_why(fresh_daemon, small_disk):

@@ -204,6 +204,19 @@ def test_hits_count_prompt_tokens_where_the_rule_says_so(world):
     assert world.charges == [7 * 1_000]
 
 
+def test_a_limit_and_a_sign_that_a_descriptor_brings_change_nothing(world):
+    limit, is_negative = b"\x12\x04\x08\x00\x10\x02", b"\x20\x01"  # 0 a minute; fields 2 and 4
+    plain = pb.RateLimitDescriptor(hits_addend={"value": 9})
+    for key, value in {"step": "amount", "user": "ann"}.items():
+        plain.entries.add(key=key, value=value)
+    raw = plain.SerializeToString() + limit + is_negative
+    request = pb.RateLimitRequest(
+        domain="llm", descriptors=[pb.RateLimitDescriptor.FromString(raw)]
+    )
+    assert world.service.ShouldRateLimit(request, "").overall_code == OK
+    assert world.charges == [9_000]
+
+
 def test_several_descriptors_are_one_ask(world):
     response = world.send(
         {"step": "ask", "request": ID, "user": "ann"}, {"more": "1"}, {"more": "1", "user": "ann"}
