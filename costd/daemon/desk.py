@@ -9,7 +9,7 @@ from typing import Final
 
 from costd.daemon.allowances import AllowanceBooks
 from costd.daemon.covered import covered
-from costd.daemon.drill import Drills
+from costd.daemon.drilling import Drills
 from costd.daemon.holdings import Holdings
 from costd.daemon.ledger import Ledger
 from costd.daemon.pages import Pages
