@@ -140,6 +140,18 @@ def test_sources_named_in_docstrings_exist():
     assert not missing
 
 
+def test_sources_named_in_the_documents_exist():
+    missing = [
+        f"{name_of(path)} -> {target}"
+        for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+        for target in re.findall(
+            r"`((?:costd|tests|bench|clients|deploy)/[\w/.-]+\.\w+)`", path.read_text()
+        )
+        if not (ROOT / target).exists()
+    ]
+    assert not missing
+
+
 def test_the_model_and_the_wire_agree_on_every_number():
     assert {f"REASON_{reason.name}": int(reason) for reason in Reason} | {
         "REASON_UNSPECIFIED": 0
