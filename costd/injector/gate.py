@@ -84,8 +84,7 @@ class Gate:
         The oldest that is kept for later, which its owner opens anew; else the oldest.
         """
         counts = Counter(each.address for each in self._guests)
-        counts[address] += 1
-        most = max(counts, key=lambda each: (counts[each], each == address))
+        most = max(counts, key=lambda each: counts[each] + (each == address))
         theirs = [each for each in self._guests if each.address == most]
         victim = next((each for each in theirs if each.connection.is_waiting), theirs[0])
         del self._guests[victim]

@@ -117,6 +117,14 @@ def test_an_address_that_has_them_all_loses_the_one_that_waits_longest(injector)
         assert [ended(wire) for wire in crowd].count(True) == 1
 
 
+def test_who_comes_first_from_an_address_gets_in_among_many_addresses(injector):
+    with contextlib.ExitStack() as stack:
+        for n in range(COUNT_MAX):
+            kept(stack.enter_context(injector.open(f"127.0.0.{n + 10}")))
+        for _ in range(3):
+            assert injector.ask(review_of()).patch
+
+
 def test_who_holds_the_most_bodies_makes_room(injector):
     """Four of the largest fit; an API server that sends a large one beside them has room."""
     large = json.loads(json.dumps(POD))
