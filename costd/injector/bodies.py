@@ -80,8 +80,9 @@ class Bodies:
             if largest is newest:
                 raise _crowded()
             del self._open[largest]
-            largest.is_crowded_out = True
-            largest.timeout.reschedule(asyncio.get_running_loop().time())
+            if not largest.timeout.expired():  # else it is on its way out, and cannot be hurried
+                largest.is_crowded_out = True
+                largest.timeout.reschedule(asyncio.get_running_loop().time())
 
 
 def _crowded() -> TurnedAway:
