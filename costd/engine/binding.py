@@ -27,7 +27,7 @@ def binding_of(question: Question, result: Evaluation) -> Binding | None:
         burst_ns = take(lent, None, lent.burst, 0)[1]
         # Of a fleet's rate a larger share may come at any moment, and one that is too small
         # never fills far enough.
-        never = units > lent.burst
+        never = units > lent.burst or result.reason is Reason.LABEL_MISSING
         free = available(lent, full_ns, now.steady_ns)
         return Binding(
             rule=rate.rate_id,
@@ -55,7 +55,7 @@ def budget_binding(question: Question, rule: BudgetRule, result: Evaluation) -> 
     counter = question.state.counter(rule.counter_key(facts, question.now.wall_ns)) or EMPTY_COUNTER
     limit, used = None, counter.used
     ends = end_ns != NEVER_NS
-    resets = ends
+    resets = ends and result.reason is not Reason.LABEL_MISSING
     if budget.limit is not None:
         limit, used = drawable(rule, counter, critical=question.task_class.critical)
         if result.reason is Reason.BUDGET_EXHAUSTED:

@@ -238,8 +238,9 @@ def decided(
         ),
     }
     if denied:
-        if reset_s:
-            told["retry-after"] = str(reset_s)
+        retry_s = _seconds_until(decision.binding.resets_ns, now_ns) if decision.binding else 0
+        if retry_s:
+            told["retry-after"] = str(retry_s)
         if decision.reason.name != "RATE_LIMITED":
             # What the SDKs of OpenAI and Anthropic obey: a budget is not there again in a second.
             told["x-should-retry"] = "false"

@@ -178,7 +178,7 @@ def test_a_denied_call_gets_429_with_the_reason_and_never_leaves(envoy, daemon, 
     assert headers["x-costd-verdict"] == "deny"
     assert headers["x-costd-reason"] == "BUDGET_EXHAUSTED"
     assert headers["x-costd-budget"] == "user-day"
-    assert headers["x-costd-upgrade"].startswith("Your daily budget is used up")
+    assert headers["x-costd-upgrade"].startswith("Each user has $1 a day")
     assert headers["x-should-retry"] == "false"
     assert headers["x-ratelimit-remaining"] == "0"
     assert 0 < int(headers["retry-after"]) <= 86_400

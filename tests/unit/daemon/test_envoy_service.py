@@ -17,6 +17,8 @@ from costd.engine.changes import Family
 from costd.engine.invariants import books_problems
 from costd.errors import InvalidAsk
 from costd.grants import GrantClaims, issue, keygen, load_private_key
+from costd.model.kill import KillMode, KillSwitch
+from costd.model.labels import Selector
 from costd.model.reservation import ReservationState
 from costd.model.time import NS_PER_S
 from costd.policy import parse_policy
@@ -248,6 +250,54 @@ def test_a_rate_refuses_for_a_while_and_leaves_retrying_to_the_client(world):
     assert reason(response) == "RATE_LIMITED"
     assert 0 < int(headers(response)["retry-after"]) <= 60
     assert "x-should-retry" not in headers(response)
+
+
+@pytest.mark.parametrize(
+    ("refusing", "entries", "why"),
+    [
+        (
+            "budgets: [{id: each, per: team, window: day, limit: $1, missing: deny}]",
+            {},
+            "LABEL_MISSING",
+        ),
+        (
+            "rates: [{id: each, per: team, limit: 9 requests / minute, missing: deny}]",
+            {},
+            "LABEL_MISSING",
+        ),
+        ("", {"model": "openai/unheard-of"}, "PRICE_UNKNOWN"),
+        ("model_rules: [{id: old, match: {user: ann}, forbid: [openai/*]}]", {}, "MODEL_FORBIDDEN"),
+    ],
+)
+def test_nobody_is_told_to_come_back_where_waiting_does_not_help(refusing, entries, why):
+    name, _, rule = refusing.partition(": ")
+    policy = POLICY.replace(f"{name}:\n", f"{name}:\n  - {rule[1:-1]}\n") if rule else POLICY
+    if rule and policy == POLICY:
+        policy += f"{refusing}\n"
+    response = World(policy).ask(**entries)
+    assert reason(response) == why
+    assert "retry-after" not in headers(response)
+
+
+@pytest.mark.parametrize(("releases_in_s", "told"), [(90, "90"), (0, None)])
+def test_a_kill_switch_says_when_it_releases_itself_and_nothing_otherwise(
+    world, releases_in_s, told
+):
+    now = world.clock.now()
+    switch = KillSwitch(
+        kill_id="k",
+        scope=Selector(()),
+        mode=KillMode.DENY_ALL,
+        reason="test",
+        actor="t",
+        engaged_ns=now.wall_ns,
+        releases_ns=releases_in_s and now.wall_ns + releases_in_s * NS_PER_S,
+        releases_steady_ns=releases_in_s and now.steady_ns + releases_in_s * NS_PER_S,
+    )
+    world.ledger.put_kill(switch, action="kill_engaged", actor="t", detail="")
+    response = world.ask()
+    assert reason(response) == "KILL_SWITCH"
+    assert headers(response).get("retry-after") == told
 
 
 def test_a_missing_label_counts_as_the_policy_says(world):
