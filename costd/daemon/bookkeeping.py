@@ -182,19 +182,15 @@ class Bookkeeping:
             self._write(changes)
             return
         touched = self.lent.touched(changes.puts, self.rules)
-        self._give_back_freed(changes.puts, [key for key in touched if key not in self.lent.held])
+        self._give_back_freed(changes.puts, self.lent.must_give_back(touched))
         changes.puts += self.lent.marks(touched)
         self._write(changes)
         self.lent.committed(touched)
 
-    def _give_back_freed(self, puts: list[Put], unmarked: Sequence[bytes]) -> None:
-        """Lower leases that were accounted for no longer to what is used of them now.
-
-        What a late settlement frees of one must not be spent: an Enrol from before it, which does
-        not state that lease, may be heard after the Enrol that does, and frees it for others.
-        """
-        for index, (family, key, counter) in enumerate(puts if unmarked else ()):
-            if family is not Family.COUNTERS or key not in unmarked or counter.lease is None:
+    def _give_back_freed(self, puts: list[Put], unstated: Sequence[bytes]) -> None:
+        """Lower leases that an Enrol under way may not state to what is used of them now."""
+        for index, (family, key, counter) in enumerate(puts if unstated else ()):
+            if family is not Family.COUNTERS or key not in unstated or counter.lease is None:
                 continue
             if keys.tag_of(key) not in self.rules.shared_rates:
                 posted = books.post(given_back(counter), self.rules.budget_of(key))
@@ -282,7 +278,7 @@ class Bookkeeping:
         marked = [key for family, key, _ in changes.puts if family is Family.COUNTERS]
         changes.puts += self.lent.marks(marked)
         self._write(changes)
-        self.lent.held.update(marked)
+        self.lent.marked(marked)
 
     def account_no_longer(self, counter_keys: Iterable[bytes]) -> None:
         """Stop stating counters of which all is given back and told, until they are touched again.

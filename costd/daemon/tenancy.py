@@ -74,6 +74,8 @@ class Tenancy:
         saved = Remembered.read(ledger.store)
         self._saved = saved or Remembered(daemon_id=daemon_id)
         ledger.state.leases_until_ns = self._saved.until_steady_ns
+        ledger.lent.may_enrol(self._saved.epoch)  # what the last run sent may be late on its way
+        ledger.lent.heard_in(self._saved.heard_epoch)
         self._push: Push | None = None
         self._enrolled_at_ns = 0
         self.reports = Reports(ledger)
@@ -110,6 +112,7 @@ class Tenancy:
         self.held.rated.forget()
         self._enrolled_at_ns = now.steady_ns
         held = sorted(ledger.lent.held)
+        ledger.lent.may_enrol(self.epoch)
         self.reports.begin_stream()
         self.held.know(held, now.steady_ns)
         push(
@@ -284,6 +287,7 @@ class Tenancy:
         if reply.epoch != self.epoch:
             return
         self._heard(reply.now_ns)
+        self.ledger.lent.heard_in(reply.epoch)
         self.held.touch([grant.counter_key for grant in reply.grants], now_ns)
         self.borrowing.replied(reply, now_ns)
 
@@ -296,6 +300,7 @@ class Tenancy:
             return
         sent_ns, told = receipted
         self._heard(receipt.now_ns)
+        self.ledger.lent.heard_in(receipt.epoch)
         self._tenure_ns = receipt.tenure.ToNanoseconds()
         until_ns = max(self._until(sent_ns), self._saved.until_steady_ns)
         self._remember(

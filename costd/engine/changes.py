@@ -21,7 +21,7 @@ class Family(StrEnum):
     ALLOWANCES = "allowances"  # reservation id → Allowance
     SESSIONS = "sessions"  # session id → Session
     LEASES = (
-        "leases"  # as counters → b"", where there is a lease or unreported use of a fleet budget
+        "leases"  # as counters → mark, where there is a lease or unreported use of a fleet budget
     )
     PRICES = "prices"  # price id → Price
     META = "meta"  # name → bytes

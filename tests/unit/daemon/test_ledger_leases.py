@@ -125,6 +125,40 @@ def test_what_comes_free_of_a_lease_that_is_accounted_for_no_longer_is_given_bac
     assert world.ledger.fleet_changed == {key}
 
 
+def expired(world, calls_count):
+    """Let calls of 4 expire, on a counter that is accounted for no longer since."""
+    world.play(f"lease b {4 * calls_count} -> ok")
+    for call in range(calls_count):
+        world.play(f"admit r{call} 4 -> allow")
+    world.play(f"t=2h sweep -> {calls_count}")
+    key = world.key_of("b")
+    world.ledger.account_no_longer([key])
+    return key
+
+
+def test_all_that_comes_free_is_given_back_while_an_enrol_may_come_that_does_not_state_it(world):
+    key = expired(world, 4)
+    world.ledger.lent.may_enrol(3)
+    world.play("settle r0 4 -> late")
+    assert world.ledger.stand(key) == Stand(amount=16 * USD, settled=16 * USD)
+    world.play("settle r1 1 -> late")
+    assert world.ledger.stand(key) == Stand(amount=13 * USD, settled=13 * USD)
+    world.play("restart -> ok\nsettle r2 1 -> late")
+    assert world.ledger.stand(key) == Stand(amount=10 * USD, settled=10 * USD)
+    world.ledger.lent.heard_in(3)  # an Enrol that names it may come yet
+    world.play("settle r3 2 -> late")
+    assert world.ledger.stand(key) == Stand(amount=8 * USD, settled=8 * USD)
+
+
+def test_what_comes_free_is_kept_once_such_an_enrol_would_be_refused(world):
+    key = expired(world, 2)
+    world.ledger.lent.may_enrol(3)
+    world.play("settle r0 4 -> late\nrestart -> ok")
+    world.ledger.lent.heard_in(4)
+    world.play("settle r1 1 -> late")
+    assert world.ledger.stand(key) == Stand(amount=8 * USD, settled=5 * USD)
+
+
 def test_accounting_no_longer_for_what_was_never_held_changes_nothing(world):
     before = {family: dict(world.store.scan(family)) for family in Family}
     world.ledger.account_no_longer([])

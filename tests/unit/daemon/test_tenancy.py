@@ -47,6 +47,38 @@ def test_who_is_enrolled_is_not_told_to_be_late():
     assert (enrol.books_are_old, enrol.epoch) == (False, 3)
 
 
+def test_counters_are_marked_with_the_epoch_of_enrols_that_do_not_state_them():
+    store = MemoryStore()
+
+    def marks_of(tenancy, *names):
+        tenancy.ledger.account_anew(names)
+        return [dict(store.scan(Family.LEASES))[name] for name in names]
+
+    tenancy = tenancy_on(store)
+    assert marks_of(tenancy, b"before any") == [b"\0" * 8]
+    enrol_of(tenancy)
+    tenancy.receive(pb.ToDaemon(welcome=pb.Admittance(epoch=5)))
+    assert marks_of(tenancy, b"admitted, and not heard") == [b"\0" * 8]
+    tenancy.report()
+    tenancy.receive(pb.ToDaemon(receipt=pb.ReportReceipt(epoch=5, sequence=1)))
+    assert marks_of(tenancy, b"heard") == [b""]
+    tenancy.disconnected()
+    assert marks_of(tenancy, b"cut off") == [b""]
+    enrol_of(tenancy)
+    assert marks_of(tenancy, b"joining again") == [b"\0" * 7 + b"\5"]
+    assert marks_of(tenancy_on(store), b"restarted") == [b"\0" * 7 + b"\5"]
+
+
+def test_a_reply_shows_that_the_coordinator_has_heard():
+    store = MemoryStore()
+    tenancy = tenancy_on(store)
+    enrol_of(tenancy)
+    tenancy.receive(pb.ToDaemon(welcome=pb.Admittance(epoch=5)))
+    tenancy.receive(pb.ToDaemon(reply=pb.LeaseReply(epoch=5, request_id="r")))
+    tenancy.ledger.account_anew([b"heard"])
+    assert dict(store.scan(Family.LEASES)) == {b"heard": b""}
+
+
 def limited_to(calls_count):
     budget = f"{{id: b, window: total, limit: {calls_count} calls}}"
     return parse_policy(f"version: 1\nunmatched: allow\nbudgets: [{budget}]", "p")
