@@ -6,7 +6,7 @@ gives none.
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from costd.injector import names
@@ -67,7 +67,7 @@ def _injected(pod: Pod, namespace: str, rules: Rules, *, only_asked: bool) -> Ou
     _check_wanted(labels, annotations, namespace, rules, only_asked=only_asked)
     _check_count(spec)
     _check_fit(spec, rules)
-    sidecar = wished(annotations, rules.sidecar, rules.annotations)
+    sidecar = _with_claim(wished(annotations, rules.sidecar, rules.annotations), spec, rules)
     if sidecar.mode == "container" and spec.get("restartPolicy") in {"Never", "OnFailure"}:
         raise NotPatched(
             Reason.NEVER_ENDS,
@@ -187,6 +187,19 @@ def _check_room(spec: Mapping[str, Any], sidecar: Sidecar, *, is_marked: bool) -
             )
     _check_claim(spec, sidecar.data_claim)
     _check_mounts(spec, ours.keys() - {names.RUN})
+
+
+def _with_claim(sidecar: Sidecar, spec: Mapping[str, Any], rules: Rules) -> Sidecar:
+    """Keep the books on the claim that a pod brings for them.
+
+    A StatefulSet whose `volumeClaimTemplates` are called like our volume has one for each pod.
+    """
+    may_choose = {"*", "data-claim"} & {*rules.annotations}
+    for each in spec.get("volumes") or ():
+        claim = (each.get("persistentVolumeClaim") or {}).get("claimName")
+        if each["name"] == names.DATA and claim and may_choose and not sidecar.data_claim:
+            return replace(sidecar, data_claim=claim, data_size="")
+    return sidecar
 
 
 def _check_claim(spec: Mapping[str, Any], claim: str) -> None:

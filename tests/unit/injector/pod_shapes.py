@@ -108,6 +108,11 @@ INJECTED = {
         subdomain="a",
         securityContext={"fsGroup": 2000},
     ),
+    "of a StatefulSet with a claim for its books": pod_of(
+        volumes=[{"name": "costd-data", "persistentVolumeClaim": {"claimName": "costd-data-a-0"}}],
+        hostname="a-0",
+        securityContext={"fsGroup": 2000},
+    ),
     "of a DaemonSet that tolerates all": pod_of(
         tolerations=[{"operator": "Exists"}],
         affinity={
@@ -335,6 +340,14 @@ KEPT_OUT = {
             volumes=[{"name": "costd-run", "emptyDir": {}}],
         ),
         "container app mounts costd-run at /run/costd/agent",
+    ),
+    "another claim than the annotation says": (
+        "name_taken",
+        pod_of(
+            annotations=wish(data_claim="books"),
+            volumes=[{"name": "costd-data", "persistentVolumeClaim": {"claimName": "mine"}}],
+        ),
+        "volume costd-data of its own",
     ),
     "the books' claim in a volume of its own": (
         "name_taken",

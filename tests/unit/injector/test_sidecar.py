@@ -153,6 +153,17 @@ def test_books_in_a_claim_are_in_a_folder_of_the_pods_own():
     )
 
 
+def test_a_stateful_set_may_bring_a_claim_for_the_books_of_each_pod():
+    """By `volumeClaimTemplates`: a claim that is ReadWriteOnce cannot be for all of them."""
+    pod = INJECTED["of a StatefulSet with a claim for its books"]
+    after = apply(pod, inject(pod, "research", DEFAULTS).patch)
+    assert after["spec"]["volumes"][0] == pod["spec"]["volumes"][0]
+    books = {each["mountPath"]: each for each in sidecar_of(after)["volumeMounts"]}
+    assert books["/var/lib/costd"]["name"] == "costd-data"
+    assert books["/var/lib/costd"]["subPathExpr"] == "$(POD_NAME)"
+    assert inject(pod, "research", rules(annotations="cpu")).reason == "name_taken"
+
+
 @pytest.mark.parametrize("shape", INJECTED)
 def test_pod_security_restricted_lets_the_sidecar_in(shape):
     """And its root file system is read-only, which that standard does not ask for."""
