@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from costd.clock import SystemClock
+from costd.model.time import NS_PER_S
 from costd.trust.certificates import (
     Kind,
     TlsFault,
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 BYTES_MAX: Final = 1024 * 1024
+AGAIN_NS: Final = 10 * NS_PER_S
+"""What was refused is looked at again after this: a certificate of a CA whose clock is ahead is not
+valid yet, and no file changes when it is."""
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _OTHERS_OF_ROOTS: Final = stat.S_IWGRP | stat.S_IXGRP | stat.S_IRWXO
 
@@ -74,25 +78,31 @@ class TlsFiles:
         self._tell = tell or (lambda _problem: None)
         self.problem = ""
         """Why the files as they are now were not taken; empty if they were."""
+        self._refused_ns = 0
         self._seen = self._fingerprint()
         self._material = self._read(1)
 
     def current(self) -> Material:
         """Return what holds now; looks at the files, and reads those that changed.
 
-        Ensures: files that make no sense (half replaced, expired) leave the last good ones in
-                 force, and are looked at again at the next change.
+        Ensures: files that make no sense (half replaced, expired, not valid yet) leave the last
+                 good ones in force, and are looked at again, at their next change at the latest.
         """
         seen = self._fingerprint()
-        if seen != self._seen:
+        if seen != self._seen or (self.problem and self._may_be_valid_now()):
             try:
                 self._material = self._read(self._material.version + 1)
                 self.problem = ""
             except TlsFault as fault:
-                self.problem = str(fault)
-                self._tell(self.problem)
+                if str(fault) != self.problem:
+                    self._tell(str(fault))
+                self.problem, self._refused_ns = str(fault), self.wall_ns()
             self._seen = seen
         return self._material
+
+    def _may_be_valid_now(self) -> bool:
+        # Also where the clock was set back meanwhile.
+        return not 0 <= self.wall_ns() - self._refused_ns < AGAIN_NS
 
     def _read(self, version: int) -> Material:
         certificate_pem = key_pem = ca_pem = None

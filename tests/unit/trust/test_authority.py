@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from costd.testing.certifier import DAY_NS, Certifier
+from costd.testing.certifier import DAY_NS, Certifier, replace
 from costd.trust import Kind, Peer, Role, TlsFault, TlsFiles
 from costd.trust.authority import issue, make_authority, read_authority, write_pair
 from costd.trust.certificates import (
@@ -267,6 +267,24 @@ def test_a_ca_out_of_its_time_is_refused(tmp_path):
     write_pair(make_authority("old", 0, days=1), tmp_path / "old.crt", tmp_path / "old.key")
     with pytest.raises(TlsFault, match="expired at 1970-01-02"):
         certifier.pair(Kind.DAEMON, "d")._replace(ca=tmp_path / "old.crt").files()
+
+
+def test_a_certificate_that_is_not_valid_yet_is_taken_once_it_is(certifier):
+    """The clock of whoever issued it is ahead of ours, and its file does not change again."""
+    pair = certifier.pair(Kind.DAEMON, "d")
+    clock, told = [certifier.now_ns], []
+    files = TlsFiles(**pair._asdict(), tell=told.append, wall_ns=lambda: clock[0])
+    first = files.current()
+    again = certifier.issued(Kind.DAEMON, "d", age_days=-1)
+    replace(pair, again)
+    for minute in range(5):
+        clock[0] = certifier.now_ns + minute * 60 * NS_PER_S
+        assert files.current() == first
+    assert len(told) == 1
+    assert "not valid before" in told[0]
+    clock[0] = certifier.now_ns + DAY_NS
+    assert files.current().certificate_pem == again.certificate_pem
+    assert files.problem == ""
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o644, 0o660, 0o602])
