@@ -22,7 +22,7 @@ async def metered(
 ) -> AsyncIterator[Metrics]:
     """Serve a host's metrics while the block runs, at its endpoint and wherever they are exported.
 
-    Errors: CannotListen if the address cannot be had.
+    Errors: CannotListen if the address cannot be had; SettingsError for a variable of `OTEL_*`.
     """
     metrics = Metrics(version=__version__, name=name, exports=exports)
     try:

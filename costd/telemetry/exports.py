@@ -72,7 +72,7 @@ def exporting(program: str, *, version: str, name: str) -> Iterator[Exports]:
     exporters = {signal: _exporters(signal, os.environ) for signal in ("traces", "metrics", "logs")}
     provided: list[tuple[Callable[[], None], list[Any]]] = []
     tracer, logger = None, None
-    with _told():
+    with explained():
         if exporters["traces"]:
             tracer, shutdown = _tracer(resource, exporters["traces"], version)
             provided.append((shutdown, exporters["traces"]))
@@ -145,7 +145,7 @@ def _exporter(signal: str, name: str, variable: str, environment: Mapping[str, s
     if name == "otlp":
         name = _by_protocol(signal, environment)
     group = f"opentelemetry_{signal}_exporter"
-    with _told():
+    with explained():
         try:
             return next(iter(entry_points(group=group, name=name))).load()()
         except (StopIteration, ImportError) as error:
@@ -179,8 +179,11 @@ def _remedy(signal: str, name: str, group: str) -> str:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Turn whatever the SDK raises over a variable into one line for whoever set it."""
+def explained() -> Iterator[None]:
+    """Turn whatever the SDK raises over a variable into one line for whoever set it.
+
+    Errors:  SettingsError.
+    """
     try:
         yield
     except SettingsError:

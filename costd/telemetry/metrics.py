@@ -28,7 +28,7 @@ from prometheus_client import (
     start_http_server,
 )
 
-from costd.telemetry.exports import NO_EXPORTS, SCOPE, Exports, describe
+from costd.telemetry.exports import NO_EXPORTS, SCOPE, Exports, describe, explained
 
 Readings = Iterable[tuple[int | float, dict[str, str]]]
 Read = Callable[[], Readings]
@@ -48,12 +48,17 @@ class Metrics:
     """
 
     def __init__(self, *, version: str, name: str, exports: Exports = NO_EXPORTS) -> None:
+        """Make them; nothing is served before `listen`.
+
+        Errors: SettingsError for a variable that cannot be followed.
+        """
         self._registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
         self._durations: list[Durations] = []
         readers: list[MetricReader] = [_Served(self._durations, self._registry)]
-        readers += [_Pushed(self._durations, exporter) for exporter in exports.metrics]
+        with explained():  # how often, a variable says
+            readers += [_Pushed(self._durations, exporter) for exporter in exports.metrics]
         self._provider = MeterProvider(
             metric_readers=readers,
             resource=exports.resource or describe("costd", version=version, name=name),

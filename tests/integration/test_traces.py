@@ -349,6 +349,26 @@ def test_a_collector_that_is_away_costs_no_answer_and_not_the_end(daemon):
     assert len(complaints) < 20, process.log_text()
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("OTEL_BSP_SCHEDULE_DELAY", "0", "schedule_delay_millis must be positive"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon", "could not convert string to float: 'soon'"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "0", "interval value 0.0 is invalid"),
+    ],
+)
+def test_a_variable_that_cannot_be_followed_ends_the_start_with_a_line(
+    daemon, variable, value, says
+):
+    process = daemon(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1", **{variable: value})
+    process.launch()
+    assert process.ended() == 2
+    assert (
+        f"costd: OTEL_*: OpenTelemetry cannot be set up as they say: {says}" in process.log_text()
+    )
+    assert "Traceback" not in process.log_text()
+
+
 def test_an_exporter_that_is_not_installed_is_named_with_its_remedy(daemon, tmp_path):
     """Entry points are found by the packages on the path; one that hides them is put before."""
     hidden = tmp_path / "hidden"
