@@ -74,8 +74,6 @@ class Lent:
         """Note whose marks are deleted."""
         self.held.difference_update(gone)
         self.changed.difference_update(gone)
-        for key in gone:
-            self._unstated.pop(key, None)
 
     def may_enrol(self, epoch: int) -> None:
         """Note that Enrols are under way that name this epoch or an earlier one."""

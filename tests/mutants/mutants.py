@@ -57,6 +57,7 @@ LEASES = {
     "costd/coordinator/stands.py": COORDINATOR,
     "costd/daemon/borrow.py": DAEMON,
     "costd/daemon/held.py": DAEMON,
+    "costd/daemon/lent.py": DAEMON,
     "costd/daemon/reports.py": DAEMON,
     "costd/daemon/tenancy.py": DAEMON,
 }
