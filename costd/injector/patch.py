@@ -171,6 +171,10 @@ def _metrics_port(sidecar: Sidecar, spec: Mapping[str, Any]) -> tuple[int, Seque
 
 def _check_room(spec: Mapping[str, Any], sidecar: Sidecar, *, is_marked: bool) -> None:
     """See that names and paths are free, or are what we put there before."""
+    if all(each["name"] == names.CONTAINER for each in spec["containers"]):
+        raise NotPatched(
+            Reason.NAME_TAKEN, f"the pod has no container but {names.CONTAINER}, which is ours"
+        )
     if not is_marked and any(each["name"] == names.CONTAINER for each in _containers(spec)):
         raise NotPatched(
             Reason.NAME_TAKEN,

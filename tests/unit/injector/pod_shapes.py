@@ -307,6 +307,11 @@ KEPT_OUT = {
         pod_of({"name": "costd", "image": "theirs"}, APP),
         "container costd",
     ),
+    "no container but ours": (
+        "name_taken",
+        pod_of({"name": "costd", "image": "c"}, annotations={"costd.dev/injected": "0.1.0"}),
+        "has no container but costd",
+    ),
     "an init container of our name": (
         "name_taken",
         pod_of(initContainers=[{"name": "costd", "image": "theirs"}]),
