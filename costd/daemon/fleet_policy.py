@@ -7,7 +7,7 @@ from costd.clock import Clock
 from costd.daemon.ledger import Ledger
 from costd.daemon.tenancy import Situation
 from costd.engine.changes import Family
-from costd.errors import CostdError, InvalidAsk, InvalidPolicy
+from costd.errors import CostdError, InvalidAsk, InvalidPolicy, StoreUnavailable
 from costd.model.policy import PolicySet
 from costd.policy.load import parse_policy
 from costd.store.port import Store
@@ -70,6 +70,7 @@ class FleetPolicy:
 
         Shape:   parses in a thread, since a large policy takes the better part of a second.
         Ensures: a refused one changes nothing but `error`, which the next report tells.
+        Errors:  StoreUnavailable.
         """
         if not message.number or message.number <= self._message.number:
             return
@@ -79,6 +80,8 @@ class FleetPolicy:
             policy = await asyncio.to_thread(parse_policy, message.yaml, _name(message))
             ledger.swap_policy(policy, actor=message.actor or "coordinator")
             self._store.commit([(Family.META, _META_KEY, message.SerializeToString())])
+        except StoreUnavailable:
+            raise  # the stream ends with it, and the next one brings the policy again
         except CostdError as error:
             self._refused(ledger, message, error)
             return

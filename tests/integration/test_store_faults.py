@@ -166,6 +166,27 @@ def test_a_stopping_daemon_of_a_fleet_tells_its_usage_though_its_disk_is_full(fl
     assert processes.problems() == []
 
 
+def test_a_policy_that_is_published_while_the_disk_is_full_is_in_force_once_there_is_room(
+    fleet, small_disk
+):
+    processes = fleet(POLICY).start(coordinators=1, daemons=0)
+    (coordinator,) = processes.coordinators
+    daemon = processes.add_daemon()
+    daemon.kill()
+    daemon.data = small_disk / "data"
+    desk = Desk(daemon.start())
+    ballast = fill(small_disk)
+    poll(lambda: if_available(desk.admit, 0.000001, labels=LONG) is None)
+    published = coordinator.publish(POLICY.replace("$5", "$7")).number
+    lost = daemon.wait_for("coordinator_lost")
+    assert "the disk is full" in lost["problem"]
+    ballast.unlink()
+    daemon.wait_for("policy_loaded", number=published)
+    assert not [line for line in daemon.lines if line.get("event") == "policy_refused"]
+    poll(lambda: coordinator.daemons()["d1"].policy_number == published, 60)
+    desk.close()
+
+
 def test_what_envoy_tells_while_the_disk_is_full_is_charged_at_its_hold(fresh_daemon, small_disk):
     daemon = fresh_daemon(POLICY + ENVOY)
     daemon.data = small_disk / "data"
