@@ -4,7 +4,7 @@ from collections import Counter as Tally
 from collections.abc import Iterator
 
 from bench.journal import Entry, Journal
-from costd.daemon.totals import Totals
+from costd.daemon.books.totals import Totals
 from costd.engine import keys
 from costd.engine.changes import Family
 from costd.engine.invariants import books_problems

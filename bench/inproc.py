@@ -9,7 +9,7 @@ from rocksdict import Rdict, WriteBatch
 
 from bench.figures import Figure, p50_us, p99_us, ratios, timed
 from bench.workload import Asks, open_ledger
-from costd.daemon.ledger import Ledger
+from costd.daemon.books.ledger import Ledger
 from costd.engine.changes import Family
 from costd.model.usage import Usage
 from costd.store.codec import encode

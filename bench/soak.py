@@ -28,7 +28,7 @@ from rich.progress import (
 from rich.table import Table
 
 from bench.daemon import rss_mib
-from costd.daemon.ledger import Ledger
+from costd.daemon.books.ledger import Ledger
 from costd.daemon.sweeper import Retention, Sweeper
 from costd.engine.changes import Family
 from costd.engine.invariants import books_problems

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from costd.clock import SystemClock
-from costd.daemon.ledger import Ledger
+from costd.daemon.books.ledger import Ledger
 from costd.model.ask import Ask
 from costd.policy import parse_policy
 from costd.store.port import Store

@@ -7,7 +7,7 @@ from typing import Any, Final, Self
 
 import grpc
 
-from costd.daemon.member import JOIN
+from costd.daemon.fleet.member import JOIN
 from costd.wire.pb import fleet_pb2 as pb
 
 ENROLLED_S_MAX: Final = 60.0

@@ -11,7 +11,7 @@ from bench.fleet.processes import Coordinator, Server
 from bench.fleet.streams import Stream, open_channel
 from bench.fleet.workload import POLICY
 from bench.tally import BooksDiffer
-from costd.daemon.outbox import BATCHES_AHEAD, EVENTS_COUNT_MAX
+from costd.daemon.fleet.outbox import BATCHES_AHEAD, EVENTS_COUNT_MAX
 from costd.wire.pb import admission_pb2, control_pb2
 from costd.wire.pb import fleet_pb2 as pb
 

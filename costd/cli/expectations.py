@@ -7,8 +7,8 @@ import msgspec
 
 from costd.cli import render
 from costd.cli.exits import ExitCode, Failure
-from costd.daemon.asking import ANY_CLASS, Trust
-from costd.daemon.ledger import Admitted, Ledger
+from costd.daemon.books.asking import ANY_CLASS, Trust
+from costd.daemon.books.ledger import Admitted, Ledger
 from costd.engine.changes import Family
 from costd.engine.resolve import Report
 from costd.errors import BudgetNotFound, CostdError, ReservationNotFound

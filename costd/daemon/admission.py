@@ -6,8 +6,8 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from costd.daemon.ledger import Admitted, Ledger
-from costd.daemon.patience import Patience
+from costd.daemon.books.ledger import Admitted, Ledger
+from costd.daemon.fleet.patience import Patience
 from costd.engine.extend import Extended
 from costd.engine.rules import BudgetRule
 from costd.errors import InvalidAsk

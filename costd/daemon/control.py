@@ -6,11 +6,12 @@ from itertools import islice
 from typing import Any, Protocol
 
 from costd import __version__
-from costd.daemon import drill, views
-from costd.daemon.desk import Desk
-from costd.daemon.ledger import Ledger
-from costd.daemon.refusals import HOUR_NS
-from costd.daemon.switches import engaged
+from costd.daemon import views
+from costd.daemon.books.ledger import Ledger
+from costd.daemon.books.refusals import HOUR_NS
+from costd.daemon.books.switches import engaged
+from costd.daemon.clients import drill
+from costd.daemon.clients.desk import Desk
 from costd.engine import keys
 from costd.engine.changes import Family
 from costd.errors import BudgetNotFound, InvalidAsk, ReservationNotFound

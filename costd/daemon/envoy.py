@@ -11,7 +11,7 @@ from types import CoroutineType
 from typing import Any, Final
 
 from costd.daemon.admission import AdmissionService, Reply
-from costd.daemon.ledger import Admitted, Ledger
+from costd.daemon.books.ledger import Admitted, Ledger
 from costd.engine import keys
 from costd.engine.resolve import Report
 from costd.engine.rules import FULL_BP, BudgetRule, Rules

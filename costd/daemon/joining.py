@@ -5,11 +5,11 @@ from typing import Final
 import grpc
 
 from costd import __version__
-from costd.daemon.desk import Desk
-from costd.daemon.fleet import Fleet
-from costd.daemon.fleet_policy import FleetPolicy
+from costd.daemon.clients.desk import Desk
+from costd.daemon.fleet.fleet import Fleet
+from costd.daemon.fleet.policy import FleetPolicy
+from costd.daemon.fleet.tenancy import Situation
 from costd.daemon.settings import Settings
-from costd.daemon.tenancy import Situation
 from costd.daemon.timekeeping import Timekeeper
 from costd.serving.certificates import certificate_files
 from costd.telemetry.logs import Log

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from costd.daemon.ledger import Ledger
+from costd.daemon.books.ledger import Ledger
 from costd.engine.changes import Family
 from costd.errors import CostdError, InvalidPolicy
 from costd.model.kill import KillSwitch

@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from costd.daemon import views
-from costd.daemon.desk import Desk
-from costd.daemon.fleet import Fleet
-from costd.daemon.fleet_policy import FleetPolicy
+from costd.daemon.books.ledger import Ledger
+from costd.daemon.books.switches import engaged
+from costd.daemon.clients.desk import Desk
+from costd.daemon.fleet.fleet import Fleet
+from costd.daemon.fleet.policy import FleetPolicy
 from costd.daemon.kill_file import KillFile
-from costd.daemon.ledger import Ledger
 from costd.daemon.reload import PolicyFile
 from costd.daemon.sweeper import Sweeper
-from costd.daemon.switches import engaged
 from costd.daemon.upkeep import Upkeep
 from costd.model.decision import Reason, Verdict
 from costd.model.time import NS_PER_S

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from costd.daemon import views
-from costd.daemon.ledger import Ledger
+from costd.daemon.books.ledger import Ledger
 from costd.daemon.standings import Standing, Standings
 from costd.model.labels import NO_LABEL
 from costd.telemetry.metrics import Metrics, Readings

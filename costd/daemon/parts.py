@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from costd.daemon.allowances import AllowanceBooks
-from costd.daemon.asking import Trust
-from costd.daemon.desk import Desk
-from costd.daemon.durable import GroupSync
-from costd.daemon.fleet import Fleet
-from costd.daemon.fleet_policy import FleetPolicy
+from costd.daemon.books.asking import Trust
+from costd.daemon.books.durable import GroupSync
+from costd.daemon.books.ledger import Ledger
+from costd.daemon.clients.allowances import AllowanceBooks
+from costd.daemon.clients.desk import Desk
+from costd.daemon.clients.pages import FilePages, NoPages, Pages
+from costd.daemon.fleet.fleet import Fleet
+from costd.daemon.fleet.patience import Patience
+from costd.daemon.fleet.policy import FleetPolicy
 from costd.daemon.joining import membership
 from costd.daemon.kill_file import KillFile
-from costd.daemon.ledger import Ledger
-from costd.daemon.pages import FilePages, NoPages, Pages
-from costd.daemon.patience import Patience
 from costd.daemon.reload import PolicyFile, follow_signal, watch
 from costd.daemon.settings import Settings
 from costd.daemon.sweeper import Retention, Sweeper

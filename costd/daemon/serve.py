@@ -10,13 +10,14 @@ import grpc
 
 from costd import __version__
 from costd.clock import ticks_ns
-from costd.daemon import leaving, meters, money_meters
+from costd.daemon import meters, money_meters
 from costd.daemon.admission import AdmissionService
-from costd.daemon.attach import Attach
+from costd.daemon.books.refusals import audit_refusal
+from costd.daemon.clients.attach import Attach
 from costd.daemon.control import ControlService
 from costd.daemon.envoy import EnvoyService
+from costd.daemon.fleet import leaving
 from costd.daemon.parts import Parts, assemble
-from costd.daemon.refusals import audit_refusal
 from costd.daemon.servers import ADMISSION, CONTROL, ENVOY, ENVOY_NAME, Servers
 from costd.daemon.settings import Settings
 from costd.grants import load_public_key

@@ -2,7 +2,7 @@
 
 from typing import Final, NamedTuple
 
-from costd.daemon.ledger import Ledger
+from costd.daemon.books.ledger import Ledger
 from costd.engine import keys
 from costd.engine.bounds import drawable
 from costd.engine.changes import Family

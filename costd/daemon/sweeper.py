@@ -5,8 +5,8 @@ from itertools import islice
 
 import msgspec
 
-from costd.daemon.desk import Desk
-from costd.daemon.ledger import Ledger
+from costd.daemon.books.ledger import Ledger
+from costd.daemon.clients.desk import Desk
 from costd.engine import keys
 from costd.engine.changes import Family
 from costd.engine.horizon import Horizon

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from costd.daemon.desk import Desk
-from costd.daemon.ledger import Ledger
+from costd.daemon.books.ledger import Ledger
+from costd.daemon.clients.desk import Desk
 from costd.engine import books, keys
 from costd.engine.bounds import drawable
 from costd.engine.changes import Family

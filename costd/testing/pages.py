@@ -4,7 +4,7 @@ from costd.model.allowance import Sums
 
 
 class MemoryPages:
-    """Implements `costd.daemon.pages.Pages`; clients of a test draw through `draw`."""
+    """Implements `costd.daemon.clients.pages.Pages`; clients of a test draw through `draw`."""
 
     def __init__(self) -> None:
         self.generation = 1

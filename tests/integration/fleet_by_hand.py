@@ -4,10 +4,10 @@ import asyncio
 
 from costd.coordinator.lendable import Span
 from costd.coordinator.reception import Connection, Published, Received, Reception
-from costd.daemon.asking import Trust
-from costd.daemon.enacting import compiled
-from costd.daemon.ledger import Ledger
-from costd.daemon.tenancy import Situation, Tenancy
+from costd.daemon.books.asking import Trust
+from costd.daemon.books.enacting import compiled
+from costd.daemon.books.ledger import Ledger
+from costd.daemon.fleet.tenancy import Situation, Tenancy
 from costd.engine import keys
 from costd.model.ask import Ask
 from costd.model.decision import Verdict

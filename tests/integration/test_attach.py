@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from costd.daemon.pages import HEADER_WORDS, MAGIC, SLOT_WORDS
+from costd.daemon.clients.pages import HEADER_WORDS, MAGIC, SLOT_WORDS
 from costd.wire.pb import admission_pb2 as pb
 from costd.wire.pb import admission_pb2_grpc, control_pb2_grpc
 from costd.wire.pb import control_pb2 as cpb

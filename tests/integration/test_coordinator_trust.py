@@ -10,7 +10,7 @@ from desk import Desk, poll
 from google.protobuf.message_factory import GetMessageClass
 
 from costd import grants
-from costd.daemon.member import JOIN
+from costd.daemon.fleet.member import JOIN
 from costd.testing import DaemonProcess
 from costd.testing.certifier import Certifier, replace
 from costd.testing.fleet import CoordinatorProcess, FleetProcesses

@@ -7,7 +7,7 @@ import pytest
 from bench.audit import discrepancies
 from bench.crash import POLICY, Outcome, main
 from bench.journal import Entry, Journal
-from costd.daemon.ledger import Ledger
+from costd.daemon.books.ledger import Ledger
 from costd.engine.changes import Family
 from costd.model.ask import Ask
 from costd.model.reservation import ReservationState

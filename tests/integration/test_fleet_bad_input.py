@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from desk import USD, Desk, poll
 
-from costd.daemon.member import JOIN
+from costd.daemon.fleet.member import JOIN
 from costd.engine import keys
 from costd.engine.window import window_bounds
 from costd.policy import parse_policy

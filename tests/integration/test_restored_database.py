@@ -9,8 +9,8 @@ from costd.coordinator import embedded
 from costd.coordinator.lendable import Span
 from costd.coordinator.postgres import PostgresStore
 from costd.coordinator.reception import Connection, Published, Received, Reception
-from costd.daemon.ledger import Ledger
-from costd.daemon.tenancy import Situation, Tenancy
+from costd.daemon.books.ledger import Ledger
+from costd.daemon.fleet.tenancy import Situation, Tenancy
 from costd.engine.rules import Rules
 from costd.model.ask import Ask
 from costd.model.decision import Verdict

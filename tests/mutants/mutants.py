@@ -55,11 +55,11 @@ LEASES = {
     "costd/coordinator/lendable.py": COORDINATOR,
     "costd/coordinator/reception.py": COORDINATOR,
     "costd/coordinator/stands.py": COORDINATOR,
-    "costd/daemon/borrow.py": DAEMON,
-    "costd/daemon/held.py": DAEMON,
-    "costd/daemon/lent.py": DAEMON,
-    "costd/daemon/reports.py": DAEMON,
-    "costd/daemon/tenancy.py": DAEMON,
+    "costd/daemon/fleet/borrow.py": DAEMON,
+    "costd/daemon/fleet/held.py": DAEMON,
+    "costd/daemon/books/lent.py": DAEMON,
+    "costd/daemon/fleet/reports.py": DAEMON,
+    "costd/daemon/fleet/tenancy.py": DAEMON,
 }
 """The lease code, and what is run on each mutant of it, until something fails."""
 OTHERS = {

@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from costd.daemon.admission import AdmissionService
-from costd.daemon.allowances import AllowanceBooks
-from costd.daemon.asking import Trust
+from costd.daemon.books.asking import Trust
+from costd.daemon.books.ledger import Ledger
+from costd.daemon.clients.allowances import AllowanceBooks
+from costd.daemon.clients.desk import Desk
+from costd.daemon.clients.pages import NoPages
 from costd.daemon.control import ControlService
-from costd.daemon.desk import Desk
-from costd.daemon.ledger import Ledger
-from costd.daemon.pages import NoPages
 from costd.daemon.servers import ADMISSION, CONTROL
 from costd.daemon.sweeper import Sweeper
 from costd.engine.changes import Family

@@ -5,7 +5,7 @@ from collections import Counter
 from fleet_policies import compiled
 from fleet_truth import name_of
 
-from costd.daemon.remembered import Remembered
+from costd.daemon.fleet.remembered import Remembered
 from costd.engine import keys
 from costd.engine.changes import Family
 from costd.model.lease import NO_STAND, Stand

@@ -5,13 +5,13 @@ from fleet_policies import parsed
 from sim_daemon import Fuse, Killed
 
 from costd.clock import Stopped, downtime_ns
-from costd.daemon.allowances import AllowanceBooks
-from costd.daemon.desk import Desk
-from costd.daemon.fleet_kills import put_in_force
-from costd.daemon.ledger import Ledger
-from costd.daemon.pages import NoPages
+from costd.daemon.books.ledger import Ledger
+from costd.daemon.clients.allowances import AllowanceBooks
+from costd.daemon.clients.desk import Desk
+from costd.daemon.clients.pages import NoPages
+from costd.daemon.fleet.kills import put_in_force
+from costd.daemon.fleet.tenancy import Situation
 from costd.daemon.sweeper import Retention, Sweeper
-from costd.daemon.tenancy import Situation
 from costd.engine.changes import Family
 from costd.engine.invariants import books_problems
 from costd.errors import StoreUnavailable

@@ -24,8 +24,8 @@ from fleet_truth import FleetTruth, name_of
 
 from costd.coordinator.exchange import Span
 from costd.coordinator.reception import Reception
-from costd.daemon.remembered import Remembered
-from costd.daemon.tenancy import Tenancy
+from costd.daemon.fleet.remembered import Remembered
+from costd.daemon.fleet.tenancy import Tenancy
 from costd.engine.changes import Family
 from costd.errors import CostdError, InvalidAsk, StoreUnavailable
 from costd.model.time import NS_PER_S

@@ -6,11 +6,11 @@ import msgspec
 
 from costd.clock import downtime_ns
 from costd.daemon.admission import AdmissionService
-from costd.daemon.allowances import AllowanceBooks
+from costd.daemon.books.ledger import Ledger
+from costd.daemon.clients.allowances import AllowanceBooks
+from costd.daemon.clients.desk import Desk
+from costd.daemon.clients.pages import FilePages, NoPages
 from costd.daemon.control import ControlService
-from costd.daemon.desk import Desk
-from costd.daemon.ledger import Ledger
-from costd.daemon.pages import FilePages, NoPages
 from costd.daemon.sweeper import Retention, Sweeper
 from costd.engine.changes import Family
 from costd.engine.invariants import books_problems

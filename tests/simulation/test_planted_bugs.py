@@ -8,7 +8,7 @@ from fleet_world import Parts
 from costd.coordinator.exchange import Exchange
 from costd.coordinator.reception import Reception
 from costd.coordinator.rows import Outbox
-from costd.daemon.tenancy import Tenancy
+from costd.daemon.fleet.tenancy import Tenancy
 from costd.engine import allot, keys, lend
 from costd.testing.fleet_old_rows import MemoryOldRows
 

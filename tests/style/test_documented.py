@@ -106,7 +106,7 @@ def test_every_kind_of_alert_is_counted_from_the_start(folders, counted, metric)
     kinds = {
         word.value
         for folder in folders
-        for path in (ROOT / "costd" / folder).glob("*.py")
+        for path in (ROOT / "costd" / folder).rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "Alert"
         for keyword in node.keywords
@@ -174,7 +174,7 @@ def logged():
     """Every event that a host logs, with its levels."""
     found = {}
     for folder in ("daemon", "coordinator", "injector", "serving"):
-        for path in (ROOT / "costd" / folder).glob("*.py"):
+        for path in (ROOT / "costd" / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                     continue

@@ -10,7 +10,7 @@ from costd.cli.demo.outcome import Outcome
 from costd.cli.demo.recount import GROUPS, cost_nusd, recount
 from costd.cli.demo.rulebook import NotUnderstood, read_rulebook
 from costd.cli.demo.verify import Books, Check, verify
-from costd.daemon.ledger import Ledger
+from costd.daemon.books.ledger import Ledger
 from costd.model.ask import Ask
 from costd.policy import load_policy
 from costd.store.memory import MemoryStore

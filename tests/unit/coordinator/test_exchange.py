@@ -4,7 +4,7 @@ from policy_parts import budget, policy
 from costd.coordinator.exchange import Exchange
 from costd.coordinator.lendable import Span
 from costd.coordinator.rows import Daemon, Rows
-from costd.daemon.enacting import compiled
+from costd.daemon.books.enacting import compiled
 from costd.model.time import NS_PER_S
 from costd.testing import FakeClock
 from costd.wire.pb import fleet_pb2 as pb

@@ -22,7 +22,7 @@ from costd.coordinator.lendable import Span
 from costd.coordinator.reception import Connection, Published, Reception
 from costd.coordinator.rows import Daemon
 from costd.coordinator.store import Instance
-from costd.daemon.enacting import compiled
+from costd.daemon.books.enacting import compiled
 from costd.errors import CoordinatorUnavailable
 from costd.model.policy import PolicySet
 from costd.model.time import NS_PER_S

@@ -5,7 +5,7 @@ import pytest
 from costd.coordinator.exchange import Exchange
 from costd.coordinator.lendable import Span, limit_of
 from costd.coordinator.rows import Daemon, Rows
-from costd.daemon.enacting import compiled
+from costd.daemon.books.enacting import compiled
 from costd.engine import keys
 from costd.grants import GrantClaims, issue, keygen, load_private_key, verify
 from costd.model.grant import Grant, GrantRefusal

@@ -7,7 +7,7 @@ from costd.coordinator import join as joining
 from costd.coordinator.join import Join
 from costd.coordinator.lendable import Span
 from costd.coordinator.reception import Published, Reception
-from costd.daemon.enacting import compiled
+from costd.daemon.books.enacting import compiled
 from costd.model.policy import PolicySet
 from costd.testing import FakeClock
 from costd.testing.fleet_store import MemoryFleetStore

@@ -8,7 +8,7 @@ from policy_parts import budget, policy, rate, step
 
 from costd.coordinator.lendable import Span
 from costd.coordinator.reception import Connection, Published, Received, Reception
-from costd.daemon.enacting import compiled
+from costd.daemon.books.enacting import compiled
 from costd.engine import keys
 from costd.engine.shares import WHOLE
 from costd.errors import InvalidAsk

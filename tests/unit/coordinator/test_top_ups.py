@@ -3,7 +3,7 @@
 import pytest
 
 from costd.coordinator.top_ups import top_up
-from costd.daemon.enacting import compiled
+from costd.daemon.books.enacting import compiled
 from costd.errors import InvalidAsk
 from costd.model.money import AMOUNT_MAX
 from costd.model.time import NS_PER_S

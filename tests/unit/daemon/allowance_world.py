@@ -3,9 +3,9 @@ protocol."""
 
 from functools import cache
 
-from costd.daemon.allowances import AllowanceBooks
-from costd.daemon.desk import Desk
-from costd.daemon.ledger import Ledger
+from costd.daemon.books.ledger import Ledger
+from costd.daemon.clients.allowances import AllowanceBooks
+from costd.daemon.clients.desk import Desk
 from costd.daemon.sweeper import Sweeper
 from costd.engine.changes import Family
 from costd.engine.invariants import books_problems

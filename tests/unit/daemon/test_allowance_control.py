@@ -6,9 +6,9 @@ import pytest
 from allowance_world import CALL_NUSD, CALL_TOKENS, LIFETIME_S, MARGIN_S, S, World
 from prometheus_client.parser import text_string_to_metric_families
 
+from costd.daemon.clients.pages import FilePages, NoPages
 from costd.daemon.control import ControlService
 from costd.daemon.meters import meter_allowances
-from costd.daemon.pages import FilePages, NoPages
 from costd.engine.changes import Family
 from costd.errors import InvalidAsk, ReservationNotFound, StoreUnavailable
 from costd.model.allowance import Sums

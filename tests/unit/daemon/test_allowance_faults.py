@@ -11,8 +11,8 @@ from allowance_world import (
     World,
 )
 
-from costd.daemon.asking import Trust
-from costd.daemon.pages import FilePages, NoPages
+from costd.daemon.books.asking import Trust
+from costd.daemon.clients.pages import FilePages, NoPages
 from costd.engine.changes import Family
 from costd.errors import InvalidAsk, StoreUnavailable
 from costd.model.allowance import Sums

@@ -12,7 +12,7 @@ from allowance_world import (
     World,
 )
 
-from costd.daemon.pages import SLOTS_COUNT, NoPages
+from costd.daemon.clients.pages import SLOTS_COUNT, NoPages
 from costd.engine.changes import Family
 from costd.errors import InvalidAsk
 from costd.model.allowance import Sums

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from allowance_world import World
 
-from costd.daemon.attach import READ_AHEAD_COUNT, WAITING_COUNT_MAX, Attach
+from costd.daemon.clients.attach import READ_AHEAD_COUNT, WAITING_COUNT_MAX, Attach
 from costd.errors import Overloaded
 from costd.wire.pb import admission_pb2 as pb
 

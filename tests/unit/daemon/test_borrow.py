@@ -2,7 +2,7 @@
 
 import pytest
 
-from costd.daemon.borrow import (
+from costd.daemon.fleet.borrow import (
     GROW_WITHIN_NS,
     RECALLS_COUNT_MAX,
     SATED_NS,

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from costd.daemon.durable import GroupSync
+from costd.daemon.books.durable import GroupSync
 from costd.daemon.servers import ADMISSION, CONTROL
 from costd.errors import IdReused, InvalidAsk, NotPermitted, StoreUnavailable, Unauthenticated
 from costd.serving.calls import CallFigures, Calls, caller_of

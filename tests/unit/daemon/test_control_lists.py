@@ -2,11 +2,11 @@
 
 import pytest
 
-from costd.daemon.allowances import AllowanceBooks
-from costd.daemon.asking import Trust
+from costd.daemon.books.asking import Trust
+from costd.daemon.books.ledger import Ledger
+from costd.daemon.clients.allowances import AllowanceBooks
+from costd.daemon.clients.desk import Desk
 from costd.daemon.control import ControlService
-from costd.daemon.desk import Desk
-from costd.daemon.ledger import Ledger
 from costd.model.ask import Ask
 from costd.model.decision import Verdict
 from costd.model.time import NS_PER_S

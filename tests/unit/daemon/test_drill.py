@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from allowance_world import LIFETIME_S, MARGIN_S, World
 
+from costd.daemon.clients.pages import NoPages
 from costd.daemon.control import ControlService
-from costd.daemon.pages import NoPages
 from costd.engine.changes import Family
 from costd.errors import InvalidAsk, StoreUnavailable
 from costd.testing.pages import MemoryPages

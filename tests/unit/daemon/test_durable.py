@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from costd.daemon.durable import GroupSync
+from costd.daemon.books.durable import GroupSync
 from costd.errors import StoreUnavailable
 
 

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from costd.daemon.admission import AdmissionService
-from costd.daemon.asking import Trust
+from costd.daemon.books.asking import Trust
+from costd.daemon.books.ledger import Ledger
 from costd.daemon.envoy import EnvoyService
-from costd.daemon.ledger import Ledger
-from costd.daemon.patience import Patience
-from costd.daemon.tenancy import Situation, Tenancy
+from costd.daemon.fleet.patience import Patience
+from costd.daemon.fleet.tenancy import Situation, Tenancy
 from costd.engine import keys
 from costd.engine.changes import Family
 from costd.engine.invariants import books_problems

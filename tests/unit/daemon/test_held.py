@@ -4,8 +4,8 @@ import pytest
 from policy_parts import budget, policy
 from scenario import World
 
-from costd.daemon.borrow import Borrowing
-from costd.daemon.held import EARLY_NS, Held
+from costd.daemon.fleet.borrow import Borrowing
+from costd.daemon.fleet.held import EARLY_NS, Held
 from costd.model.lease import Lease, Shortage
 from costd.model.time import NS_PER_S
 from costd.wire.pb import fleet_pb2 as pb

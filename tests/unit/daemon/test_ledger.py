@@ -4,10 +4,10 @@ import pytest
 from policy_parts import budget, policy, price, rate, step
 from scenario import GRANT_KEYS, World, ask_id, play, token, usd
 
-from costd.daemon.asking import Trust
-from costd.daemon.ledger import Ledger
+from costd.daemon.books.asking import Trust
+from costd.daemon.books.ledger import Ledger
+from costd.daemon.books.totals import Totals
 from costd.daemon.meters import meter_ledger
-from costd.daemon.totals import Totals
 from costd.engine.changes import Changes, Family
 from costd.engine.resolve import Report
 from costd.errors import InvalidAsk, NotPermitted, StoreUnavailable

@@ -4,7 +4,7 @@ import pytest
 from policy_parts import budget, policy
 from scenario import World
 
-from costd.daemon.fullest import WALK_COUNT, WINDOWS_MAX, Fullest
+from costd.daemon.books.fullest import WALK_COUNT, WINDOWS_MAX, Fullest
 from costd.daemon.money_meters import meter_budgets, meter_spending
 from costd.daemon.standings import BUDGETS_MAX, Standings
 from costd.engine import keys

@@ -1,7 +1,7 @@
 import pytest
 
-from costd.daemon.ledger import Ledger
-from costd.daemon.outbox import Outbox
+from costd.daemon.books.ledger import Ledger
+from costd.daemon.fleet.outbox import Outbox
 from costd.engine import keys
 from costd.engine.changes import Family
 from costd.errors import StoreUnavailable

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from costd.daemon.pages import CLIENT_PAGE_BYTES, FilePages
+from costd.daemon.clients.pages import CLIENT_PAGE_BYTES, FilePages
 from costd.model.allowance import Sums
 
 

@@ -5,8 +5,8 @@ import grpc_testing
 import pytest
 
 from costd.daemon.admission import AdmissionService
-from costd.daemon.asking import Trust
-from costd.daemon.ledger import Ledger
+from costd.daemon.books.asking import Trust
+from costd.daemon.books.ledger import Ledger
 from costd.errors import CostdError
 from costd.policy import parse_policy
 from costd.testing import FakeClock, MemoryStore

@@ -1,9 +1,9 @@
 import pytest
 
-from costd.daemon.ledger import Ledger
-from costd.daemon.not_lent import NotLent
-from costd.daemon.reports import STANDS_COUNT_MAX
-from costd.daemon.tenancy import TIDY_EVERY_NS, Situation, Tenancy
+from costd.daemon.books.ledger import Ledger
+from costd.daemon.fleet.not_lent import NotLent
+from costd.daemon.fleet.reports import STANDS_COUNT_MAX
+from costd.daemon.fleet.tenancy import TIDY_EVERY_NS, Situation, Tenancy
 from costd.engine import keys
 from costd.engine.changes import Family
 from costd.model.grant import GrantRefusal

@@ -5,7 +5,7 @@ from fractions import Fraction
 from policy_parts import budget, policy
 from scenario import GRANT_KEYS, World, token
 
-from costd.daemon.worst import WorstCase
+from costd.daemon.fleet.worst import WorstCase
 from costd.model.policy import FailMode, FleetTerms
 
 USD = 10**9

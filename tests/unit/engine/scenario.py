@@ -28,8 +28,8 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from policy_parts import selector
 
-from costd.daemon.asking import Trust
-from costd.daemon.ledger import Ledger
+from costd.daemon.books.asking import Trust
+from costd.daemon.books.ledger import Ledger
 from costd.daemon.sweeper import Retention, Sweeper
 from costd.engine import keys
 from costd.engine.changes import Family

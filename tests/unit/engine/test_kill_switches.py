@@ -2,7 +2,7 @@ import msgspec
 from policy_parts import budget, policy
 from scenario import World, play
 
-from costd.daemon.switches import engaged
+from costd.daemon.books.switches import engaged
 from costd.engine.changes import Family
 
 ANY = policy(budget("any", "100"))

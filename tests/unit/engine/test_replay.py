@@ -3,7 +3,7 @@ import pytest
 from policy_parts import budget, policy
 from scenario import GRANT_KEYS, World, play, token
 
-from costd.daemon.asking import Trust
+from costd.daemon.books.asking import Trust
 
 TEAM = policy(budget("team", "20", match={"team": "a"}))
 

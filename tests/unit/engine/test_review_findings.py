@@ -6,10 +6,10 @@ import pytest
 from policy_parts import budget, model_rule, policy, price, rate, step
 from scenario import World, ask_id, play
 
-from costd.daemon.allowances import AllowanceBooks
+from costd.daemon.clients.allowances import AllowanceBooks
+from costd.daemon.clients.desk import Desk
+from costd.daemon.clients.pages import NoPages
 from costd.daemon.control import ControlService
-from costd.daemon.desk import Desk
-from costd.daemon.pages import NoPages
 from costd.daemon.sweeper import Retention
 from costd.engine import keys
 from costd.engine.changes import Family

@@ -1,6 +1,6 @@
 """The fleet's kill switches at one daemon: the later state of each is in force."""
 
-from costd.daemon.ledger import Ledger
+from costd.daemon.books.ledger import Ledger
 from costd.engine.changes import Family
 from costd.model.kill import KillSwitch
 from costd.wire import fleet as wire

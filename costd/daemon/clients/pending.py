@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from costd.daemon.ledger import Ledger
+from costd.daemon.books.ledger import Ledger
 from costd.engine.changes import Family
 from costd.model.counter import Counter
 from costd.model.grant import GrantRefusal, GrantUse

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Final
 
-from costd.daemon.ledger import Ledger
+from costd.daemon.books.ledger import Ledger
 from costd.engine import keys
 from costd.engine.changes import Changes, Family
 from costd.model.time import NS_PER_S

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from costd.daemon.costs import cost_of, stated_cost
-from costd.daemon.ledger import Ledger
-from costd.daemon.pending import Pending
+from costd.daemon.books.costs import cost_of, stated_cost
+from costd.daemon.books.ledger import Ledger
+from costd.daemon.clients.pending import Pending
 from costd.engine import keys, resolve
 from costd.engine.changes import Changes, Family
 from costd.engine.draws import (

@@ -4,8 +4,8 @@ import asyncio
 from typing import Final
 
 from costd.clock import Clock
-from costd.daemon.ledger import Ledger
-from costd.daemon.tenancy import Situation
+from costd.daemon.books.ledger import Ledger
+from costd.daemon.fleet.tenancy import Situation
 from costd.engine.changes import Family
 from costd.errors import CostdError, InvalidAsk, InvalidPolicy, StoreUnavailable
 from costd.model.policy import PolicySet

@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from typing import Final
 
-from costd.daemon.bookkeeping import Bookkeeping
+from costd.daemon.books.bookkeeping import Bookkeeping
 from costd.model.lease import Stand
 
 STANDS_COUNT_MAX: Final = 500

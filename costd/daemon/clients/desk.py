@@ -7,13 +7,13 @@ given, and pages are behind a port. docs/reference/allowances.md is the protocol
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from costd.daemon.allowances import AllowanceBooks
-from costd.daemon.covered import covered
-from costd.daemon.drilling import Drills
-from costd.daemon.holdings import Holdings
-from costd.daemon.ledger import Ledger
-from costd.daemon.pages import Pages
-from costd.daemon.sessions import Sessions
+from costd.daemon.books.ledger import Ledger
+from costd.daemon.clients.allowances import AllowanceBooks
+from costd.daemon.clients.covered import covered
+from costd.daemon.clients.drilling import Drills
+from costd.daemon.clients.holdings import Holdings
+from costd.daemon.clients.pages import Pages
+from costd.daemon.clients.sessions import Sessions
 from costd.engine import keys
 from costd.engine.allot import Scarce, has_little_left
 from costd.errors import InvalidAsk, NotPermitted, StoreUnavailable
@@ -70,7 +70,7 @@ class Connection:
 
 
 class Desk:
-    """Implements `costd.daemon.bookkeeping.Watcher` for one daemon's clients."""
+    """Implements `costd.daemon.books.bookkeeping.Watcher` for one daemon's clients."""
 
     def __init__(self, ledger: Ledger, books: AllowanceBooks, pages: Pages) -> None:
         self.ledger = ledger

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from costd.daemon.bookkeeping import Bookkeeping
+from costd.daemon.books.bookkeeping import Bookkeeping
 from costd.engine import keys
 from costd.engine.changes import Changes, Family
 from costd.engine.question import Question

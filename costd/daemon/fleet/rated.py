@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from costd.daemon.bookkeeping import Bookkeeping
+from costd.daemon.books.bookkeeping import Bookkeeping
 from costd.engine import keys, shares
 from costd.engine.rules import RateRule
 from costd.model.lease import Lease

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from costd.daemon.bookkeeping import Bookkeeping
+from costd.daemon.books.bookkeeping import Bookkeeping
 from costd.engine import keys
 from costd.engine.changes import Family
 from costd.engine.rules import BudgetRule

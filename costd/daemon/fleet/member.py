@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import grpc
 
-from costd.daemon.tenancy import Tenancy
+from costd.daemon.fleet.tenancy import Tenancy
 from costd.errors import StoreUnavailable
 from costd.model.time import NS_PER_S
 from costd.telemetry.logs import Log

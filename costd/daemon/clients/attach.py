@@ -5,8 +5,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
-from costd.daemon.desk import Connection, Desk
-from costd.daemon.durable import GroupSync
+from costd.daemon.books.durable import GroupSync
+from costd.daemon.clients.desk import Connection, Desk
 from costd.errors import Overloaded
 from costd.serving.calls import Context, caller_of
 from costd.wire.pb import admission_pb2 as pb

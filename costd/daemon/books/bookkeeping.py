@@ -5,14 +5,14 @@ from functools import partial
 from typing import Any, Protocol
 
 from costd.clock import Clock
-from costd.daemon.asking import Trust
-from costd.daemon.costs import Costs
-from costd.daemon.enacting import compiled, unregistered
-from costd.daemon.fullest import Fullest
-from costd.daemon.lent import Lent
-from costd.daemon.switches import Switches
-from costd.daemon.tallies import Tallies
-from costd.daemon.totals import Totals
+from costd.daemon.books.asking import Trust
+from costd.daemon.books.costs import Costs
+from costd.daemon.books.enacting import compiled, unregistered
+from costd.daemon.books.fullest import Fullest
+from costd.daemon.books.lent import Lent
+from costd.daemon.books.switches import Switches
+from costd.daemon.books.tallies import Tallies
+from costd.daemon.books.totals import Totals
 from costd.engine import books, keys
 from costd.engine.changes import Changes, Family
 from costd.engine.leases import alone, given_back, relent, revoked, stand

@@ -8,8 +8,8 @@ import asyncio
 from collections.abc import Collection
 from typing import Final
 
-from costd.daemon.desk import Desk
-from costd.daemon.fleet import Fleet
+from costd.daemon.clients.desk import Desk
+from costd.daemon.fleet.fleet import Fleet
 from costd.errors import StoreUnavailable
 from costd.model.allowance import AllowanceState
 from costd.telemetry.logs import Log

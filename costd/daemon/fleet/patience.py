@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
-from costd.daemon.tenancy import Tenancy
+from costd.daemon.fleet.tenancy import Tenancy
 from costd.model.lease import Wanting
 from costd.model.time import NS_PER_S
 from costd.serving.waits import Wait, Waits, untraced

@@ -7,13 +7,13 @@ from typing import Final
 
 import grpc
 
-from costd.daemon import drill as drills
-from costd.daemon.desk import Desk
-from costd.daemon.fleet_kills import put_in_force
-from costd.daemon.fleet_policy import FleetPolicy
-from costd.daemon.member import Member
-from costd.daemon.patience import Patience
-from costd.daemon.tenancy import Situation, Tenancy
+from costd.daemon.clients import drill as drills
+from costd.daemon.clients.desk import Desk
+from costd.daemon.fleet.kills import put_in_force
+from costd.daemon.fleet.member import Member
+from costd.daemon.fleet.patience import Patience
+from costd.daemon.fleet.policy import FleetPolicy
+from costd.daemon.fleet.tenancy import Situation, Tenancy
 from costd.engine.changes import Family
 from costd.model.labels import Selector
 from costd.store.port import Store

@@ -6,7 +6,7 @@ No I/O: requests go out by the function given, replies come in by `replied`, tim
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from costd.daemon.not_lent import NotLent
+from costd.daemon.fleet.not_lent import NotLent
 from costd.engine import keys
 from costd.model.lease import Lease, Stand, Want
 from costd.model.money import AMOUNT_MAX

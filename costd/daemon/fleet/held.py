@@ -8,9 +8,9 @@ from typing import Final, Protocol
 
 import msgspec
 
-from costd.daemon.borrow import Ahead, Borrowing
-from costd.daemon.ledger import Ledger
-from costd.daemon.rated import RateShares
+from costd.daemon.books.ledger import Ledger
+from costd.daemon.fleet.borrow import Ahead, Borrowing
+from costd.daemon.fleet.rated import RateShares
 from costd.engine import keys
 from costd.engine.window import window_bounds
 from costd.model.lease import Stand

@@ -8,10 +8,10 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, NamedTuple
 
-from costd.daemon.covered import covered
-from costd.daemon.desk import Desk
-from costd.daemon.drilling import Drill
-from costd.daemon.ledger import Ledger
+from costd.daemon.books.ledger import Ledger
+from costd.daemon.clients.covered import covered
+from costd.daemon.clients.desk import Desk
+from costd.daemon.clients.drilling import Drill
 from costd.model.allowance import Allowance, AllowanceState
 from costd.model.labels import Selector
 from costd.model.time import NS_PER_S

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from costd.daemon.ledger import Ledger
+from costd.daemon.books.ledger import Ledger
 from costd.model.allowance import Allowance
 from costd.model.labels import RESERVED_KEYS, Selector
 

@@ -9,14 +9,14 @@ from typing import Any, Final
 
 import msgspec
 
-from costd.daemon.borrow import Borrowing, Done, Short
-from costd.daemon.held import Held
-from costd.daemon.ledger import Ledger
-from costd.daemon.outbox import Outbox
-from costd.daemon.rated import FAIR_NEWS_NS
-from costd.daemon.remembered import Remembered
-from costd.daemon.reports import Reports
-from costd.daemon.worst import WorstCase
+from costd.daemon.books.ledger import Ledger
+from costd.daemon.fleet.borrow import Borrowing, Done, Short
+from costd.daemon.fleet.held import Held
+from costd.daemon.fleet.outbox import Outbox
+from costd.daemon.fleet.rated import FAIR_NEWS_NS
+from costd.daemon.fleet.remembered import Remembered
+from costd.daemon.fleet.reports import Reports
+from costd.daemon.fleet.worst import WorstCase
 from costd.model.time import NS_PER_S
 from costd.wire import fleet as wire
 from costd.wire.pb import fleet_pb2 as pb

@@ -5,9 +5,9 @@ from typing import Final
 
 import msgspec
 
-from costd.daemon.allowances import AllowanceBooks
-from costd.daemon.ledger import Ledger
-from costd.daemon.pages import SLOTS_COUNT, Pages
+from costd.daemon.books.ledger import Ledger
+from costd.daemon.clients.allowances import AllowanceBooks
+from costd.daemon.clients.pages import SLOTS_COUNT, Pages
 from costd.engine import keys
 from costd.errors import InvalidAsk
 from costd.model.allowance import Allowance, Session, Sums

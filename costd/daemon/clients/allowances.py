@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from costd.daemon.entry import Entry
-from costd.daemon.ledger import Ledger
+from costd.daemon.books.ledger import Ledger
+from costd.daemon.clients.entry import Entry
 from costd.engine.allot import Allotment, Scarce, allot
 from costd.engine.changes import Changes, Family
 from costd.engine.draws import Ended

@@ -8,11 +8,11 @@ from typing import Literal, NamedTuple, overload
 
 import msgspec
 
-from costd.daemon.asking import checked
-from costd.daemon.bookkeeping import Bookkeeping
-from costd.daemon.costs import cost_of, marginal_cost, stated_cost
-from costd.daemon.refusals import audit_denial
-from costd.daemon.replays import check_same_ask, check_same_record, check_same_settle
+from costd.daemon.books.asking import checked
+from costd.daemon.books.bookkeeping import Bookkeeping
+from costd.daemon.books.costs import cost_of, marginal_cost, stated_cost
+from costd.daemon.books.refusals import audit_denial
+from costd.daemon.books.replays import check_same_ask, check_same_record, check_same_settle
 from costd.engine import candidates as offers
 from costd.engine import keys, resolve
 from costd.engine.admit import admit, refuse_replay

@@ -1,0 +1,1 @@
+"""The daemon's books: every request is decided here, and written before it is answered."""
