@@ -5,6 +5,7 @@ an admit pays for a dictionary entry and no more.
 """
 
 from collections.abc import Callable, Iterable
+from threading import Thread
 from typing import Any, Final
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
@@ -20,15 +21,10 @@ from opentelemetry.sdk.metrics.export import (
     MetricsData,
     PeriodicExportingMetricReader,
 )
-from prometheus_client import (
-    CollectorRegistry,
-    GCCollector,
-    PlatformCollector,
-    ProcessCollector,
-    start_http_server,
-)
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from costd.telemetry.exports import NO_EXPORTS, SCOPE, Exports, describe, explained
+from costd.telemetry.scrapes import Scrapes
 
 Readings = Iterable[tuple[int | float, dict[str, str]]]
 Read = Callable[[], Readings]
@@ -90,7 +86,9 @@ class Metrics:
 
         Errors: OSError if the address is taken.
         """
-        server, thread = start_http_server(port, host, registry=self._registry)
+        server = Scrapes(host, port, self._registry)
+        thread = Thread(target=server.serve_forever, name="costd-metrics", daemon=True)
+        thread.start()
 
         def stop() -> None:
             server.shutdown()
