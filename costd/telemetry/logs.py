@@ -1,10 +1,11 @@
 """Logs of one line each: JSON for machines, columns for people."""
 
 import contextlib
+import json
 import logging
 import sys
 from collections.abc import Hashable
-from typing import Final, Literal, TextIO, cast
+from typing import Any, Final, Literal, TextIO, cast
 
 import structlog
 from opentelemetry._logs import Logger, SeverityNumber
@@ -171,13 +172,43 @@ def _described() -> list[Processor]:
 
 def _rendered(style: Style, stream: TextIO) -> list[Processor]:
     if style == "console":
-        return [structlog.dev.ConsoleRenderer(colors=stream.isatty(), timestamp_key="time")]
+        colours = stream.isatty()
+        return [
+            _spelled,
+            structlog.dev.ConsoleRenderer(colors=colours, timestamp_key="time"),
+        ]
     return [
         structlog.processors.format_exc_info,
         structlog.processors.EventRenamer("event"),
         _ordered,
-        structlog.processors.JSONRenderer(default=str, ensure_ascii=False),
+        structlog.processors.JSONRenderer(serializer=_as_json, default=str, ensure_ascii=False),
     ]
+
+
+def _as_json(fields: object, **how: Any) -> str:
+    return spelled_out(json.dumps(fields, **how))
+
+
+def _spelled(
+    _logger: object, _method: str, fields: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    return {
+        name: spelled_out(value) if isinstance(value, str) else value
+        for name, value in fields.items()
+    }
+
+
+def spelled_out(text: str) -> str:
+    """Write what would move, colour or reorder a terminal as JSON's escapes; lines stay lines.
+
+    Strangers choose some of what is logged: pods' names come to the injector before anybody has
+    looked at them.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each in "\n\t" else json.dumps(each)[1:-1] for each in text
+    )
 
 
 def _ordered(

@@ -32,6 +32,21 @@ def test_a_line_is_json_that_begins_with_time_level_and_event():
     )
 
 
+STRANGE = ["\x1b[2J\x1b[31m", "\x9b31m", "\u202eabc", "a\nb", "\x7f\0", "\U000e0041", "\ud800"]
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+@pytest.mark.parametrize("said", STRANGE)
+def test_nothing_that_a_stranger_says_moves_a_terminal(style, said):
+    stream = io.StringIO()
+    make_log(level="info", style=style, stream=stream).info("pod_reviewed", name=said, 日=said)
+    (line,) = stream.getvalue().splitlines()
+    assert line.isprintable()
+    assert "日" in line
+    if style == "json":
+        assert json.loads(line)["name"] == said
+
+
 class NobodyReads(io.StringIO):
     def flush(self):
         raise BrokenPipeError
