@@ -1,5 +1,6 @@
 """The program `costd` itself: what it lists, and what it imports for it."""
 
+import gc
 import inspect
 import subprocess
 import sys
@@ -74,3 +75,19 @@ def test_a_fault_of_our_own_is_not_blamed_on_a_package():
         text=True,
     )
     assert "ModuleNotFoundError" in done.stderr
+
+
+def test_the_collector_rests_while_a_program_is_imported_and_no_longer(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "resting.py").write_text(
+        "import gc\nWAS_ENABLED = gc.isenabled()\ndef rest(): 'Rest.'\n"
+    )
+    (tmp_path / "broken.py").write_text("1 / 0")
+    monkeypatch.setitem(PROGRAMS, "rest", ("resting", "Rest."))
+    monkeypatch.setitem(PROGRAMS, "fall", ("broken", "Fall."))
+    load("rest")
+    assert not sys.modules["resting"].WAS_ENABLED
+    assert gc.isenabled()
+    with pytest.raises(ZeroDivisionError):
+        load("fall")
+    assert gc.isenabled()
