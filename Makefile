@@ -9,7 +9,7 @@ PROMETHEUS := $(BIN)/prometheus
 ENVOY_API := $(VENV)/envoy-api
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit lint types contracts manifests image format bench crash soak sim mutants proto lock coverage clean
+.PHONY: help setup demo test test-unit collect lint types contracts manifests image format bench crash soak sim mutants proto lock coverage clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -49,14 +49,17 @@ demo: $(STAMP) ## Run the main job: a daemon, a few hundred agents, a live scree
 
 # The tests start a few hundred programs, and wait for them: what those import is compiled once, and
 # there is one worker more than the smallest machine has cores.
-test test-unit coverage: export PYTHONDONTWRITEBYTECODE :=
-test test-unit coverage: export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
+test test-unit coverage collect: export PYTHONDONTWRITEBYTECODE :=
+test test-unit coverage collect: export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
 
 test: $(STAMP) $(PROMETHEUS) $(ENVOY_API) $(NODE_STAMP) ## Run every test.
 	$(BIN)/pytest -n 3 --dist worksteal
 
 test-unit: $(STAMP) ## Run the tests that take seconds.
 	$(BIN)/pytest -q -n 2 tests/unit tests/contract tests/style
+
+collect: $(STAMP) $(ENVOY_API) $(NODE_STAMP) ## Import every test and run none, so that `make test` finds them compiled.
+	@found=$$($(BIN)/pytest -q --collect-only 2>&1) || { echo "$$found"; exit 1; }; echo "$$found" | tail -n 1
 
 lint: $(STAMP) ## Check style and format.
 	$(BIN)/ruff check .
