@@ -8,6 +8,8 @@ from typing import Final
 BODIES_COUNT: Final = 4
 """So many of the largest bodies may be held at once, whole or in part; a body that is here is
 answered before the next is looked at."""
+LARGE_BYTES: Final = 128 * 1024
+"""Most reviews have a tenth. Those that have more take turns, so that others come between them."""
 
 
 class TurnedAway(Exception):
@@ -34,9 +36,10 @@ class Bodies:
         self.bytes_max = bytes_max
         """Of one."""
         self._open: dict[_Body, None] = {}
+        self._turns = asyncio.Lock()
 
     async def read(self, parts: AsyncIterable[bytes], address: str, wait_s: float) -> bytes:
-        """Read a body that comes from an address.
+        """Read a body that comes from an address; whoever gets it does not wait with it.
 
         Errors: TurnedAway.
         """
@@ -50,6 +53,9 @@ class Bodies:
                         raise self.too_large()
                     self._make_room(body)
                     read.append(part)
+                if body.size > LARGE_BYTES:
+                    async with self._turns:
+                        await asyncio.sleep(0)  # for what else has arrived
         except TimeoutError as error:
             if body.is_crowded_out:
                 raise _crowded() from error

@@ -1,6 +1,5 @@
 """The webhook as a web application: what it answers, how much it takes, how long."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable
 from http import HTTPStatus
@@ -20,8 +19,6 @@ from costd.telemetry.logs import Log
 
 SHARE: Final = 0.8
 """Of what the API server waits; the rest is the way back."""
-LARGE_BYTES: Final = 128 * 1024
-"""Most reviews have a tenth. Those that have more take turns, so that others come between them."""
 
 
 class Reviews:
@@ -38,7 +35,6 @@ class Reviews:
     ) -> None:
         self._rules, self._log, self._is_ready = rules, log, is_ready
         self._bodies, self._deadline_s = Bodies(body_bytes_max), deadline_s
-        self._large = asyncio.Lock()
         self.outcomes: Counter[tuple[str, str]] = Counter()
         """Reviews answered, by whether the pod was let in, and by reason."""
         self.turned_away: Counter[str] = Counter()
@@ -74,11 +70,7 @@ class Reviews:
         started_ns = ticks_ns()
         try:
             body = await self._body(request)
-            if len(body) > LARGE_BYTES:
-                async with self._large:
-                    done = review(body, self._rules, only_asked=only_asked)
-            else:
-                done = review(body, self._rules, only_asked=only_asked)
+            done = review(body, self._rules, only_asked=only_asked)
         except NotReviewed as why:
             return self._turn_away(TurnedAway(400, "BadRequest", str(why)))
         except TurnedAway as why:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from costd.injector.bodies import Bodies, TurnedAway
+from costd.injector.bodies import LARGE_BYTES, Bodies, TurnedAway
 
 
 class Wire:
@@ -76,3 +76,38 @@ async def test_one_that_is_late_already_is_in_nobodys_way():
         await held[0][1]
     for _, task in held[1:]:
         task.cancel()
+
+
+async def test_of_large_bodies_that_are_here_at_once_others_come_between():
+    bodies, read = Bodies(10 * LARGE_BYTES), []
+
+    async def reviewed(name, size):
+        wire = Wire()
+        wire.send(size)
+        wire.end()
+        await bodies.read(wire, name, 60)
+        read.append(name)
+
+    large = [(name, LARGE_BYTES + 1) for name in ("first", "second", "third")]
+    async with asyncio.TaskGroup() as group:
+        for each in (*large, ("small", 10)):
+            group.create_task(reviewed(*each))
+    assert read.index("small") < read.index("second")
+    assert [name for name in read if name != "small"] == ["first", "second", "third"]
+
+
+async def test_a_body_that_waits_for_its_turn_is_held_and_makes_room():
+    bodies = Bodies(2 * LARGE_BYTES)
+    async with bodies._turns:
+        waiting = []
+        for _ in range(4):
+            wire, task = await reading(bodies, "crowd", 2 * LARGE_BYTES)
+            wire.end()
+            waiting.append(task)
+        wire, api = await reading(bodies, "api", 5)
+        with pytest.raises(TurnedAway) as turned:
+            await waiting[0]
+        assert turned.value.code == 429
+        wire.end()
+        assert await api == b"xxxxx"
+    assert [len(await task) for task in waiting[1:]] == [2 * LARGE_BYTES] * 3
