@@ -302,6 +302,7 @@ MUST_HAPPEN = (
     "notices lost",
     "override grants redeemed",
     "partitions",
+    "receipts that a full disk did not take",
     "runs forgotten",
     "streams cut",
     "streams of clients cut",

@@ -51,7 +51,7 @@ class Faults(Clients):
         host = self.host()
         if host is not None:
             self.saw("commits refused")
-            host.fuse.refuses = True
+            host.fuse.refuses = 1 if self.rng.random() < 0.5 else 20
 
     def daemon_stops(self):
         """Stopped for a while, as by SIGSTOP; it goes on as if nothing had happened."""

@@ -10,6 +10,7 @@ from costd.daemon.clients.allowances import AllowanceBooks
 from costd.daemon.clients.desk import Desk
 from costd.daemon.clients.pages import NoPages
 from costd.daemon.fleet.kills import put_in_force
+from costd.daemon.fleet.member import RECEIPTS
 from costd.daemon.fleet.tenancy import Situation
 from costd.daemon.sweeper import Retention, Sweeper
 from costd.engine.changes import Family
@@ -68,7 +69,7 @@ class Disk(MemoryStore):
 
     def commit(self, puts):
         if self._fuse.refuses:
-            self._fuse.refuses = False
+            self._fuse.refuses -= 1
             raise StoreUnavailable("the disk is full; make room")
         self._fuse.moment()
         self.is_changed = True
@@ -220,7 +221,11 @@ class Member:
             confirmed = pb.DrillConfirmation(drill_id=message.drill.drill_id, finished=True)
             self.host.link.from_member(pb.ToCoordinator(drilled=confirmed))
         else:
-            self.tenancy.receive(message)
+            try:
+                self.tenancy.receive(message)
+            except StoreUnavailable:
+                if kind not in RECEIPTS:
+                    raise
 
     def heard_policy(self, message):
         """Put a published policy in force, unless it is older than what is."""

@@ -24,6 +24,7 @@ from fleet_truth import FleetTruth, name_of
 
 from costd.coordinator.exchange import Span
 from costd.coordinator.reception import Reception
+from costd.daemon.fleet.member import RECEIPTS
 from costd.daemon.fleet.remembered import Remembered
 from costd.daemon.fleet.tenancy import Tenancy
 from costd.engine.changes import Family
@@ -323,7 +324,10 @@ class World:
             self.leave(host)
         else:
             message = pb.ToDaemon.FromString(raw)
+            refuses = host.fuse.refuses
             self.at_stream(host, host.member.heard, message)
+            is_refused = host.fuse.refuses < refuses and message.WhichOneof("message") in RECEIPTS
+            self.saw("receipts that a full disk did not take", is_refused)
             if message.welcome.epoch and message.welcome.epoch == self.admitted.get(host.name):
                 self.admitted_anew(host, message.welcome.epoch)
 

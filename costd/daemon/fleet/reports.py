@@ -27,6 +27,9 @@ class Reports:
         """Those without a receipt: when they were sent, and what they said."""
         self._named_last = b""
         """The counter at which the newest ended."""
+        self.told: dict[bytes, Stand] = {}
+        """What was receipted, in the end; whoever has acted on that takes it out. A full disk may
+        forbid it, and nobody tells it again."""
 
     @property
     def has_unreceipted(self) -> bool:
@@ -36,6 +39,7 @@ class Reports:
     def begin_stream(self) -> None:
         """Forget what was said: the whole truth is told now."""
         self._sent.clear()
+        self.told.clear()
         self._books.fleet_changed.clear()
 
     def end_stream(self) -> None:
@@ -66,19 +70,19 @@ class Reports:
         self._sent[self.next_sequence()] = (now_ns, stands)
         return self.sequence
 
-    def receipt(self, sequence: int) -> tuple[int, dict[bytes, Stand]] | None:
-        """Take a receipt, of all up to this one: when it was sent, and what they said in the end.
+    def receipt(self, sequence: int) -> int | None:
+        """Take a receipt, of all up to this one; returns when it was sent.
 
         Shape:   None if nothing waits for it.
+        Ensures: what they said is in `told`.
         """
         if sequence not in self._sent:
             return None
         sent_ns = 0
-        told: dict[bytes, Stand] = {}
         for each in [each for each in self._sent if each <= sequence]:
             sent_ns, said = self._sent.pop(each)
-            told.update(said)
-        return sent_ns, told
+            self.told.update(said)
+        return sent_ns
 
 
 def _in_turn(changed: Iterable[bytes], last: bytes) -> list[bytes]:

@@ -292,13 +292,15 @@ class Tenancy:
         self.borrowing.replied(reply, now_ns)
 
     def _receipted(self, receipt: pb.ReportReceipt) -> None:
-        """Renew the tenure from when that report was sent, and forget what is over."""
+        """Renew the tenure from when that report was sent, and forget what is over.
+
+        Errors:  StoreUnavailable; the next receipt does what this one could not.
+        """
         if receipt.epoch != self.epoch:
             return
-        receipted = self.reports.receipt(receipt.sequence)
-        if receipted is None:
+        sent_ns = self.reports.receipt(receipt.sequence)
+        if sent_ns is None:
             return
-        sent_ns, told = receipted
         self._heard(receipt.now_ns)
         self.ledger.lent.heard_in(receipt.epoch)
         self._tenure_ns = receipt.tenure.ToNanoseconds()
@@ -307,7 +309,8 @@ class Tenancy:
             heard_epoch=receipt.epoch, heard_sequence=receipt.sequence, until_steady_ns=until_ns
         )
         self._levels(receipt.levels)
-        self.held.forget(told)
+        self.held.forget(self.reports.told)
+        self.reports.told.clear()
 
     def _until(self, sent_ns: int) -> int:
         return sent_ns + self._tenure_ns - self._tenure_ns // MARGIN_SHARE

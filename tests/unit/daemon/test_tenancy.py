@@ -1,3 +1,5 @@
+import contextlib
+
 import pytest
 
 from costd.daemon.books.ledger import Ledger
@@ -6,6 +8,7 @@ from costd.daemon.fleet.reports import STANDS_COUNT_MAX
 from costd.daemon.fleet.tenancy import TIDY_EVERY_NS, Situation, Tenancy
 from costd.engine import keys
 from costd.engine.changes import Family
+from costd.errors import StoreUnavailable
 from costd.model.grant import GrantRefusal
 from costd.model.lease import Lease
 from costd.model.policy import PolicySet
@@ -184,6 +187,37 @@ def test_an_enrol_names_the_newest_report_that_was_receipted():
     for again in (tenancy, tenancy_on(store)):
         enrol = enrol_of(again)
         assert (enrol.epoch, enrol.heard_epoch, enrol.heard_sequence) == (3, 3, 1)
+
+
+class FullDisk(MemoryStore):
+    """A disk that has room, or none."""
+
+    has_room = True
+
+    def commit(self, puts):
+        if not self.has_room:
+            raise StoreUnavailable("the disk is full; make room")
+        super().commit(puts)
+
+
+def test_what_a_full_disk_kept_from_being_forgotten_the_next_receipt_lets_go():
+    """Nobody tells of it again: the coordinator has it, and the stream goes on."""
+    store = FullDisk()
+    ledger = fleet_ledger(store)
+    [rule] = ledger.rules.budgets.values()
+    key = rule.counter_key({}, 0)
+    tenancy = Tenancy(ledger, daemon_id="d1", situation=Situation(name="d1", boot_id="boot"))
+    enrol_of(tenancy)
+    tenancy.receive(pb.ToDaemon(welcome=pb.Admittance(epoch=3)))
+    ledger.set_leases({key: Lease(amount=0, version=1)})
+    ledger.fleet_changed.add(key)
+    for sequence, has_room in ((1, False), (2, True)):
+        tenancy.report()
+        store.has_room = has_room
+        with contextlib.nullcontext() if has_room else pytest.raises(StoreUnavailable):
+            tenancy.receive(pb.ToDaemon(receipt=pb.ReportReceipt(epoch=3, sequence=sequence)))
+        assert (key in ledger.lent.held) is not has_room
+    assert dict(store.scan(Family.LEASES)) == {}
 
 
 def sequences(store):
