@@ -2,6 +2,7 @@
 a PostgreSQL for those that ask for one."""
 
 import asyncio
+import gc
 import os
 import shutil
 import sys
@@ -31,6 +32,18 @@ settings.register_profile(
     phases=[Phase.explicit, Phase.generate],
 )
 settings.load_profile("unhurried")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Keep the garbage collector from walking all tests and imports: they stay to the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session")
