@@ -58,16 +58,7 @@ class Crew:
     were hit.
     """
 
-    def __init__(
-        self,
-        address: str,
-        seed: int,
-        *,
-        callers_count: int,
-        channels_count: int,
-        pause_s_max: float = PAUSE_S_MAX,
-    ) -> None:
-        self.pause_s_max = pause_s_max
+    def __init__(self, address: str, seed: int, *, callers_count: int, channels_count: int) -> None:
         self.journal = Journal()
         self.flights: set[Flight] = set()
         self.asks_hit: dict[int, int] = {}
@@ -130,7 +121,7 @@ class _Caller:
             self._journal.entries.append(entry)
             request = _ask(entry, chance)
             await self._ask(entry, request)
-            await asyncio.sleep(chance.uniform(0, self._crew.pause_s_max))
+            await asyncio.sleep(chance.uniform(0, PAUSE_S_MAX))
             if not entry.is_held:
                 continue
             if chance.random() < ASKED_AGAIN:

@@ -28,9 +28,6 @@ expiry: {ttl: 12h}
 """
 CALLERS_COUNT = 4
 """Of each daemon."""
-PAUSE_S_MAX = 0.015
-"""Long enough that what is killed finds the processor free to come back, and that the books, which
-are read again and again until they agree, stay short."""
 
 
 class Load:
@@ -53,7 +50,6 @@ class Load:
                 self._seed + 100 * number,
                 callers_count=CALLERS_COUNT,
                 channels_count=1,
-                pause_s_max=PAUSE_S_MAX,
             )
             self.journals[id(daemon)].append(crew.journal)
             self.crews.append(crew)
