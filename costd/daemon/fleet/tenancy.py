@@ -5,6 +5,7 @@ the ledger's clock when `tick` or `receive` is called. docs/reference/fleet.md i
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +18,7 @@ from costd.daemon.fleet.rated import FAIR_NEWS_NS
 from costd.daemon.fleet.remembered import Remembered
 from costd.daemon.fleet.reports import Reports
 from costd.daemon.fleet.worst import WorstCase
+from costd.errors import StoreUnavailable
 from costd.model.time import NS_PER_S
 from costd.wire import fleet as wire
 from costd.wire.pb import fleet_pb2 as pb
@@ -176,19 +178,24 @@ class Tenancy:
     # ---- time --------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Report what is due, ask ahead, give back what is idle; call it some times a second."""
+        """Report what is due, ask ahead, give back what is idle; call it some times a second.
+
+        Ensures: what a full disk forbids to give back stays held, and all else is told.
+        """
         now = self.ledger.clock.now()
         if self._push is None or not self.is_enrolled:
             return
         changed = sorted(self.ledger.fleet_changed)
         self.held.touch(changed, now.steady_ns)
-        if self.held.give_back_freed(now.steady_ns):
-            self.report()
+        with suppress(StoreUnavailable):
+            if self.held.give_back_freed(now.steady_ns):
+                self.report()
         is_due = now.steady_ns - self.reports.sent_ns >= self.report_every_ns
         if is_due or now.steady_ns - self._looked_ahead_ns >= AHEAD_EVERY_NS:
             self._looked_ahead_ns = now.steady_ns
             self.held.ask_ahead(changed, now.wall_ns, now.steady_ns)
-            self.held.give_back_idle(now.wall_ns, now.steady_ns)
+            with suppress(StoreUnavailable):
+                self.held.give_back_idle(now.wall_ns, now.steady_ns)
         if now.steady_ns - self._tidied_ns >= TIDY_EVERY_NS:
             self._tidied_ns = now.steady_ns
             self.borrowing.not_lent.forget_ended(now.wall_ns)
@@ -357,8 +364,10 @@ class Tenancy:
         ledger.set_leases(told)
 
     def _give_back(self, counter_keys: Iterable[bytes]) -> None:
-        """Give back at once what others need."""
+        """Give back at once what others need, unless a full disk forbids it: they ask again."""
         now_ns = self.ledger.clock.now().steady_ns
-        lowered, rated = self.held.recalled(counter_keys, now_ns)
+        lowered = rated = False
+        with suppress(StoreUnavailable):
+            lowered, rated = self.held.recalled(counter_keys, now_ns)
         if lowered or (rated and now_ns - self.reports.sent_ns >= FAIR_NEWS_NS):
             self.report()

@@ -8,7 +8,9 @@ from costd.daemon.fleet.reports import STANDS_COUNT_MAX
 from costd.daemon.fleet.tenancy import TIDY_EVERY_NS, Situation, Tenancy
 from costd.engine import keys
 from costd.engine.changes import Family
+from costd.engine.resolve import Report
 from costd.errors import StoreUnavailable
+from costd.model.ask import Ask
 from costd.model.grant import GrantRefusal
 from costd.model.lease import Lease
 from costd.model.policy import PolicySet
@@ -84,7 +86,8 @@ def test_a_reply_shows_that_the_coordinator_has_heard():
 
 def limited_to(calls_count):
     budget = f"{{id: b, window: total, limit: {calls_count} calls}}"
-    return parse_policy(f"version: 1\nunmatched: allow\nbudgets: [{budget}]", "p")
+    text = f"version: 1\ntask_classes: {{t: {{}}}}\nunmatched: allow\nbudgets: [{budget}]"
+    return parse_policy(text, "p")
 
 
 def fleet_ledger(store):
@@ -218,6 +221,39 @@ def test_what_a_full_disk_kept_from_being_forgotten_the_next_receipt_lets_go():
             tenancy.receive(pb.ToDaemon(receipt=pb.ReportReceipt(epoch=3, sequence=sequence)))
         assert (key in ledger.lent.held) is not has_room
     assert dict(store.scan(Family.LEASES)) == {}
+
+
+@pytest.mark.parametrize("asked", ["recalled", "idle"])
+def test_what_a_full_disk_forbids_to_give_back_stays_held_and_all_else_is_told(asked):
+    """An error would end the stream, and no other begins before there is room."""
+    store = FullDisk()
+    ledger = fleet_ledger(store)
+    [rule] = ledger.rules.budgets.values()
+    key = rule.counter_key({}, 0)
+    tenancy = Tenancy(ledger, daemon_id="d1", situation=Situation(name="d1", boot_id="boot"))
+    said = []
+    tenancy.connected(said.append)
+    tenancy.receive(pb.ToDaemon(welcome=pb.Admittance(epoch=3)))
+    tenancy.receive(pb.ToDaemon(reply=pb.LeaseReply(epoch=3, request_id="r")))
+    ledger.set_leases({key: Lease(amount=60, limit=100, version=1)})
+    ledger.record(Ask(ask_id="x" * 32, task_class="t"), Report(cost_nusd=1), cost_known=True)
+
+    tenancy.tick()
+    said.clear()
+
+    def give_back():
+        if asked == "recalled":
+            tenancy.receive(pb.ToDaemon(recall=pb.Recall(epoch=3, counter_keys=[key])))
+        ledger.clock.advance(21)
+        tenancy.tick()
+
+    store.has_room = False
+    give_back()
+    assert ledger.lease(key).amount == 60
+    assert any(message.HasField("report") for message in said)
+    store.has_room = True
+    give_back()
+    assert ledger.lease(key).amount == 1
 
 
 def sequences(store):
