@@ -128,7 +128,12 @@ test("an outage, from the first refused call to the last one recorded", async (t
   });
 
   await t.test("and what may be spent undecided is whole again", async () => {
-    await safe.void(await admitted(safe.admit(ASK)));
+    // Its channel may wait a moment yet before it connects again.
+    await until(async () => {
+      const decision = await admitted(safe.admit(ASK));
+      await safe.void(decision);
+      return decision.source === "daemon";
+    }, "the daemon decides again");
     await daemon.kill();
     assert.equal((await safe.admit({ ...ASK, estimatedCostNusd: 2_500n })).source, "fail_safe");
   });
